@@ -1,0 +1,46 @@
+"""Packaging: ranges here, the tested versions in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "([^"]+)"', (ROOT / "lungdet_mmdet" / "__init__.py").read_text()
+).group(1)
+
+setup(
+    name="lungdet-mmdet",
+    version=VERSION,
+    description="Lung nodule detection in CT slabs: an MMDetection plugin (Lung-DETR)",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["lungdet_mmdet", "lungdet_mmdet.*"]),
+    install_requires=[
+        "torch>=2.0",
+        # The maintained continuation of OpenMMLab's stack, under the same import names. A machine
+        # that has OpenMMLab's originals installs this package with --no-deps (README).
+        "onedl-mmengine>=0.10.7,<0.11",
+        "onedl-mmcv>=2.3,<2.4",
+        "onedl-mmdetection>=3.5,<3.6",
+        "numpy>=1.24,<3",
+        "scipy>=1.10",
+        "SimpleITK>=2.2",
+        "scikit-image>=0.21",
+        "opencv-python>=4.7",
+        "pycocotools>=2.0.6",
+        "matplotlib>=3.6",
+        "packaging>=22",
+        "tqdm>=4.60",
+        "rich>=13",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.10"],
+        "cluster": ["dask>=2024.1", "distributed>=2024.1"],
+        "dicom": ["pydicom>=3.0", "highdicom>=0.23"],
+        "viz": ["tensorboard>=2.14"],
+    },
+)
