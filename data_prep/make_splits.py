@@ -1,0 +1,139 @@
+"""Make the train, val and test annotation files of a prepared folder, or count what to expect.
+
+    python data_prep/make_splits.py PREPARED_DIR --protocol strict
+    python data_prep/make_splits.py PREPARED_DIR --protocol strict --positive-rate test=natural
+    python data_prep/make_splits.py PREPARED_DIR --protocol fold --fold 3 --out FOLDER
+    python data_prep/make_splits.py --dry-run --annotations annotations.csv \
+        --seriesuids seriesuids.csv --annotations-excluded annotations_excluded.csv
+
+Splits are cheap: they can be remade at any time without preparing the scans again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lungdet_mmdet.cohort.accounting import (
+    SLAB_THICKNESS_MM,
+    SLABS_PER_SCAN,
+    expect_counts,
+)
+from lungdet_mmdet.cohort.split_part import DEFAULT_RATIOS
+from lungdet_mmdet.cohort.split_text import expectation_lines, report_lines
+from lungdet_mmdet.cohort.split_writer import NATURAL, SplitReport, write_splits
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.nodules.slab_boxes import MIN_OVERLAP_MM
+from lungdet_mmdet.nodules.tables import (
+    read_findings,
+    read_nodules,
+    read_patients,
+    read_series,
+    read_subsets,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    options = _parser().parse_args(argv)
+    try:
+        if options.dry_run:
+            _dry_run(options)
+        else:
+            print("\n".join(report_lines(_make(options))))
+    except LungDetError as error:
+        print(f"make_splits: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("prepared_dir", nargs="?", type=Path, help="folder written by prepare_luna16.py")
+    add("--protocol", choices=("strict", "paper", "fold"), default="strict")
+    add("--fold", type=int, help="official subset that tests (0-9), with --protocol fold")
+    add("--seed", type=int, default=0)
+    add("--positive-rate", nargs="+", default=[], metavar="PART=RATE|natural")
+    add("--ratios", nargs=3, type=float, default=DEFAULT_RATIOS, metavar=("TRAIN", "VAL", "TEST"))
+    add("--min-overlap-mm", type=float, default=MIN_OVERLAP_MM)
+    add("--excluded", choices=("ignore", "background"), default="ignore")
+    add("--patients", type=Path, help="table that maps series to patients")
+    add("--subsets", type=Path, help="table seriesuid,subset, where the scans do not name it")
+    add("--out", type=Path, help="where to write; PREPARED_DIR/annotations by default")
+    dry = parser.add_argument_group("expected counts from the tables, without images")
+    dry.add_argument("--dry-run", action="store_true")
+    dry.add_argument("--annotations", type=Path)
+    dry.add_argument("--seriesuids", type=Path)
+    dry.add_argument("--annotations-excluded", type=Path)
+    dry.add_argument("--slabs-per-scan", type=int, default=SLABS_PER_SCAN)
+    dry.add_argument("--thickness-mm", type=float, default=SLAB_THICKNESS_MM)
+    return parser
+
+
+def parse_rates(texts: Sequence[str]) -> dict[str, float | str]:
+    """Turn ``train=0.127 test=natural`` into a rate per part."""
+    rates: dict[str, float | str] = {}
+    for text in texts:
+        part, _, value = text.partition("=")
+        try:
+            rates[part] = NATURAL if value == NATURAL else float(value)
+        except ValueError:
+            raise LungDetError(
+                f"--positive-rate {text!r}: write PART=RATE, for example train=0.127 test=natural"
+            ) from None
+    return rates
+
+
+def _make(options: argparse.Namespace) -> SplitReport:
+    if options.prepared_dir is None:
+        raise LungDetError("the prepared folder is missing; give PREPARED_DIR, or --dry-run")
+    return write_splits(
+        options.prepared_dir,
+        protocol=options.protocol,
+        seed=options.seed,
+        fold=options.fold,
+        positive_rate=parse_rates(options.positive_rate),
+        ratios=options.ratios,
+        min_overlap_mm=options.min_overlap_mm,
+        excluded=options.excluded,
+        patients=read_patients(options.patients) if options.patients else None,
+        subsets=read_subsets(options.subsets) if options.subsets else None,
+        out_dir=options.out,
+    )
+
+
+def _dry_run(options: argparse.Namespace) -> None:
+    if options.annotations is None or options.seriesuids is None:
+        raise LungDetError("--dry-run needs --annotations and --seriesuids")
+    series = read_series(options.seriesuids)
+    nodules = read_nodules(options.annotations, known_series=series.rows)
+    warnings = series.warnings + nodules.warnings
+    findings = ()
+    if options.annotations_excluded is not None:
+        table = read_findings(options.annotations_excluded, known_series=series.rows)
+        findings, warnings = table.rows, warnings + table.warnings
+    else:
+        warnings += ("without --annotations-excluded, irrelevant findings count as healthy",)
+    counts = expect_counts(
+        nodules.rows,
+        series.rows,
+        findings,
+        thickness_mm=options.thickness_mm,
+        slabs_per_scan=options.slabs_per_scan,
+        min_overlap_mm=options.min_overlap_mm,
+    )
+    lines = expectation_lines(
+        counts, slabs_per_scan=options.slabs_per_scan, thickness_mm=options.thickness_mm
+    )
+    print("\n".join(lines))
+    for warning in warnings:
+        print(f"WARNING: {warning}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The cohort: prepared scans, slab labels, splits, their accounting and leak check."""

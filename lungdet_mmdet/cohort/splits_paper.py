@@ -1,0 +1,172 @@
+"""The published protocol: slabs are divided without regard to the series they come from.
+
+Lung-DETR, section 3.2: 9,676 slabs, 1,226 with a nodule, divided 70/20/10 before augmentation,
+12.7 % positives in training and validation, 3 % in the test set. How the slabs were chosen is not
+published; the rules here reproduce the counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from lungdet_mmdet.cohort.labels import LabelledScan, LabelledSlab, UnseenNodule
+from lungdet_mmdet.cohort.sampling import (
+    PAPER_HEALTHY,
+    PAPER_NODULES,
+    PAPER_POSITIVES,
+    shares,
+)
+from lungdet_mmdet.cohort.split_part import (
+    DEFAULT_RATIOS,
+    HEALTHY_NOT_DRAWN,
+    IGNORED,
+    PARTS,
+    RateRule,
+    Split,
+    SplitPart,
+    discarded_nodules,
+    emptiness_warnings,
+    keep_at_rate,
+)
+
+Item = TypeVar("Item")
+
+PAPER_RATES = {"train": RateRule(None), "val": RateRule(None), "test": RateRule(0.03)}
+FURTHER_POSITIVE = "positive, but not needed to reach the published number"
+
+
+def split_paper(
+    scans: Sequence[LabelledScan],
+    *,
+    seed: int,
+    rates: Mapping[str, RateRule] | None = None,
+    ratios: Sequence[float] = DEFAULT_RATIOS,
+) -> Split:
+    """Divide slabs into train, val and test as published; series cross the split.
+
+    1. Of every nodule the slab that shows it best, and then further positive slabs, deepest overlap
+       first, until 1,226 per 1,186 annotated nodules are reached.
+    2. Healthy slabs are drawn, 8,450 per 1,226 positive ones; slabs with only grazed or excluded
+       content are left out.
+    3. Positive and healthy slabs are shuffled and divided 70/20/10 each.
+    4. Test positives are dropped until their share is 3 %.
+
+    Parameters
+    ----------
+    scans : labelled scans.
+    seed : of the shuffles and draws.
+    rates : rule per part, applied after step 3; None leaves the part as step 3 made it.
+    ratios : of train, val, test.
+    """
+    rates = {**PAPER_RATES, **(rates or {})}
+    slabs = sorted((slab for scan in scans for slab in scan.slabs), key=lambda s: s.sort_key)
+    positives = [slab for slab in slabs if slab.status == "positive"]
+    healthy = [slab for slab in slabs if slab.status == "healthy"]
+    chosen = choose_positive_slabs(positives, sum(len(scan.scan.nodules) for scan in scans))
+    wanted = round(len(chosen) * PAPER_HEALTHY / PAPER_POSITIVES)
+    drawn = _shuffled(healthy, seed, 20)[:wanted]
+    warnings: tuple[str, ...] = ()
+    if len(drawn) < wanted:
+        warnings = (
+            f"{len(chosen)} positive slabs need {wanted} healthy ones for the published rate, but "
+            f"only {len(drawn)} exist; all are kept",
+        )
+    unseen = [item for scan in scans for item in scan.unseen]
+    dealt = (
+        _deal(_shuffled(chosen, seed, 21), ratios),
+        _deal(drawn, ratios),
+        _deal(_shuffled(unseen, seed, 22), ratios),
+    )
+    parts = tuple(
+        _part(name, positive, normal, missed, scans, rates[name], seed)
+        for name, positive, normal, missed in zip(PARTS, *dealt, strict=True)
+    )
+    left_out = Counter(
+        {
+            FURTHER_POSITIVE: len(positives) - len(chosen),
+            HEALTHY_NOT_DRAWN: len(healthy) - len(drawn),
+            IGNORED: sum(slab.status == "ignored" for slab in slabs),
+        }
+    )
+    crossing = crossing_series(parts)
+    warnings += tuple(warning for part in parts for warning in part.warnings)
+    if crossing:
+        warnings += (
+            f"paper protocol: {len(crossing)} of {len(scans)} series have slabs on both sides of "
+            "the split, so that test scores are optimistic; use the strict protocol for an honest "
+            "estimate",
+        )
+    rules = {
+        "unit": "slab",
+        "ratios": list(ratios),
+        "positives_per_nodule": f"{PAPER_POSITIVES}/{PAPER_NODULES}",
+        "healthy_per_positive": f"{PAPER_HEALTHY}/{PAPER_POSITIVES}",
+        "chosen_positive_slabs": len(chosen),
+        "chosen_as_the_best_slab_of_a_nodule": sum(bool(slab.best_of) for slab in chosen),
+        "chosen_healthy_slabs": len(drawn),
+        "series_on_several_sides": len(crossing),
+    }
+    return Split("paper", parts, rules, left_out, warnings + emptiness_warnings(parts))
+
+
+def choose_positive_slabs(
+    positives: Sequence[LabelledSlab], n_nodules: int
+) -> tuple[LabelledSlab, ...]:
+    """Return the best slab of every nodule, then further ones up to 1,226 per 1,186 nodules."""
+    best = [slab for slab in positives if slab.best_of]
+    others = [slab for slab in positives if not slab.best_of]
+    # Deepest first: these show the nodule most like its best slab does. Then larger nodules, then
+    # the series UID, so that the choice needs no draw.
+    others.sort(key=lambda slab: (*_depth(slab), *slab.sort_key))
+    target = round(n_nodules * PAPER_POSITIVES / PAPER_NODULES)
+    return (*best, *others[: max(0, target - len(best))])
+
+
+def _depth(slab: LabelledSlab) -> tuple[float, float]:
+    nodules = [label for label in slab.labels if label.kind == "nodule"]
+    # Rounded, so that noise of the last digit does not decide between equal overlaps.
+    return min((-round(la.overlap_mm, 6), -la.diameter_mm) for la in nodules)
+
+
+def crossing_series(parts: Sequence[SplitPart]) -> tuple[str, ...]:
+    """Return the series that have slabs in more than one part."""
+    sides = Counter(uid for part in parts for uid in {slab.seriesuid for slab in part.slabs})
+    return tuple(sorted(uid for uid, count in sides.items() if count > 1))
+
+
+def _shuffled(items: Sequence[Item], seed: int, stream: int) -> list[Item]:
+    order = np.random.default_rng([seed, stream]).permutation(len(items))
+    return [items[place] for place in order]
+
+
+def _deal(items: Sequence[Item], ratios: Sequence[float]) -> list[Sequence[Item]]:
+    """Divide items by ratios, in their order."""
+    ends = np.cumsum(shares(len(items), ratios)).tolist()
+    return [items[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _part(
+    name: str,
+    positives: Sequence[LabelledSlab],
+    healthy: Sequence[LabelledSlab],
+    unseen: Sequence[UnseenNodule],
+    scans: Sequence[LabelledScan],
+    rule: RateRule,
+    seed: int,
+) -> SplitPart:
+    before = [*positives, *healthy]
+    kept, left_out, warnings = keep_at_rate(before, rule, seed=seed, name=name)
+    uids = {slab.seriesuid for slab in kept} | {item.nodule.seriesuid for item in unseen}
+    return SplitPart(
+        name=name,
+        scans=tuple(scan for scan in scans if scan.seriesuid in uids),
+        slabs=kept,
+        unseen=tuple(sorted(unseen, key=lambda item: item.nodule.nodule_id)),
+        discarded_nodules=discarded_nodules(scans, before=before, kept=kept),
+        left_out=left_out,
+        warnings=warnings,
+    )

@@ -1,0 +1,1 @@
+"""One CT scan as arrays: geometry, reading, resampling, lung mask, contrast, slabs."""

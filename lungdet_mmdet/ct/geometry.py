@@ -1,0 +1,119 @@
+"""Where a voxel lies in the patient: spacing, origin and direction of a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lungdet_mmdet.errors import LungDetError
+
+IDENTITY_DIRECTION = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ScanGeometry:
+    """A regular grid in world space (LPS millimetres).
+
+    Parameters
+    ----------
+    size_zyx : number of voxels along z, y, x.
+    spacing_zyx_mm : distance of neighbouring voxel centres along z, y, x.
+    origin_xyz_mm : world position (x, y, z) of the centre of voxel (0, 0, 0).
+    direction : nine numbers, row-major 3x3 matrix as SimpleITK gives it. Its columns are the unit
+        vectors of the array's x, y and z axes in world space.
+
+    Raises
+    ------
+    LungDetError
+        If a size or spacing is not positive and finite, or the direction is not orthonormal.
+    """
+
+    size_zyx: tuple[int, int, int]
+    spacing_zyx_mm: tuple[float, float, float]
+    origin_xyz_mm: tuple[float, float, float]
+    direction: tuple[float, ...] = IDENTITY_DIRECTION
+
+    def __post_init__(self) -> None:
+        if len(self.size_zyx) != 3 or min(self.size_zyx) < 1:
+            raise LungDetError(f"size (z, y, x) is {self.size_zyx}: three sizes >= 1 are needed")
+        spacing = np.asarray(self.spacing_zyx_mm, dtype=float)
+        if spacing.shape != (3,) or not np.all(np.isfinite(spacing)) or spacing.min() <= 0:
+            raise LungDetError(
+                f"spacing (z, y, x) is {self.spacing_zyx_mm} mm: three finite values > 0 are needed"
+            )
+        if not np.all(np.isfinite(self.origin_xyz_mm)):
+            raise LungDetError(f"origin (x, y, z) is {self.origin_xyz_mm}: it must be finite")
+        axes = self.axes_xyz
+        if axes.shape != (3, 3) or not np.allclose(axes.T @ axes, np.eye(3), atol=1e-3):
+            raise LungDetError(
+                f"direction is {self.direction}: its columns must be orthogonal unit vectors "
+                "(a sheared, gantry-tilted volume has to be resampled to a regular grid first)"
+            )
+
+    @property
+    def axes_xyz(self) -> np.ndarray:
+        """(3, 3) matrix whose columns are the world directions of array x, y, z."""
+        return np.asarray(self.direction, dtype=float).reshape(3, 3)
+
+    @property
+    def spacing_xyz_mm(self) -> np.ndarray:
+        """(3,) spacing in the order x, y, z."""
+        return np.asarray(self.spacing_zyx_mm[::-1], dtype=float)
+
+    @property
+    def normal_xyz(self) -> np.ndarray:
+        """(3,) world direction of increasing slice index."""
+        return self.axes_xyz[:, 2]
+
+    def voxel_to_world(self, points_zyx: np.ndarray) -> np.ndarray:
+        """Map voxel coordinates to world points.
+
+        Parameters
+        ----------
+        points_zyx : (N, 3) or (3,) continuous voxel coordinates; the centre of voxel i is i.
+
+        Returns
+        -------
+        (N, 3) or (3,) world points x, y, z in mm.
+        """
+        points_xyz = np.asarray(points_zyx, dtype=float)[..., ::-1]
+        return np.asarray(self.origin_xyz_mm) + (points_xyz * self.spacing_xyz_mm) @ self.axes_xyz.T
+
+    def world_to_voxel(self, points_xyz_mm: np.ndarray) -> np.ndarray:
+        """Map world points (N, 3) or (3,) in mm to continuous voxel coordinates z, y, x."""
+        offset = np.asarray(points_xyz_mm, dtype=float) - np.asarray(self.origin_xyz_mm)
+        return ((offset @ self.axes_xyz) / self.spacing_xyz_mm)[..., ::-1]
+
+    def cropped(
+        self, start_zyx: tuple[int, int, int], size_zyx: tuple[int, int, int]
+    ) -> ScanGeometry:
+        """Return the geometry of the sub-grid ``start_zyx`` .. ``start_zyx + size_zyx``."""
+        origin = self.voxel_to_world(np.asarray(start_zyx, dtype=float))
+        return replace(self, size_zyx=tuple(size_zyx), origin_xyz_mm=tuple(origin.tolist()))
+
+    def resampled(self, target_spacing_zyx_mm: tuple[float, float, float]) -> ScanGeometry:
+        """Return the grid of another spacing that covers the same box (equation 1: R = S / S').
+
+        The outer faces of the first voxels coincide, so the first voxel centre moves by half the
+        difference of the spacings. The size is ``round(size * R)``, at least 1.
+        """
+        source = np.asarray(self.spacing_zyx_mm, dtype=float)
+        target = np.asarray(target_spacing_zyx_mm, dtype=float)
+        size = np.maximum(np.rint(np.asarray(self.size_zyx) * source / target), 1).astype(int)
+        first_centre_zyx = 0.5 * (target / source - 1.0)
+        return ScanGeometry(
+            size_zyx=tuple(size.tolist()),
+            spacing_zyx_mm=tuple(target.tolist()),
+            origin_xyz_mm=tuple(self.voxel_to_world(first_centre_zyx).tolist()),
+            direction=self.direction,
+        )
+
+    def as_dict(self) -> dict:
+        """Return plain lists for JSON: size, spacing, origin in x, y, z order, direction."""
+        return {
+            "size_xyz": [int(n) for n in self.size_zyx[::-1]],
+            "spacing_xyz_mm": [float(s) for s in self.spacing_zyx_mm[::-1]],
+            "origin_xyz_mm": [float(v) for v in self.origin_xyz_mm],
+            "direction": [float(v) for v in self.direction],
+        }

@@ -1,0 +1,96 @@
+"""Three-dimensional binary morphology with a ball given in millimetres.
+
+Everything works on uint8 arrays of 0 and 1. The world outside the array counts as empty for
+dilation and as full for erosion, so structures cut by the end of the scan do not shrink there.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+Mask = np.ndarray
+Spacing = tuple[float, float, float]
+
+
+def _disk(radius_mm: float, spacing_yx_mm: tuple[float, float]) -> Mask:
+    """Voxels of a plane whose centre lies within ``radius_mm`` of the middle one."""
+    half_y, half_x = (int(radius_mm / s + 1e-6) for s in spacing_yx_mm)
+    y, x = np.ogrid[-half_y : half_y + 1, -half_x : half_x + 1]
+    distance2 = (y * spacing_yx_mm[0]) ** 2 + (x * spacing_yx_mm[1]) ** 2
+    return (distance2 <= radius_mm**2 + 1e-6).astype(np.uint8)
+
+
+def dilate(mask: Mask, radius_mm: float, spacing_zyx_mm: Spacing) -> Mask:
+    """Add everything within ``radius_mm`` of the mask (uint8 (z, y, x))."""
+    reach_z = int(radius_mm / spacing_zyx_mm[0] + 1e-6)
+    depth, height, width = mask.shape
+    # All slices stand in one tall image, kept apart by empty rows: one call instead of `depth`.
+    gap = int(radius_mm / spacing_zyx_mm[1] + 1e-6)
+    tall = np.zeros((depth, height + gap, width), np.uint8)
+    tall[:, :height] = mask
+    flat = tall.reshape(-1, width)
+    out = np.zeros(mask.shape, np.uint8)
+    for dz in range(reach_z + 1):
+        level2 = max(radius_mm**2 - (dz * spacing_zyx_mm[0]) ** 2, 0.0)
+        disk = _disk(math.sqrt(level2), spacing_zyx_mm[1:])
+        grown = cv2.dilate(flat, disk, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        grown = grown.reshape(tall.shape)[:, :height]
+        out[dz:] |= grown[: depth - dz]
+        if dz:
+            out[: depth - dz] |= grown[dz:]
+    return out
+
+
+def erode(mask: Mask, radius_mm: float, spacing_zyx_mm: Spacing) -> Mask:
+    """Keep what lies further than ``radius_mm`` from the outside (uint8 (z, y, x))."""
+    return dilate(mask ^ 1, radius_mm, spacing_zyx_mm) ^ 1
+
+
+def opening(mask: Mask, radius_mm: float, spacing_zyx_mm: Spacing) -> Mask:
+    """Remove what a ball of ``radius_mm`` does not fit into."""
+    return dilate(erode(mask, radius_mm, spacing_zyx_mm), radius_mm, spacing_zyx_mm) & mask
+
+
+def closing(mask: Mask, radius_mm: float, spacing_zyx_mm: Spacing) -> Mask:
+    """Fill the gaps and bays that a ball of ``radius_mm`` does not fit into.
+
+    The world outside repeats the array's outermost voxels, so that neither a lung cut by the end
+    of the scan vanishes there, nor one near the end grows up to it.
+    """
+    z, y, x = (int(radius_mm / s + 1e-6) for s in spacing_zyx_mm)
+    wide = np.pad(mask, ((z, z), (y, y), (x, x)), mode="edge")
+    wide = erode(dilate(wide, radius_mm, spacing_zyx_mm), radius_mm, spacing_zyx_mm)
+    depth, height, width = mask.shape
+    return wide[z : z + depth, y : y + height, x : x + width] | mask
+
+
+def fill_holes(mask: Mask) -> Mask:
+    """Fill what is enclosed in three dimensions."""
+    return ndimage.binary_fill_holes(mask).astype(np.uint8)
+
+
+def largest_component(mask: Mask) -> Mask:
+    """Keep the largest face-connected component; an empty mask stays empty."""
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return np.zeros_like(mask)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return (labels == sizes.argmax()).astype(np.uint8)
+
+
+def bounding_box(
+    mask: Mask, margin_zyx: tuple[int, int, int] = (0, 0, 0)
+) -> tuple[slice, slice, slice]:
+    """Return the smallest box around a non-empty mask, widened and clipped to the array."""
+    box = []
+    for axis, margin in enumerate(margin_zyx):
+        others = tuple(a for a in range(3) if a != axis)
+        hit = np.flatnonzero(mask.any(axis=others))
+        first, stop = int(hit[0]) - margin, int(hit[-1]) + 1 + margin
+        box.append(slice(max(first, 0), min(stop, mask.shape[axis])))
+    return box[0], box[1], box[2]

@@ -1,0 +1,123 @@
+"""Resampling to a target spacing (equation 1 of the paper: R = S / S')."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.errors import LungDetError
+
+# Spacings closer than this give the same grid to within a hundredth of a voxel over 1000 voxels.
+SAME_SPACING_REL = 1e-5
+CV2_MAX_SIDE = 32766
+
+
+def _resize_slice(slice_yx: np.ndarray, scale_yx: tuple[float, float]) -> np.ndarray:
+    """Resize one slice linearly; the outer faces of the first pixels coincide, as in geometry."""
+    if scale_yx == (1.0, 1.0):
+        return slice_yx
+    # dsize=None makes OpenCV use the factors exactly; a dsize would change the spacing.
+    return cv2.resize(
+        slice_yx, None, fx=scale_yx[1], fy=scale_yx[0], interpolation=cv2.INTER_LINEAR
+    )
+
+
+def resample_volume(
+    volume: np.ndarray,
+    geometry: ScanGeometry,
+    target_spacing_zyx_mm: tuple[float | None, float | None, float | None],
+) -> tuple[np.ndarray, ScanGeometry]:
+    """Resample a volume linearly to another spacing.
+
+    Slices are resized in-plane first and blended along z while the two source slices in question
+    are at hand, so that no second full-size volume is ever held.
+
+    Parameters
+    ----------
+    volume : int16 or uint8 array (z, y, x).
+    geometry : its grid.
+    target_spacing_zyx_mm : wanted spacing; ``None`` keeps that axis as it is.
+
+    Returns
+    -------
+    volume : array (z, y, x) of the same dtype, the input itself where nothing changes.
+    geometry : the new grid, see :meth:`ScanGeometry.resampled`.
+
+    Raises
+    ------
+    LungDetError
+        If a wanted spacing is not positive.
+    """
+    wanted = tuple(
+        own if target is None or abs(target / own - 1.0) < SAME_SPACING_REL else float(target)
+        for target, own in zip(target_spacing_zyx_mm, geometry.spacing_zyx_mm, strict=True)
+    )
+    if min(wanted) <= 0:
+        raise LungDetError(f"target spacing is {target_spacing_zyx_mm} mm: it must be > 0")
+    if wanted == tuple(geometry.spacing_zyx_mm):
+        return volume, geometry
+    if max(geometry.size_zyx[1:]) > CV2_MAX_SIDE:
+        raise LungDetError(f"slices of {geometry.size_zyx[1:]} voxels are too large to resample")
+    target = geometry.resampled(wanted)
+    scale_yx = tuple(
+        own / new for own, new in zip(geometry.spacing_zyx_mm[1:], wanted[1:], strict=True)
+    )
+    source_z = (np.arange(target.size_zyx[0]) + 0.5) * wanted[0] / geometry.spacing_zyx_mm[0] - 0.5
+    source_z = np.clip(source_z, 0, volume.shape[0] - 1)
+    lower = np.floor(source_z).astype(int)
+    weights = source_z - lower
+
+    out = np.empty(target.size_zyx, dtype=volume.dtype)
+    resized: dict[int, np.ndarray] = {}
+    for z, (low, weight) in enumerate(zip(lower.tolist(), weights.tolist(), strict=True)):
+        needed = (low,) if weight < 1e-6 else (low, low + 1)
+        resized = {
+            k: resized[k] if k in resized else _resize_slice(volume[k], scale_yx) for k in needed
+        }
+        if len(needed) == 1:
+            out[z] = resized[low]
+        else:
+            cv2.addWeighted(resized[low], 1.0 - weight, resized[low + 1], weight, 0.0, dst=out[z])
+    return out, target
+
+
+def nearest_on_grid(
+    labels: np.ndarray, geometry: ScanGeometry, target: ScanGeometry, *, outside: int = 0
+) -> np.ndarray:
+    """Bring a label array to another grid of the same direction by nearest neighbour.
+
+    Parameters
+    ----------
+    labels : array (z, y, x).
+    geometry : its grid.
+    target : the wanted grid.
+    outside : value of target voxels beyond the labels.
+
+    Returns
+    -------
+    array (z, y, x) of the labels' dtype on `target`.
+
+    Raises
+    ------
+    LungDetError
+        If the two grids have different directions.
+    """
+    if not np.allclose(geometry.axes_xyz, target.axes_xyz, atol=1e-3):
+        raise LungDetError(
+            f"labels have direction {geometry.direction}, the scan {target.direction}: "
+            "they do not belong together"
+        )
+    first = geometry.world_to_voxel(np.asarray(target.origin_xyz_mm))
+    indices, valid = [], []
+    for axis in range(3):
+        step = target.spacing_zyx_mm[axis] / geometry.spacing_zyx_mm[axis]
+        index = np.rint(first[axis] + step * np.arange(target.size_zyx[axis])).astype(int)
+        inside = (index >= 0) & (index < labels.shape[axis])
+        indices.append(np.clip(index, 0, labels.shape[axis] - 1))
+        valid.append(inside)
+    out = labels[np.ix_(*indices)]
+    for axis, inside in enumerate(valid):
+        if not inside.all():
+            out[tuple(~inside if a == axis else slice(None) for a in range(3))] = outside
+    return out

@@ -1,0 +1,1 @@
+"""Running the same function on many scans: progress, failures, lost workers, interruption."""

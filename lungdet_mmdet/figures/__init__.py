@@ -1,0 +1,1 @@
+"""Pictures and pages: overlays of boxes on slabs, plots, reports."""

@@ -1,0 +1,139 @@
+"""Slabs with annotated boxes (green) and detections (red), as in Figure 3 of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from lungdet_mmdet.errors import LungDetError
+
+# RGB
+TRUTH_COLOUR = (60, 210, 90)
+DETECTION_COLOUR = (235, 70, 70)
+IGNORED_COLOUR = (120, 140, 170)
+TEXT_COLOUR = (225, 228, 232)
+CAPTION_BACKGROUND = (24, 26, 30)
+MIN_SHORT_SIDE = 640
+CAPTION_HEIGHT = 30
+SCALE_BAR_MM = 20.0
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+@dataclass(frozen=True)
+class OverlayBox:
+    """One box to draw: xyxy in slab pixels, a colour (RGB) and a short label ("" for none)."""
+
+    box_xyxy_px: tuple[float, float, float, float]
+    colour: tuple[int, int, int]
+    label: str = ""
+
+
+def draw_slab(
+    slab: np.ndarray,
+    boxes: Sequence[OverlayBox],
+    *,
+    spacing_x_mm: float,
+    caption: str = "",
+    min_short_side: int = MIN_SHORT_SIDE,
+) -> np.ndarray:
+    """Draw boxes over one slab, enlarged so that a 3 mm nodule can be seen.
+
+    Parameters
+    ----------
+    slab : uint8 array (y, x).
+    boxes : drawn in this order.
+    spacing_x_mm : pixel spacing, for the scale bar.
+    caption : one line under the picture.
+    min_short_side : the slab is enlarged by a whole factor until its short side is about this.
+
+    Returns
+    -------
+    uint8 array (y, x, 3), RGB.
+    """
+    factor = max(1, round(min_short_side / min(slab.shape)))
+    size = (slab.shape[1] * factor, slab.shape[0] * factor)
+    picture = cv2.cvtColor(
+        cv2.resize(slab, size, interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2RGB
+    )
+    for box in boxes:
+        _draw_box(picture, box, factor)
+    _draw_scale_bar(picture, factor / spacing_x_mm)
+    if not caption:
+        return picture
+    strip = np.full((CAPTION_HEIGHT, picture.shape[1], 3), CAPTION_BACKGROUND, dtype=np.uint8)
+    cv2.putText(strip, caption, (8, 20), _FONT, 0.5, TEXT_COLOUR, 1, cv2.LINE_AA)
+    return np.concatenate([picture, strip], axis=0)
+
+
+def _draw_box(picture: np.ndarray, box: OverlayBox, factor: int) -> None:
+    # A rim of two pixels keeps the line off the nodule it frames.
+    x0, y0, x1, y1 = (round(v * factor) for v in box.box_xyxy_px)
+    x0, y0, x1, y1 = x0 - 2, y0 - 2, x1 + 1, y1 + 1
+    cv2.rectangle(picture, (x0, y0), (x1, y1), box.colour, 2, cv2.LINE_AA)
+    if box.label:
+        (width, height), _ = cv2.getTextSize(box.label, _FONT, 0.5, 1)
+        left = min(max(x0, 0), picture.shape[1] - width - 1)
+        base = y0 - 5 if y0 - 5 - height > 0 else y1 + height + 5
+        cv2.putText(picture, box.label, (left, base), _FONT, 0.5, box.colour, 1, cv2.LINE_AA)
+
+
+def _draw_scale_bar(picture: np.ndarray, pixels_per_mm: float) -> None:
+    length = round(SCALE_BAR_MM * pixels_per_mm)
+    y, x = picture.shape[0] - 14, 12
+    cv2.line(picture, (x, y), (x + length, y), TEXT_COLOUR, 2)
+    cv2.putText(
+        picture, f"{SCALE_BAR_MM:g} mm", (x, y - 7), _FONT, 0.45, TEXT_COLOUR, 1, cv2.LINE_AA
+    )
+
+
+def truth_boxes(annotations: Sequence[dict]) -> list[OverlayBox]:
+    """Return the overlay boxes of a slab's COCO annotations; ignore regions in grey."""
+    boxes = []
+    for annotation in annotations:
+        x, y, width, height = annotation["bbox"]
+        ignored = bool(annotation["iscrowd"])
+        boxes.append(
+            OverlayBox(
+                (x, y, x + width, y + height),
+                IGNORED_COLOUR if ignored else TRUTH_COLOUR,
+                "" if ignored else f"{annotation['diameter_mm']:.1f} mm",
+            )
+        )
+    return boxes
+
+
+def detection_boxes(boxes_xyxy_px: np.ndarray, scores: np.ndarray) -> list[OverlayBox]:
+    """Return the overlay boxes of detections, weakest first, so that the strongest lie on top."""
+    return [
+        OverlayBox(tuple(boxes_xyxy_px[i].tolist()), DETECTION_COLOUR, f"{scores[i]:.2f}")
+        for i in np.argsort(scores, kind="stable")
+    ]
+
+
+def read_slab(path: str) -> np.ndarray:
+    """Read a slab PNG as uint8 (y, x).
+
+    Raises
+    ------
+    LungDetError
+        If the file is missing or no image.
+    """
+    slab = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if slab is None:
+        raise LungDetError(f"{path}: missing or not an image; prepare the scan again")
+    return slab
+
+
+def write_png(path: str, picture: np.ndarray) -> None:
+    """Write an RGB picture (y, x, 3).
+
+    Raises
+    ------
+    LungDetError
+        If the file cannot be written.
+    """
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise LungDetError(f"{path}: cannot be written")

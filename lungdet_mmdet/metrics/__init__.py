@@ -1,0 +1,1 @@
+"""Registered metrics: thin adapters between the evaluation loop and the scoring functions."""

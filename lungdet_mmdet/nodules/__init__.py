@@ -1,0 +1,1 @@
+"""Nodules: annotation tables, spheres and their slab boxes, coverage by a mask."""

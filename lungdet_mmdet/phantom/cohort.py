@@ -1,0 +1,200 @@
+"""Write a cohort of phantoms to disk, in the shape in which LUNA16 is published."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.phantom.findings import PhantomNodule
+from lungdet_mmdet.phantom.identity import SIZE_CODES, phantom_uid
+from lungdet_mmdet.phantom.scan import Recipe, build_scan
+
+N_SUBSETS = 10
+LUNG_MASK_FOLDER = "seg-lungs-LUNA16"
+_HEADER = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
+_HEALTHY_EVERY = 3
+"""One scan of every so many has no nodule: 287 of LUNA16's 888 have none."""
+
+
+@dataclass(frozen=True)
+class PlannedScan:
+    """One scan of a cohort before it is built.
+
+    Parameters
+    ----------
+    seriesuid : its series UID.
+    subset : the folder it goes to, 0 to 9.
+    seed : the seeds of all its random draws.
+    size : "small" or "full".
+    healthy : whether it has no nodule.
+    """
+
+    seriesuid: str
+    subset: int
+    seed: tuple[int, ...]
+    size: str
+    healthy: bool
+
+
+@dataclass(frozen=True)
+class WrittenScan:
+    """The rows that a finished scan adds to the tables."""
+
+    seriesuid: str
+    nodules: tuple[PhantomNodule, ...]
+    excluded: tuple[PhantomNodule, ...]
+
+
+def plan_cohort(*, n_scans: int, seed: int, size: str) -> list[PlannedScan]:
+    """Plan a cohort; the first scans of a larger cohort of the same seed are the same.
+
+    Raises
+    ------
+    LungDetError
+        If the number of scans, the seed or the size makes no sense.
+    """
+    if n_scans < 1:
+        raise LungDetError(f"number of phantom scans is {n_scans}: ask for at least 1")
+    if size not in SIZE_CODES:
+        raise LungDetError(f"phantom size is {size!r}: use one of {sorted(SIZE_CODES)}")
+    uids = [phantom_uid(size=size, seed=seed, index=i) for i in range(n_scans)]
+    plan = []
+    for index, uid in enumerate(uids):
+        block, place = divmod(index, _HEALTHY_EVERY)
+        healthy_place = np.random.default_rng([seed, block]).integers(_HEALTHY_EVERY)
+        plan.append(
+            PlannedScan(uid, index % N_SUBSETS, (seed, index), size, bool(place == healthy_place))
+        )
+    return plan
+
+
+def write_scan(out_dir: Path, planned: PlannedScan) -> WrittenScan:
+    """Build one planned scan and write its image and its lung mask.
+
+    Each file appears under its name only when it is complete.
+    """
+    recipe = Recipe(nodules=()) if planned.healthy else None
+    scan = build_scan(planned.seed, size=planned.size, recipe=recipe)
+    subset = out_dir / f"subset{planned.subset}"
+    _write_image(subset, planned.seriesuid, scan.volume_hu, scan.geometry)
+    _write_image(out_dir / LUNG_MASK_FOLDER, planned.seriesuid, scan.lung_labels, scan.geometry)
+    return WrittenScan(planned.seriesuid, scan.nodules, scan.excluded)
+
+
+def write_cohort(
+    out_dir: Path,
+    plan: list[PlannedScan],
+    *,
+    executor: Executor | None = None,
+    on_scan: Callable[[WrittenScan], None] | None = None,
+) -> list[WrittenScan]:
+    """Write all scans of a plan, then the tables.
+
+    Parameters
+    ----------
+    out_dir : folder of the cohort; it may hold scans of the same plan, which are written anew.
+    executor : where the scans are built; None builds them here, one after the other.
+    on_scan : called after each scan, in the order in which they finish.
+
+    Raises
+    ------
+    LungDetError
+        If the folder holds scans that do not belong to the plan: the tables would not fit them.
+    """
+    out_dir = Path(out_dir)
+    _refuse_foreign_scans(out_dir, plan)
+    for name in [f"subset{i}" for i in range(N_SUBSETS)] + [LUNG_MASK_FOLDER]:
+        (out_dir / name).mkdir(parents=True, exist_ok=True)
+    written: dict[str, WrittenScan] = {}
+    for scan in _results(out_dir, plan, executor):
+        written[scan.seriesuid] = scan
+        if on_scan is not None:
+            on_scan(scan)
+    ordered = [written[p.seriesuid] for p in plan]
+    _write_table(out_dir / "annotations.csv", ((s.seriesuid, s.nodules) for s in ordered))
+    _write_table(out_dir / "annotations_excluded.csv", ((s.seriesuid, s.excluded) for s in ordered))
+    _write_text(out_dir / "seriesuids.csv", "".join(f"{s.seriesuid}\n" for s in ordered))
+    return ordered
+
+
+def _results(
+    out_dir: Path, plan: list[PlannedScan], executor: Executor | None
+) -> Iterator[WrittenScan]:
+    """Yield the scans as they finish; the first failure ends the run."""
+    if executor is None:
+        for planned in plan:
+            yield write_scan(out_dir, planned)
+        return
+    pending = [executor.submit(write_scan, out_dir, planned) for planned in plan]
+    try:
+        for future in as_completed(pending):
+            yield future.result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _refuse_foreign_scans(out_dir: Path, plan: list[PlannedScan]) -> None:
+    """Raise if the folder holds a scan that the plan does not write."""
+    own = {(f"subset{p.subset}", p.seriesuid) for p in plan}
+    for path in sorted(out_dir.glob("subset*/*.mhd")):
+        if (path.parent.name, path.stem) not in own:
+            raise LungDetError(
+                f"{path} does not belong to the cohort that is to be written: "
+                "choose an empty folder, or delete this one first"
+            )
+
+
+def _write_image(folder: Path, name: str, volume: np.ndarray, geometry: ScanGeometry) -> None:
+    """Write ``name``.mhd and ``name``.zraw; the header, by which readers find it, comes last."""
+    image = sitk.GetImageFromArray(volume)
+    image.SetSpacing(geometry.spacing_xyz_mm.tolist())
+    image.SetOrigin(geometry.origin_xyz_mm)
+    image.SetDirection(geometry.direction)
+    with _scratch_folder(folder) as scratch:
+        # Level 1: noise hardly compresses, higher levels only take longer.
+        sitk.WriteImage(image, str(scratch / f"{name}.mhd"), True, 1)
+        for suffix in (".zraw", ".mhd"):
+            os.replace(scratch / f"{name}{suffix}", folder / f"{name}{suffix}")
+
+
+@contextmanager
+def _scratch_folder(parent: Path) -> Iterator[Path]:
+    """Give a folder on the same file system, and remove it afterwards."""
+    scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_table(path: Path, rows: Iterable[tuple[str, tuple[PhantomNodule, ...]]]) -> None:
+    """Write findings as LUNA16 does: one row each, world coordinates and diameter in mm."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(_HEADER)
+    for seriesuid, findings in rows:
+        for finding in findings:
+            centre = (f"{v:.6f}" for v in finding.centre_xyz_mm)
+            table.writerow([seriesuid, *centre, f"{finding.diameter_mm:g}"])
+    _write_text(path, text.getvalue())
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a text file in one step."""
+    scratch = path.with_name(f".{path.name}.writing")
+    scratch.write_text(text, encoding="utf-8")
+    os.replace(scratch, path)

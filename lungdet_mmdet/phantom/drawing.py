@@ -1,0 +1,204 @@
+"""Draw tubes and blobs into a volume, each within its own small box.
+
+Volumes are (z, y, x) in canonical order. Positions are patient millimetres (x, y, z); ``Grid``
+says which voxel lies where. A voxel that an object fills by a part takes that part of its density.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Grid:
+    """An axis-parallel grid in the patient's frame.
+
+    Parameters
+    ----------
+    size_zyx : number of voxels.
+    spacing_zyx_mm : voxel distances.
+    first_zyx_mm : position of the centre of voxel (0, 0, 0).
+    """
+
+    size_zyx: tuple[int, int, int]
+    spacing_zyx_mm: tuple[float, float, float]
+    first_zyx_mm: tuple[float, float, float]
+
+    def axis_mm(self, axis: int) -> np.ndarray:
+        """Voxel centres along one array axis, in mm."""
+        return self.first_zyx_mm[axis] + self.spacing_zyx_mm[axis] * np.arange(self.size_zyx[axis])
+
+    def box(self, low_xyz: np.ndarray, high_xyz: np.ndarray) -> tuple[slice, slice, slice] | None:
+        """Return the voxels between two corners as slices (z, y, x); None if there are none."""
+        first, spacing = np.array(self.first_zyx_mm), np.array(self.spacing_zyx_mm)
+        start = np.floor((np.asarray(low_xyz)[::-1] - first) / spacing).astype(int)
+        stop = np.ceil((np.asarray(high_xyz)[::-1] - first) / spacing).astype(int) + 1
+        start, stop = np.maximum(start, 0), np.minimum(stop, self.size_zyx)
+        if np.any(start >= stop):
+            return None
+        z, y, x = (slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+        return z, y, x
+
+    def axes_in(self, box: tuple[slice, slice, slice]) -> list[np.ndarray]:
+        """Voxel centres of a box along z, y, x, shaped to broadcast against each other."""
+        axes = [
+            self.first_zyx_mm[a] + self.spacing_zyx_mm[a] * np.arange(s.start, s.stop)
+            for a, s in enumerate(box)
+        ]
+        return [axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]]
+
+
+@dataclass(frozen=True)
+class Tubes:
+    """Straight tapering tubes.
+
+    Parameters
+    ----------
+    start_xyz, end_xyz : (N, 3) end points in mm.
+    start_radius, end_radius : (N,) radii in mm.
+    """
+
+    start_xyz: np.ndarray
+    end_xyz: np.ndarray
+    start_radius: np.ndarray
+    end_radius: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start_radius)
+
+    def grown(self, wall_mm: np.ndarray) -> Tubes:
+        """Return the tubes with ``wall_mm`` (N,) added to their radii."""
+        return Tubes(
+            self.start_xyz, self.end_xyz, self.start_radius + wall_mm, self.end_radius + wall_mm
+        )
+
+    def part(self, rows: slice | np.ndarray) -> Tubes:
+        """Return some of the tubes."""
+        return Tubes(
+            self.start_xyz[rows], self.end_xyz[rows], self.start_radius[rows], self.end_radius[rows]
+        )
+
+    def distance_to(self, points_xyz: np.ndarray) -> np.ndarray:
+        """Distance (P,) of points (P, 3) to the nearest tube surface."""
+        nearest = np.full(len(points_xyz), np.inf)
+        along = self.end_xyz - self.start_xyz
+        length2 = np.maximum(np.einsum("ij,ij->i", along, along), 1e-9)
+        for i, point in enumerate(points_xyz):
+            offset = point - self.start_xyz
+            t = np.clip(np.einsum("ij,ij->i", offset, along) / length2, 0.0, 1.0)
+            gap = np.linalg.norm(offset - t[:, None] * along, axis=1)
+            radius = self.start_radius + t * (self.end_radius - self.start_radius)
+            nearest[i] = np.min(gap - radius, initial=np.inf)
+        return nearest
+
+
+def concatenate(parts: list[Tubes]) -> Tubes:
+    """Join several sets of tubes into one."""
+    return Tubes(
+        np.concatenate([p.start_xyz for p in parts]).reshape(-1, 3),
+        np.concatenate([p.end_xyz for p in parts]).reshape(-1, 3),
+        np.concatenate([p.start_radius for p in parts]),
+        np.concatenate([p.end_radius for p in parts]),
+    )
+
+
+def draw_tubes(
+    volume_hu: np.ndarray,
+    grid: Grid,
+    tubes: Tubes,
+    *,
+    tissue_hu: float,
+    hollow: bool = False,
+    labels: np.ndarray | None = None,
+    label: int = 0,
+) -> None:
+    """Draw tubes into ``volume_hu`` in place.
+
+    Parameters
+    ----------
+    volume_hu : (z, y, x) int16.
+    tissue_hu : density of the tube.
+    hollow : lower the density to ``tissue_hu`` (an air-filled lumen) instead of raising it.
+    labels, label : if given, voxels filled by more than half take this label.
+    """
+    keep = np.minimum if hollow else np.maximum
+    for i in range(len(tubes)):
+        drawn = _tube_share(grid, tubes, i)
+        if drawn is None:
+            continue
+        box, share = drawn
+        background = volume_hu[box]
+        mixed = background + share * (tissue_hu - background)
+        volume_hu[box] = keep(background, mixed.astype(np.int16))
+        if labels is not None:
+            labels[box][share > 0.5] = label
+
+
+def _tube_share(
+    grid: Grid, tubes: Tubes, i: int
+) -> tuple[tuple[slice, slice, slice], np.ndarray] | None:
+    """Return the box around tube ``i`` and the share of each of its voxels that it fills."""
+    start, end = tubes.start_xyz[i], tubes.end_xyz[i]
+    radius0, radius1 = float(tubes.start_radius[i]), float(tubes.end_radius[i])
+    spacing_xyz = np.array(grid.spacing_zyx_mm[::-1])
+    reach = max(radius0, radius1) + 0.6 * spacing_xyz
+    box = grid.box(np.minimum(start, end) - reach, np.maximum(start, end) + reach)
+    if box is None:
+        return None
+    along = end - start
+    length2 = max(float(along @ along), 1e-9)
+    # The voxel as seen along the tube: how far an edge is smeared across it.
+    across2 = 1.0 - along * along / length2
+    blur = float(np.sqrt((spacing_xyz**2 * across2).sum() / 2.0))
+    z, y, x = grid.axes_in(box)
+    x, y, z = (a.astype(np.float32) - np.float32(s) for a, s in zip((x, y, z), start, strict=True))
+    dx, dy, dz = (np.float32(v) for v in along)
+    t = np.clip((x * dx + y * dy + z * dz) / np.float32(length2), 0.0, 1.0)
+    gap = np.sqrt((x - t * dx) ** 2 + (y - t * dy) ** 2 + (z - t * dz) ** 2)
+    radius = np.float32(radius0) + t * np.float32(radius1 - radius0)
+    share = np.clip((radius - gap) / np.float32(blur) + 0.5, 0.0, 1.0)
+    # A tube thinner than the voxel fills it by its area only, not by half.
+    thin = 0.5 * (radius0 + radius1)
+    peak = min(1.0, thin / blur + 0.5)
+    share *= np.float32(min(1.0, np.pi * thin * thin / blur**2 / peak))
+    return box, share
+
+
+def draw_blob(
+    volume_hu: np.ndarray,
+    grid: Grid,
+    centre_xyz: np.ndarray,
+    reach_mm: float,
+    inside: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    *,
+    tissue_hu: float,
+) -> None:
+    """Raise the density of the voxels where ``inside(x, y, z)`` holds, in place.
+
+    ``inside`` takes offsets from the centre in mm and is asked at several points within each
+    voxel, so that edges get their partial volume along every axis.
+    """
+    centre = np.asarray(centre_xyz, dtype=float)
+    box = grid.box(centre - reach_mm, centre + reach_mm)
+    if box is None:
+        return
+    z, y, x = grid.axes_in(box)
+    share = np.zeros(np.broadcast_shapes(z.shape, y.shape, x.shape), dtype=np.float32)
+    steps = [max(2, int(np.ceil(s / 0.35))) for s in grid.spacing_zyx_mm]
+    shifts = [
+        ((np.arange(n) + 0.5) / n - 0.5) * s
+        for n, s in zip(steps, grid.spacing_zyx_mm, strict=True)
+    ]
+    for shift_z in shifts[0]:
+        for shift_y in shifts[1]:
+            for shift_x in shifts[2]:
+                share += inside(
+                    x + shift_x - centre[0], y + shift_y - centre[1], z + shift_z - centre[2]
+                )
+    share /= np.prod(steps)
+    background = volume_hu[box]
+    mixed = background + share * (tissue_hu - background)
+    volume_hu[box] = np.maximum(background, mixed.astype(np.int16))

@@ -1,0 +1,243 @@
+"""Build one phantom scan: anatomy, vessels, findings, acquisition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.phantom.acquisition import (
+    Protocol,
+    add_noise,
+    draw_protocol,
+    pad_outside_circle,
+    smooth_texture,
+)
+from lungdet_mmdet.phantom.anatomy import Anatomy, draw_anatomy
+from lungdet_mmdet.phantom.canvas import AIR_HU, SliceCanvas
+from lungdet_mmdet.phantom.chest_wall import Surroundings
+from lungdet_mmdet.phantom.drawing import Grid, Tubes, draw_tubes
+from lungdet_mmdet.phantom.findings import PhantomNodule, draw_nodule, draw_nodule_plan
+from lungdet_mmdet.phantom.placement import Placer
+from lungdet_mmdet.phantom.tissues import paint_slice
+from lungdet_mmdet.phantom.vessels import PulmonaryTrees, grow_pulmonary_trees
+
+LABEL_LEFT_LUNG = 3
+LABEL_RIGHT_LUNG = 4
+LABEL_TRACHEA = 5
+"""Labels as in LUNA16's own lung masks: the lungs are 3 and 4, trachea and main bronchi 5."""
+
+_PATIENT_SCALE = {"small": 0.72, "full": 1.0}
+_LEAVES_PER_LUNG = {"small": 260, "full": 850}
+_LEAF_RADIUS_MM = {"small": 0.72, "full": 0.52}
+_PAINT_STEP = {"small": 1, "full": 2}
+_AIRWAY_WALL_HU = 20.0
+_MORE_NODULES_SHARE = 0.5
+"""Chance of one more nodule after each: two a scan on average, as LUNA16's scans with nodules."""
+_MAX_NODULES = 6
+_MEAN_MICRO_NODULES = 3.0
+
+
+@dataclass(frozen=True)
+class PhantomScan:
+    """A finished scan.
+
+    Parameters
+    ----------
+    volume_hu : (z, y, x) int16 in the order in which it is stored.
+    geometry : where the stored voxels lie in the world.
+    nodules : the annotated nodules, in world mm.
+    excluded : findings that are no nodules to be found (below 3 mm, or of unknown size, -1).
+    lung_labels : (z, y, x) uint8: 3 left lung, 4 right lung, 5 trachea and main bronchi. Vessels
+        and findings within the pleura count as lung.
+    """
+
+    volume_hu: np.ndarray
+    geometry: ScanGeometry
+    nodules: tuple[PhantomNodule, ...]
+    excluded: tuple[PhantomNodule, ...]
+    lung_labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What of a scan is given; everything that is None is drawn at random.
+
+    Parameters
+    ----------
+    anatomy, protocol, surroundings : the patient, the acquisition and what lies around.
+    nodules : nodules to draw; their positions are found (the given ones are ignored).
+    excluded_count : number of small findings below 3 mm.
+    leaves_per_lung : ends of the arteries of one lung.
+    """
+
+    anatomy: Anatomy | None = None
+    protocol: Protocol | None = None
+    surroundings: Surroundings | None = None
+    nodules: Sequence[PhantomNodule] | None = None
+    excluded_count: int | None = None
+    leaves_per_lung: int | None = None
+
+
+def build_scan(
+    rng_seed: int | Sequence[int], *, size: str = "small", recipe: Recipe | None = None
+) -> PhantomScan:
+    """Build a phantom scan.
+
+    Parameters
+    ----------
+    rng_seed : seed, or sequence of seeds; the same seed gives the same scan.
+    size : "small" (a small patient on a coarse grid, quick) or "full" (512 x 512, as LUNA16).
+    recipe : what is not left to chance.
+
+    Raises
+    ------
+    LungDetError
+        If the size is unknown.
+    """
+    if size not in _PATIENT_SCALE:
+        raise LungDetError(f"phantom size is {size!r}: use one of {sorted(_PATIENT_SCALE)}")
+    recipe = recipe or Recipe()
+    # One stream for each purpose: a given anatomy, say, leaves the findings as they were.
+    seeds = np.random.SeedSequence(rng_seed).spawn(5)
+    patient, scanner, growth, chance, grain = (np.random.default_rng(s) for s in seeds)
+    anatomy = recipe.anatomy or draw_anatomy(patient, patient_scale=_PATIENT_SCALE[size])
+    protocol = recipe.protocol or draw_protocol(scanner, anatomy, size=size)
+    surroundings = recipe.surroundings or Surroundings(
+        table=bool(scanner.random() < 0.85), blanket=bool(scanner.random() < 0.3)
+    )
+    trees = grow_pulmonary_trees(
+        anatomy,
+        growth,
+        leaves_per_lung=recipe.leaves_per_lung or _LEAVES_PER_LUNG[size],
+        leaf_radius_mm=_LEAF_RADIUS_MM[size],
+    )
+    grid = protocol.grid(anatomy)
+    volume, labels = _paint(anatomy, surroundings, grid, grain, step=_PAINT_STEP[size])
+    _draw_trees(volume, labels, grid, trees, blood_hu=anatomy.blood_hu)
+    nodules, excluded = _draw_findings(
+        volume, grid, anatomy, protocol, trees.vessels, recipe, chance
+    )
+    if anatomy.consolidation is not None:
+        excluded.append(_consolidation(anatomy))
+    add_noise(volume, protocol.noise_sd_hu, grain)
+    if protocol.padding_hu is not None:
+        pad_outside_circle(volume, protocol.padding_hu)
+    return PhantomScan(
+        volume_hu=protocol.stored(volume),
+        geometry=protocol.geometry(grid),
+        nodules=_in_world(nodules, protocol),
+        excluded=_in_world(excluded, protocol),
+        lung_labels=protocol.stored(labels),
+    )
+
+
+def _paint(
+    anatomy: Anatomy,
+    surroundings: Surroundings,
+    grid: Grid,
+    rng: np.random.Generator,
+    *,
+    step: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paint all slices; every ``step``-th pixel is computed, the rest interpolated."""
+    n_slices, n_rows, n_columns = grid.size_zyx
+    scale_x, scale_y, scale_z = anatomy.scale_xyz
+    # Centres of blocks of step x step pixels, which is what cv2.resize assumes.
+    half = 0.5 * (step - 1)
+    y = (grid.axis_mm(1)[::step] + half * grid.spacing_zyx_mm[1]) / scale_y
+    x = (grid.axis_mm(2)[::step] + half * grid.spacing_zyx_mm[2]) / scale_x
+    x, y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
+    pixel_mm = step * grid.spacing_zyx_mm[2] / scale_x
+    volume = np.empty(grid.size_zyx, dtype=np.int16)
+    labels = np.zeros(grid.size_zyx, dtype=np.uint8)
+    side = np.where(grid.axis_mm(2) > 0, LABEL_LEFT_LUNG, LABEL_RIGHT_LUNG).astype(np.uint8)
+    for k, z in enumerate(grid.axis_mm(0) / scale_z):
+        canvas = SliceCanvas(x, y, float(z), pixel_mm=pixel_mm)
+        lung = paint_slice(
+            anatomy, surroundings, canvas, smooth_texture((x.shape[0], x.shape[1]), rng)
+        )
+        volume[k] = np.rint(_enlarged(canvas.hu, (n_rows, n_columns)))
+        labels[k] = (_enlarged(lung, (n_rows, n_columns)) < 0) * side
+    return volume, labels
+
+
+def _enlarged(image: np.ndarray, size_yx: tuple[int, int]) -> np.ndarray:
+    """Return a slice on the full pixel grid, as float32."""
+    image = image.astype(np.float32, copy=False)
+    if image.shape == size_yx:
+        return image
+    return cv2.resize(image, size_yx[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _draw_trees(
+    volume: np.ndarray, labels: np.ndarray, grid: Grid, trees: PulmonaryTrees, *, blood_hu: float
+) -> None:
+    """Draw vessels, airway walls and airway lumens, in place."""
+    draw_tubes(volume, grid, trees.vessels, tissue_hu=blood_hu)
+    draw_tubes(volume, grid, trees.lumens.grown(trees.wall_mm), tissue_hu=_AIRWAY_WALL_HU)
+    within_lungs = trees.lumens.part(slice(trees.n_central, None))
+    draw_tubes(volume, grid, within_lungs, tissue_hu=AIR_HU, hollow=True)
+    central = trees.lumens.part(slice(0, trees.n_central))
+    draw_tubes(
+        volume, grid, central, tissue_hu=AIR_HU, hollow=True, labels=labels, label=LABEL_TRACHEA
+    )
+
+
+def _draw_findings(
+    volume: np.ndarray,
+    grid: Grid,
+    anatomy: Anatomy,
+    protocol: Protocol,
+    vessels: Tubes,
+    recipe: Recipe,
+    rng: np.random.Generator,
+) -> tuple[list[PhantomNodule], list[PhantomNodule]]:
+    """Place and draw nodules and small findings; positions in patient mm."""
+    plan = recipe.nodules
+    if plan is None:
+        count = min(int(rng.geometric(1.0 - _MORE_NODULES_SHARE)), _MAX_NODULES)
+        plan = draw_nodule_plan(rng, count)
+    heights = grid.axis_mm(0)
+    within = 0.5 * protocol.n_pixels * protocol.spacing_zyx_mm[2] - 8.0
+    placer = Placer(anatomy, vessels, (float(heights[0]), float(heights[-1])), within, rng)
+    nodules = []
+    for nodule in sorted(plan, key=lambda n: -n.diameter_mm):  # the large ones need the room
+        placed = placer.place(nodule)
+        if placed is not None:
+            draw_nodule(volume, grid, placed, rng)
+            nodules.append(placed)
+    n_micro = recipe.excluded_count
+    n_micro = int(rng.poisson(_MEAN_MICRO_NODULES)) if n_micro is None else n_micro
+    excluded = []
+    for _ in range(n_micro):
+        drawn_mm = float(rng.uniform(1.6, 2.9))
+        known = rng.random() < 0.5
+        finding = PhantomNodule((0.0, 0.0, 0.0), round(drawn_mm, 3) if known else -1.0)
+        placed = placer.place(finding, drawn_mm=drawn_mm)
+        if placed is not None:
+            draw_nodule(volume, grid, placed, rng, drawn_mm=drawn_mm)
+            excluded.append(placed)
+    return nodules, excluded
+
+
+def _consolidation(anatomy: Anatomy) -> PhantomNodule:
+    """Return the consolidation as a finding, in patient mm."""
+    assert anatomy.consolidation is not None
+    centre, radius = anatomy.consolidation
+    x, y, z = (float(v) for v in np.multiply(centre, anatomy.scale_xyz))
+    diameter = 2.0 * radius * float(np.cbrt(np.prod(anatomy.scale_xyz)))
+    return PhantomNodule((x, y, z), round(diameter, 3), place="pleural")
+
+
+def _in_world(findings: list[PhantomNodule], protocol: Protocol) -> tuple[PhantomNodule, ...]:
+    """Return the findings with their positions in world mm."""
+    moved = []
+    for finding in findings:
+        x, y, z = protocol.to_world(np.array([finding.centre_xyz_mm]))[0]
+        moved.append(replace(finding, centre_xyz_mm=(float(x), float(y), float(z))))
+    return tuple(moved)

@@ -1,0 +1,1 @@
+"""Running the prep pipeline over a cohort and writing the prepared dataset."""

@@ -1,0 +1,88 @@
+"""95 % confidence intervals by resampling scans.
+
+Scans, not slabs or nodules, are drawn: what is found in one scan is not independent. A resample is
+a column of weights, how often each scan was drawn, so a statistic that is a sum over scans comes
+for all resamples at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungdet_mmdet.errors import LungDetError
+
+DEFAULT_RESAMPLES = 1000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Limits of a confidence interval; NaN where no resample gives a number.
+
+    ``share_defined`` is the share of resamples that give one: with few scans, some hold no nodule
+    of a size band at all.
+    """
+
+    low: float
+    high: float
+    share_defined: float = 1.0
+
+
+def resample_weights(
+    n_scans: int, n_resamples: int = DEFAULT_RESAMPLES, *, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return how often each scan is in each resample: (S, B), every column sums to S.
+
+    Raises
+    ------
+    LungDetError
+        When there is no scan, or fewer than one resample is asked for.
+    """
+    if n_scans < 1 or n_resamples < 1:
+        raise LungDetError(
+            f"cannot draw {n_resamples} resamples of {n_scans} scans; both must be at least 1"
+        )
+    draws = rng.multinomial(n_scans, np.full(n_scans, 1.0 / n_scans), size=n_resamples)
+    return draws.T.astype(np.float64)
+
+
+def percentile_interval(values: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> Interval:
+    """Return the central interval of resampled values (B,), by LUNA16's rule.
+
+    The limits are the values at positions floor(p B) and floor((1 - p) B) of the sorted values,
+    where p is half of what the confidence leaves. NaN values are left out.
+    """
+    defined = np.sort(values[~np.isnan(values)])
+    if not len(defined):
+        return Interval(float("nan"), float("nan"), 0.0)
+    tail = (1.0 - confidence) / 2.0
+    low = int(np.floor(tail * len(defined)))
+    high = min(int(np.floor((1.0 - tail) * len(defined))), len(defined) - 1)
+    return Interval(float(defined[low]), float(defined[high]), len(defined) / len(values))
+
+
+def bootstrap_intervals(
+    statistic: Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]],
+    n_scans: int,
+    *,
+    rng: np.random.Generator,
+    n_resamples: int = DEFAULT_RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> dict[str, Interval]:
+    """Return the interval of every figure that ``statistic`` returns.
+
+    Parameters
+    ----------
+    statistic : takes weights (S, B), returns (B,) values per name; ``size_band_scores`` and
+        ``operating_point_scores`` with their first arguments bound, for example.
+    n_scans : number of scans S.
+    rng : seeded generator; the same seed gives the same intervals.
+    """
+    figures = statistic(resample_weights(n_scans, n_resamples, rng=rng))
+    return {
+        name: percentile_interval(values, confidence=confidence) for name, values in figures.items()
+    }

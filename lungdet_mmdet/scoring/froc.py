@@ -1,0 +1,268 @@
+"""Free-response ROC and CPM by the rules of the LUNA16 challenge's own evaluation.
+
+The rules (Setio et al., Medical Image Analysis 2017, and the challenge's evaluation script):
+
+- Of each scan, the 100 highest marks count; marks that tie with the 101st are left out with it.
+- A mark hits a nodule when its distance to the centre is less than the radius. A nodule that is hit
+  takes the highest score among its hits; the others are dropped, and are no false positives.
+- A mark that hits no nodule but an excluded finding is dropped. A finding without a diameter gets
+  10 mm.
+- Every other mark is a false positive. Nodules that are not hit stay in the denominator.
+- False positives are counted per scan over all scans given, also those without marks or nodules.
+- The curve is joined by straight lines between distinct scores, starts at (0, 0), and stays level
+  to the right of its last point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.nodules.tables import Finding, Nodule
+from lungdet_mmdet.scoring.bootstrap import (
+    DEFAULT_RESAMPLES,
+    Interval,
+    percentile_interval,
+    resample_weights,
+)
+from lungdet_mmdet.scoring.submission import Marks
+
+FP_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+MAX_MARKS_PER_SCAN = 100
+
+
+@dataclass(frozen=True)
+class FrocMatches:
+    """The marks that count, best score first, and everything that was left out, counted.
+
+    ``scores``, ``is_nodule`` and ``series_rows`` run over hit nodules (by their best mark) and
+    false positives; ``missed_per_series`` over the scans.
+    """
+
+    series: tuple[str, ...]
+    scores: NDArray[np.float64]
+    is_nodule: NDArray[np.bool_]
+    series_rows: NDArray[np.intp]
+    missed_per_series: NDArray[np.int64]
+    ignored: int
+    duplicates: int
+    over_limit: int
+
+    @property
+    def true_positives(self) -> int:
+        """Nodules hit by at least one mark."""
+        return int(np.count_nonzero(self.is_nodule))
+
+    @property
+    def false_positives(self) -> int:
+        """Marks on neither a nodule nor an excluded finding."""
+        return len(self.scores) - self.true_positives
+
+    @property
+    def false_negatives(self) -> int:
+        """Nodules without a mark."""
+        return int(self.missed_per_series.sum())
+
+
+@dataclass(frozen=True)
+class FrocCurve:
+    """False positives per scan, sensitivity and score threshold (K,) along the curve."""
+
+    fp_per_scan: NDArray[np.float64]
+    sensitivity: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+
+    def sensitivity_at(self, fp_rates: Sequence[float] = FP_RATES) -> NDArray[np.float64]:
+        """Return the sensitivity at each rate of false positives per scan."""
+        return np.interp(fp_rates, self.fp_per_scan, self.sensitivity)
+
+
+@dataclass(frozen=True)
+class FrocResult:
+    """Sensitivities at the seven rates, their mean (CPM), intervals and counts."""
+
+    sensitivities: tuple[float, ...]
+    cpm: float
+    matches: FrocMatches
+    curve: FrocCurve
+    sensitivity_intervals: tuple[Interval, ...] = ()
+    cpm_interval: Interval | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """Return the figures under the names of the command's json; null where undefined."""
+        matches = self.matches
+        return {
+            "fp_rates": list(FP_RATES),
+            "sensitivities": [_number(value) for value in self.sensitivities],
+            "cpm": _number(self.cpm),
+            "cpm_ci95": _limits(self.cpm_interval),
+            "sensitivities_ci95": [_limits(item) for item in self.sensitivity_intervals] or None,
+            "n_scans": len(matches.series),
+            "n_nodules": matches.true_positives + matches.false_negatives,
+            "true_positives": matches.true_positives,
+            "false_positives": matches.false_positives,
+            "ignored": matches.ignored,
+            "duplicates": matches.duplicates,
+            "false_negatives": matches.false_negatives,
+            "over_limit": matches.over_limit,
+        }
+
+
+def match_marks(
+    marks: Marks,
+    nodules: Sequence[Nodule],
+    findings: Sequence[Finding],
+    series: Sequence[str],
+    *,
+    max_marks_per_scan: int | None = MAX_MARKS_PER_SCAN,
+) -> FrocMatches:
+    """Decide for every mark whether it is a hit, a duplicate, ignored or a false positive.
+
+    Marks, nodules and findings of other series are left out.
+
+    Raises
+    ------
+    LungDetError
+        When there is no series, or one is named twice.
+    """
+    if not series or len(set(series)) != len(series):
+        raise LungDetError(
+            f"{len(series)} series, {len(set(series))} of them distinct; give each series once"
+        )
+    mark_rows = _rows_by_series(marks.seriesuids)
+    nodules_of = _rows_by_series([item.seriesuid for item in nodules])
+    findings_of = _rows_by_series([item.seriesuid for item in findings])
+    nodule_spheres = _spheres([(item.centre_xyz_mm, item.diameter_mm) for item in nodules])
+    finding_spheres = _spheres([(item.centre_xyz_mm, item.extent_mm) for item in findings])
+    nothing = np.zeros(0, dtype=np.intp)
+
+    scores: list[NDArray[np.float64]] = []
+    is_nodule: list[NDArray[np.bool_]] = []
+    series_rows: list[NDArray[np.intp]] = []
+    missed = np.zeros(len(series), dtype=np.int64)
+    ignored = duplicates = over_limit = 0
+    for row, uid in enumerate(series):
+        of_scan = mark_rows.get(uid, nothing)
+        kept = _within_limit(marks.scores[of_scan], max_marks_per_scan)
+        over_limit += int(np.count_nonzero(~kept))
+        points, values = marks.centres_xyz_mm[of_scan][kept], marks.scores[of_scan][kept]
+        hits = _inside(points, nodule_spheres[nodules_of.get(uid, nothing)])
+        on_nodule = hits.any(axis=1)
+        on_finding = _inside(points, finding_spheres[findings_of.get(uid, nothing)]).any(axis=1)
+        hits_per_nodule = hits.sum(axis=0)
+        found = hits_per_nodule > 0
+        best = np.where(hits, values[:, None], -np.inf).max(axis=0, initial=-np.inf)[found]
+        wrong = values[~on_nodule & ~on_finding]
+        scores += [best, wrong]
+        is_nodule += [np.ones(len(best), dtype=bool), np.zeros(len(wrong), dtype=bool)]
+        series_rows.append(np.full(len(best) + len(wrong), row, dtype=np.intp))
+        missed[row] = np.count_nonzero(~found)
+        ignored += int(np.count_nonzero(on_finding & ~on_nodule))
+        duplicates += int((hits_per_nodule[found] - 1).sum())
+    all_scores = np.concatenate(scores)
+    order = np.argsort(-all_scores, kind="stable")
+    return FrocMatches(
+        series=tuple(series),
+        scores=all_scores[order],
+        is_nodule=np.concatenate(is_nodule)[order],
+        series_rows=np.concatenate(series_rows)[order],
+        missed_per_series=missed,
+        ignored=ignored,
+        duplicates=duplicates,
+        over_limit=over_limit,
+    )
+
+
+def froc_curve(matches: FrocMatches, weights: NDArray[np.float64] | None = None) -> FrocCurve:
+    """Return the curve of the scans, each counted as often as ``weights`` (S,) says.
+
+    Sensitivities are NaN without nodules.
+    """
+    if weights is None:
+        weights = np.ones(len(matches.series))
+    per_mark = weights[matches.series_rows]
+    is_last_of_tie = np.append(matches.scores[1:] != matches.scores[:-1], True)
+    is_last_of_tie = is_last_of_tie[: len(matches.scores)]
+    hits = np.cumsum(np.where(matches.is_nodule, per_mark, 0.0))[is_last_of_tie]
+    wrong = np.cumsum(np.where(matches.is_nodule, 0.0, per_mark))[is_last_of_tie]
+    n_hits, n_wrong = (float(run[-1]) if len(run) else 0.0 for run in (hits, wrong))
+    n_nodules = n_hits + float(weights @ matches.missed_per_series)
+    # Shares first, then counts: the official script does it so, and where a rate falls exactly on a
+    # point of the curve, rounding decides which of two neighbouring values is read off.
+    fp_per_scan = (wrong / n_wrong) * n_wrong / weights.sum() if n_wrong else wrong
+    sensitivity = (hits / n_hits) * n_hits / n_nodules if n_hits else hits
+    start = np.zeros(1)
+    if not n_nodules:
+        sensitivity, start = np.full(len(hits), np.nan), np.full(1, np.nan)
+    return FrocCurve(
+        np.concatenate([np.zeros(1), fp_per_scan]),
+        np.concatenate([start, sensitivity]),
+        np.concatenate([np.full(1, np.inf), matches.scores[is_last_of_tie]]),
+    )
+
+
+def evaluate_froc(
+    matches: FrocMatches, *, n_resamples: int = DEFAULT_RESAMPLES, seed: int = 0
+) -> FrocResult:
+    """Return sensitivities, CPM and their 95 % intervals from resampling scans.
+
+    ``n_resamples`` 0 leaves the intervals out.
+    """
+    curve = froc_curve(matches)
+    sensitivities = curve.sensitivity_at()
+    intervals: tuple[Interval, ...] = ()
+    cpm_interval = None
+    if n_resamples:
+        rng = np.random.default_rng(seed)
+        weights = resample_weights(len(matches.series), n_resamples, rng=rng)
+        resampled = np.array([froc_curve(matches, column).sensitivity_at() for column in weights.T])
+        intervals = tuple(percentile_interval(column) for column in resampled.T)
+        cpm_interval = percentile_interval(resampled.mean(axis=1))
+    return FrocResult(
+        sensitivities=tuple(sensitivities.tolist()),
+        cpm=float(sensitivities.mean()),
+        matches=matches,
+        curve=curve,
+        sensitivity_intervals=intervals,
+        cpm_interval=cpm_interval,
+    )
+
+
+def _rows_by_series(seriesuids: Sequence[str]) -> dict[str, NDArray[np.intp]]:
+    rows: dict[str, list[int]] = {}
+    for row, uid in enumerate(seriesuids):
+        rows.setdefault(uid, []).append(row)
+    return {uid: np.array(members, dtype=np.intp) for uid, members in rows.items()}
+
+
+def _spheres(
+    items: Sequence[tuple[tuple[float, float, float], float]],
+) -> NDArray[np.float64]:
+    """Return (N, 4): x, y, z of the centre and the squared radius."""
+    rows = [(*centre, (diameter / 2.0) ** 2) for centre, diameter in items]
+    return np.array(rows, dtype=np.float64).reshape(-1, 4)
+
+
+def _inside(points: NDArray[np.float64], spheres: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell for each point (M, 3) and sphere (N, 4) whether the point is inside: (M, N)."""
+    offset = points[:, None, :] - spheres[None, :, :3]
+    squared = offset[..., 0] ** 2 + offset[..., 1] ** 2 + offset[..., 2] ** 2
+    return squared < spheres[None, :, 3]
+
+
+def _within_limit(scores: NDArray[np.float64], limit: int | None) -> NDArray[np.bool_]:
+    if limit is None or len(scores) <= limit:
+        return np.ones(len(scores), dtype=bool)
+    return scores > np.sort(scores)[::-1][limit]
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def _limits(interval: Interval | None) -> list[float | None] | None:
+    return None if interval is None else [_number(interval.low), _number(interval.high)]

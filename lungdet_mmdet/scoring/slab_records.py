@@ -1,0 +1,229 @@
+"""Records that every scoring function reads: annotated slabs and the detections made on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.nodules.tables import UNKNOWN_DIAMETER, Finding, Nodule
+
+NODULE_CATEGORY = 1
+
+
+@dataclass(frozen=True)
+class TruthBox:
+    """One annotated box on a slab.
+
+    ``bbox_xywh_px`` is (x, y, width, height) in slab pixels. An ignored box is neither a nodule to
+    find nor a place where a detection is wrong. ``kind`` is "nodule", "grazed" or "excluded".
+    """
+
+    bbox_xywh_px: tuple[float, float, float, float]
+    diameter_mm: float
+    is_ignored: bool = False
+    kind: str = "nodule"
+    nodule_id: str = ""
+
+
+@dataclass(frozen=True)
+class Slab:
+    """One annotated slab: which scan it belongs to, where it lies, and its boxes.
+
+    ``spacing_mm`` is (x, y, thickness); ``origin_xyz_mm`` the world point of the centre of pixel
+    (0, 0) on the slab's mid-plane; ``direction`` the row-major 3x3 whose columns are the unit
+    vectors of the x, y and z axes; ``z_range_mm`` the slab's two faces along the third of them.
+    """
+
+    img_id: int
+    seriesuid: str
+    slab_index: int
+    spacing_mm: tuple[float, float, float]
+    origin_xyz_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    z_range_mm: tuple[float, float] = (0.0, 0.0)
+    boxes: tuple[TruthBox, ...] = ()
+
+    @property
+    def has_nodule(self) -> bool:
+        """Whether a nodule is to be found here."""
+        return any(not box.is_ignored for box in self.boxes)
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether no part of any nodule is here; findings that are no nodules do not count."""
+        return all(box.kind == "excluded" for box in self.boxes)
+
+
+@dataclass(frozen=True)
+class UnseenNodule:
+    """An annotated nodule that lies in no slab of the set; it counts as missed."""
+
+    seriesuid: str
+    diameter_mm: float
+
+
+@dataclass(frozen=True)
+class SlabSet:
+    """The annotated slabs of one split, with the scan-level truth behind them."""
+
+    slabs: Mapping[int, Slab]
+    series: tuple[str, ...]
+    nodules: tuple[Nodule, ...] = ()
+    excluded: tuple[Finding, ...] = ()
+    unseen: tuple[UnseenNodule, ...] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def restricted_to(self, img_ids: Iterable[int]) -> SlabSet:
+        """Return the set as far as it was looked at.
+
+        Series of which no slab was looked at are left out; series that have no slab in this set at
+        all stay in, for they are part of the split (a healthy scan whose slabs were all thinned
+        away, a scan whose nodules are in no slab).
+
+        Raises
+        ------
+        LungDetError
+            When an image id is not in the set.
+        """
+        wanted = set(img_ids)
+        unknown = sorted(wanted - set(self.slabs))
+        if unknown:
+            raise LungDetError(
+                f"{len(unknown)} predicted image ids are not in the annotation file (first: "
+                f"{unknown[0]!r}); give the metric the ann_file of the dataset it is run on"
+            )
+        with_slabs = {slab.seriesuid for slab in self.slabs.values()}
+        looked_at = {self.slabs[img_id].seriesuid for img_id in wanted}
+        kept = {uid for uid in self.series if uid in looked_at or uid not in with_slabs}
+        return SlabSet(
+            slabs={img_id: self.slabs[img_id] for img_id in sorted(wanted)},
+            series=tuple(uid for uid in self.series if uid in kept),
+            nodules=tuple(item for item in self.nodules if item.seriesuid in kept),
+            excluded=tuple(item for item in self.excluded if item.seriesuid in kept),
+            unseen=tuple(item for item in self.unseen if item.seriesuid in kept),
+            info=self.info,
+        )
+
+
+@dataclass(frozen=True)
+class SlabDetections:
+    """What a model found on one slab: boxes (N, 4) xyxy in slab pixels and scores (N,)."""
+
+    img_id: int
+    boxes_xyxy_px: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        """Bring both arrays to float64 and check that they belong together."""
+        boxes = np.asarray(self.boxes_xyxy_px, dtype=np.float64).reshape(-1, 4)
+        scores = np.asarray(self.scores, dtype=np.float64).reshape(-1)
+        if len(boxes) != len(scores):
+            raise LungDetError(
+                f"slab {self.img_id}: {len(boxes)} boxes but {len(scores)} scores; one score is "
+                "needed for each box"
+            )
+        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+            raise LungDetError(
+                f"slab {self.img_id}: a predicted box or score is not finite; the model has "
+                "diverged, look at the training loss"
+            )
+        object.__setattr__(self, "boxes_xyxy_px", boxes)
+        object.__setattr__(self, "scores", scores)
+
+    @property
+    def top_score(self) -> float:
+        """The highest box score, 0.0 where nothing was found."""
+        return float(self.scores.max()) if len(self.scores) else 0.0
+
+
+def read_slab_set(path: str | Path) -> SlabSet:
+    """Read the COCO json of one split.
+
+    Raises
+    ------
+    LungDetError
+        When the file is missing, is no json, or lacks a field.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LungDetError(f"{path}: no such annotation file; make the splits first") from None
+    except ValueError as error:
+        raise LungDetError(f"{path}: not a json file ({error}); make the splits again") from error
+    try:
+        return slab_set_from_coco(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LungDetError(
+            f"{path}: an image or annotation has a missing or unusable field ({error}); make the "
+            "splits again with this version of the package"
+        ) from error
+
+
+def slab_set_from_coco(content: Mapping[str, Any]) -> SlabSet:
+    """Build a slab set from the parsed COCO json of one split."""
+    boxes: dict[int, list[TruthBox]] = {}
+    for annotation in content["annotations"]:
+        is_ignored = bool(annotation.get("iscrowd", 0))
+        x, y, width, height = (float(value) for value in annotation["bbox"])
+        box = TruthBox(
+            bbox_xywh_px=(x, y, width, height),
+            diameter_mm=float(annotation["diameter_mm"]),
+            is_ignored=is_ignored,
+            kind=annotation.get("kind") or ("grazed" if is_ignored else "nodule"),
+            nodule_id=str(annotation.get("nodule_id") or ""),
+        )
+        boxes.setdefault(annotation["image_id"], []).append(box)
+    slabs = {image["id"]: _slab(image, boxes.get(image["id"], ())) for image in content["images"]}
+    of_slabs = sorted({slab.seriesuid for slab in slabs.values()})
+    return SlabSet(
+        slabs=slabs,
+        series=tuple(dict.fromkeys([*content.get("series", ()), *of_slabs])),
+        nodules=tuple(_nodule(item) for item in content.get("nodules", ())),
+        excluded=tuple(_finding(item) for item in content.get("excluded", ())),
+        unseen=tuple(
+            UnseenNodule(item["seriesuid"], float(item["diameter_mm"]))
+            for item in content.get("unseen_nodules", ())
+        ),
+        info=content.get("info", {}),
+    )
+
+
+def _slab(image: Mapping[str, Any], boxes: Sequence[TruthBox]) -> Slab:
+    sx, sy, thickness = (float(value) for value in image["spacing"])
+    ox, oy, oz = (float(value) for value in image["origin"])
+    low, high = (float(value) for value in image["z_range_mm"])
+    return Slab(
+        img_id=image["id"],
+        seriesuid=image["seriesuid"],
+        slab_index=int(image["slab_index"]),
+        spacing_mm=(sx, sy, thickness),
+        origin_xyz_mm=(ox, oy, oz),
+        direction=tuple(float(value) for value in image["direction"]),
+        z_range_mm=(low, high),
+        boxes=tuple(boxes),
+    )
+
+
+def _nodule(item: Mapping[str, Any]) -> Nodule:
+    return Nodule(
+        str(item["nodule_id"]), item["seriesuid"], _centre(item), float(item["diameter_mm"])
+    )
+
+
+def _finding(item: Mapping[str, Any]) -> Finding:
+    diameter_mm = item.get("diameter_mm")
+    known = UNKNOWN_DIAMETER if diameter_mm is None else float(diameter_mm)
+    return Finding(item["seriesuid"], _centre(item), known)
+
+
+def _centre(item: Mapping[str, Any]) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in item["centre_xyz_mm"])
+    return x, y, z

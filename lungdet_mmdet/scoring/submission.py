@@ -1,0 +1,102 @@
+"""LUNA16 submissions: ``seriesuid,coordX,coordY,coordZ,probability``, one candidate a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution.atomic_files import write_bytes
+from lungdet_mmdet.nodules.csv_rows import read_csv_rows
+from lungdet_mmdet.scoring.candidates import Candidate
+
+COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "probability")
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Marks of a detector: where it sees a nodule, and how sure it is.
+
+    ``seriesuids`` (M,), ``centres_xyz_mm`` (M, 3) in world mm (LPS), ``scores`` (M,). ``warnings``
+    holds one sentence with a count for all that was odd but cannot change the result unnoticed.
+    """
+
+    seriesuids: tuple[str, ...]
+    centres_xyz_mm: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    warnings: tuple[str, ...] = ()
+
+
+def marks_of_candidates(candidates: Iterable[Candidate]) -> Marks:
+    """Return the candidates of any number of scans as marks."""
+    items = list(candidates)
+    return Marks(
+        tuple(item.seriesuid for item in items),
+        np.array([item.centre_xyz_mm for item in items], dtype=np.float64).reshape(-1, 3),
+        np.array([item.score for item in items], dtype=np.float64),
+    )
+
+
+def read_submission(path: str | Path, *, series: Sequence[str]) -> Marks:
+    """Read a submission for the given series.
+
+    A byte order mark, CRLF line ends and semicolons are read through. Counted as warnings, with
+    what they do to the result: lines of other series (left out), repeated lines (kept, for the
+    official evaluation keeps them), scores outside [0, 1] (kept: only their order matters), series
+    without a line (they stay in the denominator).
+
+    Raises
+    ------
+    LungDetError
+        When the file is missing, empty or not a table, a column is missing, a coordinate or score
+        is not a finite number, or no line belongs to any of the series.
+    """
+    rows = read_csv_rows(path)
+    known = frozenset(series)
+    uids: list[str] = []
+    numbers: list[tuple[float, ...]] = []
+    n_lines = n_unknown = 0
+    for line, fields in rows.records(COLUMNS):
+        n_lines += 1
+        values = tuple(
+            rows.number(text, line, column)
+            for text, column in zip(fields[1:], COLUMNS[1:], strict=True)
+        )
+        if fields[0] not in known:
+            n_unknown += 1
+            continue
+        uids.append(fields[0])
+        numbers.append(values)
+    if n_lines and not uids:
+        raise LungDetError(
+            f"{rows.path}: none of its {n_lines} lines belongs to one of the {len(known)} series "
+            "evaluated; check that the submission and the list of series belong together"
+        )
+    table = np.array(numbers, dtype=np.float64).reshape(-1, 4)
+    n_repeated = len(uids) - len(set(zip(uids, numbers, strict=True)))
+    n_outside = int(np.count_nonzero((table[:, 3] < 0) | (table[:, 3] > 1)))
+    n_silent = len(known) - len(set(uids))
+    counted = {
+        "lines of series that are not evaluated, left out": n_unknown,
+        "repeated lines, kept as the official evaluation does (each off a nodule is one more "
+        "false positive)": n_repeated,
+        "probabilities outside [0, 1], kept (only their order matters)": n_outside,
+        "series without a line, kept in the denominator": n_silent,
+    }
+    odd = tuple(f"{rows.path.name}: {what}: {count}" for what, count in counted.items() if count)
+    return Marks(tuple(uids), table[:, :3], table[:, 3], (*rows.warnings(), *odd))
+
+
+def write_submission(path: str | Path, marks: Marks) -> None:
+    """Write marks as a LUNA16 submission; the file appears whole or not at all."""
+    lines = [",".join(COLUMNS)]
+    for uid, centre, score in zip(
+        marks.seriesuids, marks.centres_xyz_mm.tolist(), marks.scores.tolist(), strict=True
+    ):
+        # repr keeps every digit, so that reading it back gives the same result.
+        lines.append(",".join([uid, *map(repr, centre), repr(score)]))
+    write_bytes(Path(path), ("\n".join(lines) + "\n").encode("utf-8"))

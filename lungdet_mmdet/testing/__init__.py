@@ -1,0 +1,1 @@
+"""Testing a trained detector on a split: run, tables, files."""

@@ -1,0 +1,1 @@
+"""What a config needs before it can be run here: data, pretrained weights, precision."""

@@ -1,0 +1,59 @@
+"""Rotate a slab and its nodules."""
+
+from __future__ import annotations
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmcv.transforms.utils import cache_randomness
+from mmdet.registry import TRANSFORMS
+
+from lungdet_mmdet.ct.augmentation import rotate_boxes, rotate_slab
+
+
+@TRANSFORMS.register_module()
+class RandomSlabRotate(BaseTransform):
+    """Rotate by a random angle about the image centre.
+
+    A nodule is modelled as a sphere, so its box keeps its size and only its centre turns; mmdet's
+    own Rotate would let every box grow.
+
+    Required Keys:
+
+    - img (array (y, x, c))
+    - gt_bboxes (HorizontalBoxes) (optional)
+
+    Modified Keys:
+
+    - img, gt_bboxes
+
+    Parameters
+    ----------
+    max_angle_deg : angles are uniform in ``[-max_angle_deg, max_angle_deg]``.
+    prob : probability of rotating at all.
+    """
+
+    def __init__(self, max_angle_deg: float = 15.0, prob: float = 1.0) -> None:
+        self.max_angle_deg = max_angle_deg
+        self.prob = prob
+
+    @cache_randomness
+    def _angle(self) -> float:
+        if np.random.random() >= self.prob:
+            return 0.0
+        return float(np.random.uniform(-self.max_angle_deg, self.max_angle_deg))
+
+    def transform(self, results: dict) -> dict:
+        """Rotate image and boxes by the same angle."""
+        angle = self._angle()
+        if angle == 0.0:
+            return results
+        height, width = results["img"].shape[:2]
+        results["img"] = rotate_slab(results["img"], angle_deg=angle)
+        if "gt_bboxes" in results:
+            boxes = results["gt_bboxes"]
+            rotated = rotate_boxes(
+                boxes.tensor.numpy(), angle_deg=angle, height=height, width=width
+            )
+            boxes.tensor.copy_(boxes.tensor.new_tensor(rotated))
+            boxes.clip_((height, width))
+        return results

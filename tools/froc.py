@@ -1,0 +1,128 @@
+"""FROC, CPM and their 95 % confidence intervals of a LUNA16 submission, by the challenge's rules.
+
+    python tools/froc.py SUBMISSION.csv --annotations annotations.csv \\
+        --excluded annotations_excluded.csv --seriesuids seriesuids.csv --json froc.json
+
+Exit code 0 when the figures were computed, 2 when an input cannot be used.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution.atomic_files import write_json
+from lungdet_mmdet.nodules.tables import read_findings, read_nodules, read_series
+from lungdet_mmdet.scoring.bootstrap import DEFAULT_RESAMPLES
+from lungdet_mmdet.scoring.froc import (
+    FP_RATES,
+    MAX_MARKS_PER_SCAN,
+    FrocResult,
+    evaluate_froc,
+    match_marks,
+)
+from lungdet_mmdet.scoring.submission import read_submission
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="FROC and CPM of a LUNA16 submission, by the challenge's own rules."
+    )
+    parser.add_argument("submission", help="CSV: seriesuid,coordX,coordY,coordZ,probability")
+    parser.add_argument("--annotations", required=True, help="annotations.csv: the nodules")
+    parser.add_argument(
+        "--excluded", required=True, help="annotations_excluded.csv: findings to be ignored"
+    )
+    parser.add_argument(
+        "--seriesuids", required=True, help="seriesuids.csv: the scans evaluated, healthy ones too"
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=DEFAULT_RESAMPLES,
+        metavar="N",
+        help="resamples of the scans for the 95 %% intervals; 0 for none (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the resampling (default: 0)")
+    parser.add_argument(
+        "--max-marks",
+        type=int,
+        default=MAX_MARKS_PER_SCAN,
+        metavar="N",
+        help="best candidates per scan that count; the challenge's %(default)s by default, 0 for "
+        "no limit",
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures to this file")
+    parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw the FROC curve")
+    args = parser.parse_args(argv)
+    for name in ("bootstrap", "max_marks", "seed"):
+        if getattr(args, name) < 0:
+            parser.error(f"--{name.replace('_', '-')} must not be negative")
+    return args
+
+
+def evaluate(args: argparse.Namespace) -> tuple[FrocResult, list[str]]:
+    """Read the four tables and evaluate; also return what was odd about them, counted."""
+    series = read_series(args.seriesuids)
+    nodules = read_nodules(args.annotations, known_series=series.rows)
+    findings = read_findings(args.excluded, known_series=series.rows)
+    marks = read_submission(args.submission, series=series.rows)
+    if not nodules.rows:
+        raise LungDetError(
+            f"{args.annotations}: no nodule belongs to one of the {len(series.rows)} series of "
+            f"{args.seriesuids}; check that the two belong together"
+        )
+    matches = match_marks(
+        marks,
+        nodules.rows,
+        findings.rows,
+        series.rows,
+        max_marks_per_scan=args.max_marks or None,
+    )
+    result = evaluate_froc(matches, n_resamples=args.bootstrap, seed=args.seed)
+    return result, [*series.warnings, *nodules.warnings, *findings.warnings, *marks.warnings]
+
+
+def print_result(result: FrocResult, submission: str) -> None:
+    matches = result.matches
+    print(f"FROC of {submission} over {len(matches.series)} scans")
+    print("  FP per scan  sensitivity  95 % interval")
+    intervals = result.sensitivity_intervals or [None] * len(FP_RATES)
+    for rate, value, interval in zip(FP_RATES, result.sensitivities, intervals, strict=True):
+        limits = f"{interval.low:.3f} - {interval.high:.3f}" if interval else "-"
+        print(f"  {rate:11g}  {value:11.3f}  {limits}")
+    limits = ""
+    if result.cpm_interval is not None:
+        limits = f"  {result.cpm_interval.low:.3f} - {result.cpm_interval.high:.3f}"
+    print(f"  CPM          {result.cpm:11.3f}{limits}")
+    print(
+        f"  {matches.true_positives} of {matches.true_positives + matches.false_negatives} nodules "
+        f"found, {matches.false_positives} false positives, {matches.ignored} candidates on "
+        f"excluded findings ignored, {matches.duplicates} second hits dropped, "
+        f"{matches.over_limit} candidates over the limit per scan"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    try:
+        result, warnings = evaluate(args)
+        if args.plot is not None:
+            from lungdet_mmdet.figures.score_plots import save_froc_plot
+
+            save_froc_plot(args.plot, result, title=Path(args.submission).name)
+    except LungDetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print_result(result, args.submission)
+    if args.json is not None:
+        content = {"submission": Path(args.submission).name, **result.as_json()}
+        write_json(args.json, content | {"warnings": warnings})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
