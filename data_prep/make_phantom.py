@@ -54,6 +54,9 @@ def main() -> int:
         f"{args.out_dir}: {len(scans)} phantom scans ({healthy} healthy), {nodules} nodules, "
         f"{excluded} excluded findings, seed {args.seed}, size {args.size}"
     )
+    unplaced = sum(scan.n_unplaced for scan in scans)
+    if unplaced:
+        print(f"{unplaced} planned findings found no room in their lungs and were left out")
     return 0
 
 

@@ -48,6 +48,7 @@ def main() -> int:
     args = parse_args()
     from mmengine.config import Config
 
+    from lungdet_mmdet.cohort.split_text import report_lines
     from lungdet_mmdet.cohort.split_writer import write_splits
     from lungdet_mmdet.execution.scan_runs import process_pool
     from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
@@ -75,7 +76,8 @@ def main() -> int:
     )
     print("\n".join(summary_lines(summary, args.out_dir)))
     if summary.manifest["scans"] and not summary.interrupted:
-        write_splits(args.out_dir, protocol=args.protocol, seed=args.seed)
+        report = write_splits(args.out_dir, protocol=args.protocol, seed=args.seed)
+        print("\n".join(report_lines(report)))
     return summary.exit_code
 
 

@@ -1,7 +1,6 @@
 """FROC, CPM and their 95 % confidence intervals of a LUNA16 submission, by the challenge's rules.
 
-    python tools/froc.py SUBMISSION.csv --annotations annotations.csv \\
-        --excluded annotations_excluded.csv --seriesuids seriesuids.csv --json froc.json
+    python tools/froc.py SUBMISSION.csv --annotations A.csv --excluded B.csv --seriesuids S.csv
 
 Exit code 0 when the figures were computed, 2 when an input cannot be used.
 """

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lungdet_mmdet.ct.slab_geometry import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.nodules.slab_boxes import SlabGeometry
 from lungdet_mmdet.nodules.tables import Finding, Nodule
 from lungdet_mmdet.phantom.identity import is_phantom_uid
 
@@ -120,7 +120,7 @@ def _read_scan(path: Path) -> PreparedScan:
     record = _read_json(path)
     try:
         slabs = tuple(
-            PreparedSlab(_slab_geometry(fields), fields)
+            PreparedSlab(SlabGeometry.from_record(fields), fields)
             for fields in sorted(record["slabs"], key=lambda fields: fields["index"])
         )
         return _scan_of_record(record, slabs=slabs, failure=None)
@@ -129,20 +129,6 @@ def _read_scan(path: Path) -> PreparedScan:
             f"{path}: is not a complete scan record ({type(error).__name__}: {error}); delete the "
             "scan's folder and prepare it again"
         ) from error
-
-
-def _slab_geometry(fields: Mapping[str, Any]) -> SlabGeometry:
-    low, high = (float(value) for value in fields["z_range_mm"])
-    x, y, z = (float(value) for value in fields["origin"])
-    return SlabGeometry(
-        index=int(fields["index"]),
-        width=int(fields["width"]),
-        height=int(fields["height"]),
-        z_range_mm=(low, high),
-        spacing_xy_mm=(float(fields["spacing"][0]), float(fields["spacing"][1])),
-        origin_xyz_mm=(x, y, z),
-        direction=tuple(float(value) for value in fields["direction"]),
-    )
 
 
 def _scan_of_record(

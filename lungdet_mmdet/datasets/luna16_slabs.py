@@ -63,8 +63,13 @@ class LUNA16SlabDataset(CocoDataset):
             raise LungDetError(missing_data_message(self.ann_file))
         data_list = super().load_data_list()
         if self.positive_rate is not None:
-            is_positive = np.array([self._has_nodule(info) for info in data_list], dtype=bool)
-            drawn = draw_at_positive_rate(is_positive, self.positive_rate, self.positive_rate_seed)
+            ignore_flags = [[i["ignore_flag"] for i in info["instances"]] for info in data_list]
+            drawn = draw_at_positive_rate(
+                np.array([not all(flags) for flags in ignore_flags], dtype=bool),
+                self.positive_rate,
+                self.positive_rate_seed,
+                is_ignored=np.array([bool(f) and all(f) for f in ignore_flags], dtype=bool),
+            )
             print_log(
                 f"{self.ann_file}: drew {len(drawn)} of {len(data_list)} slabs at a positive rate "
                 f"of {self.positive_rate:.1%} (seed {self.positive_rate_seed})",
@@ -78,12 +83,14 @@ class LUNA16SlabDataset(CocoDataset):
         """Keep the slab's geometry beside mmdet's own fields."""
         info = super().parse_data_info(raw_data_info)
         image = raw_data_info["raw_img_info"]
+        missing = [field for field in SLAB_FIELDS if field not in image]
+        if missing:
+            raise LungDetError(
+                f"{self.ann_file}: image {image.get('file_name')} has no {', '.join(missing)}; make "
+                "the splits again: python data_prep/make_splits.py PREPARED_DIR"
+            )
         info.update({field: image[field] for field in SLAB_FIELDS})
         return info
-
-    @staticmethod
-    def _has_nodule(info: dict) -> bool:
-        return any(not instance["ignore_flag"] for instance in info["instances"])
 
 
 def missing_data_message(path: str | Path) -> str:

@@ -40,12 +40,11 @@ def save_precision_recall_plot(
         if not n_nodules:
             continue
         label = f"{matches.band.name} (n = {n_nodules})"
-        (line,) = axes.plot(curve.recall, curve.precision, drawstyle="steps-pre", label=label)
-        kept = np.flatnonzero(curve.thresholds >= threshold) if threshold is not None else ()
+        lines = axes.plot(curve.recall, curve.precision, drawstyle="steps-pre", label=label)
+        kept = np.flatnonzero(curve.thresholds >= (np.inf if threshold is None else threshold))
         if len(kept):
-            axes.plot(
-                curve.recall[kept[-1]], curve.precision[kept[-1]], "o", color=line.get_color()
-            )
+            point = (curve.recall[kept[-1]], curve.precision[kept[-1]])
+            axes.plot(*point, "o", color=lines[0].get_color())
     axes.set_xlim(0.0, 1.02)
     axes.set_ylim(0.0, 1.02)
     _legend(axes)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from lungdet_mmdet.scoring.slab_records import SlabDetections
 
 
@@ -22,8 +20,9 @@ def detections_of(data_samples: Sequence[Mapping[str, Any]]) -> list[SlabDetecti
         records.append(
             SlabDetections(
                 img_id=int(sample["img_id"]),
-                boxes_xyxy_px=found["bboxes"].detach().cpu().numpy().astype(np.float64),
-                scores=found["scores"].detach().cpu().numpy().astype(np.float64),
+                # double(): numpy does not know bfloat16, which mixed precision may leave behind.
+                boxes_xyxy_px=found["bboxes"].detach().cpu().double().numpy(),
+                scores=found["scores"].detach().cpu().double().numpy(),
             )
         )
     return records

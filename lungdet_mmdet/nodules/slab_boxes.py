@@ -12,8 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lungdet_mmdet.ct.geometry import IDENTITY_DIRECTION
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.ct.slab_geometry import SlabGeometry
 
 # A slab is positive when the nodule reaches at least this far into it. Two millimetres is more
 # than half of LUNA16's smallest nodule (3.25 mm), so a small nodule seldom labels two slabs, and
@@ -21,47 +20,6 @@ from lungdet_mmdet.errors import LungDetError
 MIN_OVERLAP_MM = 2.0
 # Overlaps that differ by less are ties: far below a voxel, far above rounding of coordinates.
 _TIE_MM = 1e-6
-
-
-@dataclass(frozen=True)
-class SlabGeometry:
-    """Where one slab image lies in the patient.
-
-    Parameters
-    ----------
-    index : number of the slab in its scan.
-    width, height : image size in pixels.
-    z_range_mm : the slab's two faces (low, high), measured along the slab normal (the third column
-        of ``direction``); for an identity direction these are world z.
-    spacing_xy_mm : pixel size along x, y.
-    origin_xyz_mm : world position of the centre of pixel (0, 0) on the slab's mid-plane.
-    direction : nine numbers, row-major 3x3; columns are the unit vectors of image x, y and normal.
-
-    Raises
-    ------
-    LungDetError
-        If the faces are not in order or the pixel size is not positive.
-    """
-
-    index: int
-    width: int
-    height: int
-    z_range_mm: tuple[float, float]
-    spacing_xy_mm: tuple[float, float]
-    origin_xyz_mm: tuple[float, float, float]
-    direction: tuple[float, ...] = IDENTITY_DIRECTION
-
-    def __post_init__(self) -> None:
-        if not self.z_range_mm[0] < self.z_range_mm[1]:
-            raise LungDetError(
-                f"slab {self.index}: z_range_mm is {self.z_range_mm}; low must be below high. "
-                "Prepare the scan again"
-            )
-        if not min(self.spacing_xy_mm) > 0 or len(self.direction) != 9:
-            raise LungDetError(
-                f"slab {self.index}: spacing {self.spacing_xy_mm} mm, direction {self.direction}; "
-                "needed are positive spacings and nine numbers. Prepare the scan again"
-            )
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lungdet_mmdet.cohort.prepared import data_name
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.execution.atomic_files import write_json
 from lungdet_mmdet.execution.scan_runs import ExecutorFactory, ScanFailure, run_per_scan
-from lungdet_mmdet.phantom.identity import is_phantom_uid
 from lungdet_mmdet.preparation.luna16_folder import Luna16Folder, ScanOnDisk
 from lungdet_mmdet.preparation.prep_pipeline import code_version
 from lungdet_mmdet.preparation.scan_job import (
@@ -60,14 +60,6 @@ class PreparationSummary:
         if self.interrupted:
             return 130
         return 1 if self.failures else 0
-
-
-def data_name(seriesuids: list[str]) -> str:
-    """Return what the data is, for every table and plot made of it."""
-    phantoms = sum(is_phantom_uid(uid) for uid in seriesuids)
-    if phantoms == 0:
-        return "CT scans"
-    return "phantom" if phantoms == len(seriesuids) else "phantom and CT scans mixed"
 
 
 def prepare_cohort(

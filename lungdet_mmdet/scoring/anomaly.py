@@ -39,8 +39,8 @@ class AnomalyUnits:
 def slab_units(slab_set: SlabSet, detections: Sequence[SlabDetections]) -> AnomalyUnits:
     """Return the slabs that were looked at and are either positive or healthy.
 
-    Slabs that only graze a nodule are neither, and left out. Excluded findings do not make a slab
-    positive, and boxes on them are false alarms here: on a healthy slab there is nothing to find.
+    Slabs that hold nothing but ignore regions (a grazed nodule, an excluded finding) are neither,
+    and left out.
     """
     by_id = {item.img_id: item for item in reversed(detections)}
     seen = slab_set.restricted_to(by_id)
@@ -57,22 +57,26 @@ def slab_units(slab_set: SlabSet, detections: Sequence[SlabDetections]) -> Anoma
 
 
 def scan_units(slab_set: SlabSet, detections: Sequence[SlabDetections]) -> AnomalyUnits:
-    """Return the scans: positive with an annotated nodule, healthy without even a grazed one.
+    """Return the scans: positive with an annotated nodule, healthy without any.
 
-    A scan whose nodules lie in no slab is positive and missed. A healthy scan of which no slab was
-    looked at says nothing about the model and is left out.
+    Excluded findings do not make a scan positive, and boxes on them are false alarms here. A scan
+    whose nodules lie in no slab is positive and missed. Left out are scans whose nodules do not
+    count, and healthy scans of which no slab was looked at: they say nothing about the model.
     """
     by_id = {item.img_id: item for item in reversed(detections)}
     seen = slab_set.restricted_to(by_id)
     slabs_of: dict[str, list[int]] = {uid: [] for uid in seen.series}
     for img_id, slab in seen.slabs.items():
         slabs_of[slab.seriesuid].append(img_id)
-    with_nodule = {item.seriesuid for item in (*seen.nodules, *seen.unseen)}
+    with_nodule = {item.seriesuid for item in seen.nodules}
+    with_nodule |= {item.seriesuid for item in seen.unseen}
+    left_out = {item.seriesuid for item in seen.discarded}
     scores, is_positive, box_scores, rows = [], [], [], []
     for row, uid in enumerate(seen.series):
         slabs = [seen.slabs[img_id] for img_id in slabs_of[uid]]
         positive = uid in with_nodule or any(slab.has_nodule for slab in slabs)
-        healthy = bool(slabs) and all(slab.is_healthy for slab in slabs)
+        grazed = any(box.kind != "excluded" for slab in slabs for box in slab.boxes)
+        healthy = bool(slabs) and not grazed and uid not in left_out
         if not positive and not healthy:
             continue
         found = [by_id[slab.img_id] for slab in slabs]

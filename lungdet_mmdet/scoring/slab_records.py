@@ -57,8 +57,8 @@ class Slab:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether no part of any nodule is here; findings that are no nodules do not count."""
-        return all(box.kind == "excluded" for box in self.boxes)
+        """Whether nothing at all is annotated here, not even something to ignore."""
+        return not self.boxes
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,17 @@ class UnseenNodule:
 
 @dataclass(frozen=True)
 class SlabSet:
-    """The annotated slabs of one split, with the scan-level truth behind them."""
+    """The annotated slabs of one split, with the scan-level truth behind them.
+
+    ``excluded`` are findings that are neither right nor wrong to find; ``discarded`` are nodules
+    that do not count, because their slabs were left out of the split on purpose.
+    """
 
     slabs: Mapping[int, Slab]
     series: tuple[str, ...]
     nodules: tuple[Nodule, ...] = ()
     excluded: tuple[Finding, ...] = ()
+    discarded: tuple[Nodule, ...] = ()
     unseen: tuple[UnseenNodule, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
 
@@ -107,6 +112,7 @@ class SlabSet:
             series=tuple(uid for uid in self.series if uid in kept),
             nodules=tuple(item for item in self.nodules if item.seriesuid in kept),
             excluded=tuple(item for item in self.excluded if item.seriesuid in kept),
+            discarded=tuple(item for item in self.discarded if item.seriesuid in kept),
             unseen=tuple(item for item in self.unseen if item.seriesuid in kept),
             info=self.info,
         )
@@ -188,6 +194,7 @@ def slab_set_from_coco(content: Mapping[str, Any]) -> SlabSet:
         series=tuple(dict.fromkeys([*content.get("series", ()), *of_slabs])),
         nodules=tuple(_nodule(item) for item in content.get("nodules", ())),
         excluded=tuple(_finding(item) for item in content.get("excluded", ())),
+        discarded=tuple(_nodule(item) for item in content.get("discarded_nodules", ())),
         unseen=tuple(
             UnseenNodule(item["seriesuid"], float(item["diameter_mm"]))
             for item in content.get("unseen_nodules", ())

@@ -1,0 +1,99 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEADER = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
+
+
+@pytest.fixture
+def run(repository):
+    def run_command(*arguments):
+        command = [sys.executable, str(repository / "data_prep" / "make_splits.py")]
+        return subprocess.run(
+            [*command, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=repository,
+            check=False,
+        )
+
+    return run_command
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """Three scans of two slabs, each with a nodule in the first."""
+    for uid in ("1.1", "1.2", "1.3"):
+        folder = tmp_path / "slabs" / uid
+        folder.mkdir(parents=True)
+        slabs = []
+        for index in range(2):
+            (folder / f"{index}.png").touch()
+            slabs.append(
+                {
+                    "index": index,
+                    "file_name": f"{uid}/{index}.png",
+                    "width": 64,
+                    "height": 64,
+                    "z_range_mm": [7.5 * index, 7.5 * index + 7.5],
+                    "spacing": [1.0, 1.0, 7.5],
+                    "origin": [0.0, 0.0, 7.5 * index + 3.75],
+                    "direction": [1, 0, 0, 0, 1, 0, 0, 0, 1],
+                }
+            )
+        nodule = {"nodule_id": f"{uid}/0", "centre_xyz_mm": [30, 30, 3], "diameter_mm": 5}
+        record = {"seriesuid": uid, "subset": None, "slabs": slabs, "nodules": [nodule]}
+        (folder / "scan.json").write_text(json.dumps(record))
+    return tmp_path
+
+
+def test_splits_are_written_and_reported(run, prepared):
+    done = run(prepared, "--positive-rate", "train=0.5", "test=natural", "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    assert "strict protocol on CT scans" in done.stdout
+    record = json.loads((prepared / "annotations" / "split.json").read_text())
+    assert record["info"]["seed"] == 3
+    assert [record["parts"][name]["slabs"] for name in ("train", "val", "test")] == [2, 2, 2]
+
+
+def test_a_missing_subset_ends_with_one_line_and_a_status(run, prepared):
+    done = run(prepared, "--protocol", "fold", "--fold", "0")
+    assert done.returncode == 1
+    assert done.stderr.startswith("make_splits: the official subset of 3 series is not known")
+    assert "Traceback" not in done.stderr
+    assert not (prepared / "annotations").exists()
+
+
+def test_dry_run_counts_from_the_tables(run, tmp_path):
+    (tmp_path / "annotations.csv").write_text(HEADER + "1.1,0,0,3,4\n9.9,0,0,3,4\n")
+    (tmp_path / "seriesuids.csv").write_text("1.1\n1.2\n")
+    done = run(
+        "--dry-run",
+        "--annotations",
+        tmp_path / "annotations.csv",
+        "--seriesuids",
+        tmp_path / "seriesuids.csv",
+        "--slabs-per-scan",
+        "10",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 series, 1 with nodules" in done.stdout
+    assert "Assumed: 10 slabs per scan, so 20 in all" in done.stdout
+    assert "lines of unknown series left out: 1" in done.stdout
+    assert "without --annotations-excluded" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "the prepared folder is missing"),
+        (["--dry-run"], "--dry-run needs --annotations"),
+        (["x", "--positive-rate", "test"], "write PART=RATE"),
+    ],
+)
+def test_a_wrong_call_names_the_remedy(run, arguments, words):
+    done = run(*arguments)
+    assert done.returncode == 1
+    assert words in done.stderr

@@ -1,0 +1,51 @@
+import numpy as np
+
+from lungdet_mmdet.scoring.review_cases import loudest_false_positives, truth_scores, worst_misses
+from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
+
+
+def slab_set(*boxes):
+    return SlabSet({0: Slab(0, "a", 0, (1.0, 1.0, 7.5), boxes=boxes)}, ("a",))
+
+
+def found(*rows):
+    return [
+        SlabDetections(0, np.array([row[:4] for row in rows]), np.array([row[4] for row in rows]))
+    ]
+
+
+NODULE = TruthBox((0.0, 0.0, 10.0, 10.0), 10.0)
+
+
+def test_a_box_gets_its_best_score_at_half_overlap():
+    # 10 x 5 within 10 x 10 overlaps by exactly .5; 10 x 4 by .4.
+    scored = truth_scores(slab_set(NODULE), found((0, 0, 10, 5, 0.6), (0, 0, 10, 4, 0.9)))
+
+    assert [item.score for item in scored] == [0.6]
+
+
+def test_a_missed_box_scores_zero_and_ignored_ones_are_not_listed():
+    ignored = TruthBox((50.0, 50.0, 9.0, 9.0), 9.0, is_ignored=True)
+
+    assert [item.score for item in truth_scores(slab_set(NODULE, ignored), found())] == [0.0]
+
+
+def test_the_largest_missed_nodule_is_the_worst():
+    large = TruthBox((100.0, 0.0, 20.0, 20.0), 20.0)
+    seen = TruthBox((200.0, 0.0, 10.0, 10.0), 30.0)
+    scored = truth_scores(slab_set(NODULE, large, seen), found((200, 0, 210, 10, 0.8)))
+
+    assert [item.box.diameter_mm for item in worst_misses(scored, count=2)] == [20.0, 10.0]
+
+
+def test_detections_on_boxes_and_ignore_regions_are_not_false():
+    region = TruthBox((100.0, 100.0, 50.0, 50.0), 9.0, is_ignored=True, kind="excluded")
+    detections = found(
+        (0, 0, 10, 10, 0.9), (110, 110, 115, 115, 0.8), (60, 60, 70, 70, 0.3), (40, 0, 50, 9, 0.7)
+    )
+
+    loud = loudest_false_positives(slab_set(NODULE, region), detections, count=5)
+
+    assert [item.score for item in loud] == [0.7, 0.3]
+    assert loud[0].box_xyxy_px == (40.0, 0.0, 50.0, 9.0)
+    assert len(loudest_false_positives(slab_set(NODULE, region), detections, count=1)) == 1

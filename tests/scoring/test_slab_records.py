@@ -1,0 +1,106 @@
+import json
+
+import numpy as np
+import pytest
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.scoring.prediction_files import read_predictions, unique_by_slab
+from lungdet_mmdet.scoring.slab_records import SlabDetections, read_slab_set, slab_set_from_coco
+
+
+def image(number, uid):
+    return {
+        "id": number, "seriesuid": uid, "slab_index": 3, "spacing": [0.5, 0.5, 7.5],
+        "origin": [1, 2, 3], "direction": [1, 0, 0, 0, 1, 0, 0, 0, 1], "z_range_mm": [0, 7.5],
+    }  # fmt: skip
+
+
+def content():
+    return {
+        "images": [image(0, "a"), image(1, "b")],
+        "annotations": [
+            {"id": 0, "image_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 1, "diameter_mm": 5,
+             "kind": "excluded"},
+        ],
+        "series": ["a", "b", "without slabs"],
+        "nodules": [{"nodule_id": "a/0", "seriesuid": "a", "centre_xyz_mm": [1, 2, 3],
+                     "diameter_mm": 4}],
+        "discarded_nodules": [{"nodule_id": "b/0", "seriesuid": "b", "centre_xyz_mm": [0, 0, 0],
+                               "diameter_mm": 7}],
+        "excluded": [{"seriesuid": "b", "centre_xyz_mm": [1, 2, 3], "diameter_mm": None}],
+    }  # fmt: skip
+
+
+def test_reads_slabs_boxes_and_scan_truth():
+    slabs = slab_set_from_coco(content())
+
+    assert slabs.slabs[0].boxes == ()
+    assert slabs.slabs[1].boxes[0].bbox_xywh_px == (1.0, 2.0, 3.0, 4.0)
+    assert slabs.slabs[1].slab_index == 3
+    assert slabs.nodules[0].diameter_mm == 4.0
+    assert slabs.excluded[0].extent_mm == 10.0
+    assert slabs.discarded[0].nodule_id == "b/0"
+
+
+@pytest.mark.parametrize(
+    ("iscrowd", "kind", "has_nodule", "is_healthy"),
+    [
+        (0, "nodule", True, False),
+        (1, "grazed", False, False),
+        (1, "excluded", False, False),
+        (1, None, False, False),
+    ],
+)
+def test_a_slab_is_positive_healthy_or_neither(iscrowd, kind, has_nodule, is_healthy):
+    coco = content()
+    coco["annotations"][0] |= {"iscrowd": iscrowd, "kind": kind}
+
+    empty, slab = slab_set_from_coco(coco).slabs.values()
+
+    assert (empty.has_nodule, empty.is_healthy) == (False, True)
+    assert (slab.has_nodule, slab.is_healthy) == (has_nodule, is_healthy)
+
+
+def test_what_was_not_looked_at_is_left_out_but_scans_without_slabs_stay():
+    seen = slab_set_from_coco(content()).restricted_to([1])
+
+    assert list(seen.slabs) == [1]
+    assert seen.series == ("b", "without slabs")
+    assert (seen.nodules, len(seen.excluded)) == ((), 1)
+
+
+def test_series_of_slabs_are_never_forgotten():
+    without_list = content() | {"series": ["a"]}
+
+    assert slab_set_from_coco(without_list).series == ("a", "b")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"images": [{"id": 1}], "annotations": []}'])
+def test_an_unusable_file_is_named(tmp_path, text):
+    path = tmp_path / "val.json"
+    path.write_text(text)
+
+    with pytest.raises(LungDetError, match=r"val\.json"):
+        read_slab_set(path)
+
+
+def test_boxes_and_scores_must_belong_together():
+    with pytest.raises(LungDetError, match="2 boxes but 1 scores"):
+        SlabDetections(0, np.zeros((2, 4)), np.zeros(1))
+
+
+def test_the_first_record_of_a_slab_is_kept():
+    records = [
+        SlabDetections(n, np.zeros((1, 4)), np.array([s])) for n, s in [(2, 1), (0, 2), (2, 3)]
+    ]
+
+    assert [(item.img_id, item.top_score) for item in unique_by_slab(records)] == [(0, 2), (2, 1)]
+
+
+@pytest.mark.parametrize("text", ["nothing", json.dumps([{"img_id": 1}])])
+def test_an_unusable_prediction_file_is_named(tmp_path, text):
+    path = tmp_path / "predictions.json"
+    path.write_text(text)
+
+    with pytest.raises(LungDetError, match=r"predictions\.json"):
+        read_predictions(path)
