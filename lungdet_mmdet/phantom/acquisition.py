@@ -134,12 +134,12 @@ def add_noise(volume_hu: np.ndarray, sd_hu: float, rng: np.random.Generator) -> 
         volume_hu[k] = np.clip(np.rint(noisy), LOWEST_HU, 3071).astype(np.int16)
 
 
-def pad_outside_circle(volume_hu: np.ndarray, padding_hu: int) -> None:
+def pad_outside_circle(volume: np.ndarray, padding: int) -> None:
     """Set everything outside the round field of view to the padding value, in place."""
-    n_rows, n_columns = volume_hu.shape[1:]
+    n_rows, n_columns = volume.shape[1:]
     y = np.arange(n_rows)[:, None] - 0.5 * (n_rows - 1)
     x = np.arange(n_columns)[None, :] - 0.5 * (n_columns - 1)
-    volume_hu[:, np.hypot(x, y) > 0.5 * min(n_rows, n_columns)] = padding_hu
+    volume[:, np.hypot(x, y) > 0.5 * min(n_rows, n_columns)] = padding
 
 
 def smooth_texture(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

@@ -149,7 +149,7 @@ class Anatomy:
 
     def diaphragm_height(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Height of the diaphragm over each point of the chest's cross-section."""
-        top = np.where(x < 0, self.dome_right_mm, self.dome_left_mm)
+        top = np.where(x < 0, np.float32(self.dome_right_mm), np.float32(self.dome_left_mm))
         across = np.square((np.abs(x) - 60.0) / 72.0)
         along = np.square((y + 10.0) / 90.0)
         # The recess behind the liver and spleen reaches lower than the one in front.

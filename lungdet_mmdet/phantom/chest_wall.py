@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +64,7 @@ def paint_chest_wall(
     canvas.lay(body + 2.2, FAT_HU + 8.0 * texture)
     back = np.clip((y - centre) / depth, -1.0, 1.0)
     side = np.clip(np.abs(x) / width, 0.0, 1.0)
-    upper = 1.0 / (1.0 + np.exp(-(z + 20.0) / 18.0))
+    upper = 1.0 / (1.0 + math.exp(-(z + 20.0) / 18.0))
     thickness = (
         11.0 + 9.0 * np.maximum(back, 0.0) + 20.0 * np.exp(-np.square(x / 42.0)) * (back > 0)
     )
@@ -90,7 +91,7 @@ def paint_chest_wall(
 
 def _turned(x: np.ndarray, y: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates along axes turned by ``angle`` radians."""
-    cos, sin = np.cos(angle), np.sin(angle)
+    cos, sin = math.cos(angle), math.sin(angle)
     return cos * x + sin * y, cos * y - sin * x
 
 
@@ -105,5 +106,5 @@ def _ribs(anatomy: Anatomy, canvas: SliceCanvas, cavity: np.ndarray, centre: flo
     rod = np.where(no_rib, 9.0, rod)
     bone = 4.2 * (rod - 1.0)
     in_front = angle > 2.35  # the front ends are cartilage
-    canvas.lay(bone, np.where(in_front, CARTILAGE_HU, CORTEX_HU))
-    canvas.lay(bone + 1.7, np.where(in_front, CARTILAGE_HU, MARROW_HU))
+    canvas.lay(bone, np.where(in_front, np.float32(CARTILAGE_HU), np.float32(CORTEX_HU)))
+    canvas.lay(bone + 1.7, np.where(in_front, np.float32(CARTILAGE_HU), np.float32(MARROW_HU)))

@@ -51,11 +51,12 @@ class PlannedScan:
 
 @dataclass(frozen=True)
 class WrittenScan:
-    """The rows that a finished scan adds to the tables."""
+    """The rows that a finished scan adds to the tables, and how many findings found no room."""
 
     seriesuid: str
     nodules: tuple[PhantomNodule, ...]
     excluded: tuple[PhantomNodule, ...]
+    n_unplaced: int
 
 
 def plan_cohort(*, n_scans: int, seed: int, size: str) -> list[PlannedScan]:
@@ -91,7 +92,7 @@ def write_scan(out_dir: Path, planned: PlannedScan) -> WrittenScan:
     subset = out_dir / f"subset{planned.subset}"
     _write_image(subset, planned.seriesuid, scan.volume_hu, scan.geometry)
     _write_image(out_dir / LUNG_MASK_FOLDER, planned.seriesuid, scan.lung_labels, scan.geometry)
-    return WrittenScan(planned.seriesuid, scan.nodules, scan.excluded)
+    return WrittenScan(planned.seriesuid, scan.nodules, scan.excluded, scan.n_unplaced)
 
 
 def write_cohort(

@@ -150,21 +150,36 @@ def _tube_share(
         return None
     along = end - start
     length2 = max(float(along @ along), 1e-9)
+    z, y, x = grid.axes_in(box)
+    # Thick slices are averages of thin ones; else oblique tubes would look like strings of beads.
+    layers = max(1, int(np.ceil(0.7 * spacing_xyz[2] / spacing_xyz[0])))
+    layer_mm = float(spacing_xyz[2]) / layers
+    z = (z + layer_mm * (np.arange(layers) - 0.5 * (layers - 1))).reshape(-1, 1, 1)
     # The voxel as seen along the tube: how far an edge is smeared across it.
     across2 = 1.0 - along * along / length2
-    blur = float(np.sqrt((spacing_xyz**2 * across2).sum() / 2.0))
-    z, y, x = grid.axes_in(box)
+    voxel_xyz = np.array([spacing_xyz[0], spacing_xyz[1], layer_mm])
+    blur = float(np.sqrt((voxel_xyz**2 * across2).sum() / 2.0))
     x, y, z = (a.astype(np.float32) - np.float32(s) for a, s in zip((x, y, z), start, strict=True))
     dx, dy, dz = (np.float32(v) for v in along)
     t = np.clip((x * dx + y * dy + z * dz) / np.float32(length2), 0.0, 1.0)
     gap = np.sqrt((x - t * dx) ** 2 + (y - t * dy) ** 2 + (z - t * dz) ** 2)
     radius = np.float32(radius0) + t * np.float32(radius1 - radius0)
     share = np.clip((radius - gap) / np.float32(blur) + 0.5, 0.0, 1.0)
-    # A tube thinner than the voxel fills it by its area only, not by half.
-    thin = 0.5 * (radius0 + radius1)
-    peak = min(1.0, thin / blur + 0.5)
-    share *= np.float32(min(1.0, np.pi * thin * thin / blur**2 / peak))
-    return box, share
+    share *= np.float32(_thin_tube_share(0.5 * (radius0 + radius1), blur))
+    return box, share.reshape(-1, layers, *share.shape[1:]).mean(axis=1)
+
+
+def _thin_tube_share(radius: float, blur: float) -> float:
+    """Return the factor that keeps the cross-section of a smeared tube at pi * radius^2.
+
+    The smeared profile is a cone (radius below half the blur) or a truncated cone; the factor is
+    the tube's area over the volume of that cone. Tubes wider than a voxel need none.
+    """
+    if radius >= blur:
+        return 1.0
+    if radius >= 0.5 * blur:
+        return radius**2 / (radius**2 + blur**2 / 12.0)
+    return 3.0 * blur * radius**2 / (radius + 0.5 * blur) ** 3
 
 
 def draw_blob(

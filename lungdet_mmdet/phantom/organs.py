@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from lungdet_mmdet.phantom import shapes
@@ -37,7 +39,7 @@ def paint_abdomen(
     canvas.lay(np.maximum(below, cavity + 1.5), FAT_HU + 10.0 * texture)
     below = np.maximum(below + 2.0, cavity + 4.0)
     if z < -215.0:  # loops of bowel in their fat
-        loops = 9.0 * np.sin(x / 11.0 + np.sin(z / 17.0)) * np.sin(y / 10.0 + z / 23.0) - 1.0
+        loops = 9.0 * np.sin(x / 11.0 + math.sin(z / 17.0)) * np.sin(y / 10.0 + z / 23.0) - 1.0
         canvas.lay(np.maximum(loops, below + 4.0), 32.0 + 6.0 * texture)
     liver = shapes.ellipsoid((x + 45.0, y + 2.0, z + 170.0), (112.0, 92.0, 82.0))
     canvas.lay(np.maximum(liver, below), LIVER_HU + 4.0 * texture)
@@ -93,7 +95,7 @@ def paint_spine(anatomy: Anatomy, canvas: SliceCanvas) -> None:
     else:
         canvas.lay(body, CORTEX_HU * 0.8)
         canvas.lay(body + 2.0, MARROW_HU + 0.0 * x)
-    canvas.lay(shapes.ellipse(x, y - 50.0, 3.5, 13.0), CORTEX_HU * 0.6)
+    canvas.lay(shapes.ellipse(x, y - 40.0, 3.5, 9.0), CORTEX_HU * 0.6)
     if off < 7.0:
         process = shapes.ellipse(np.abs(x) - 27.0, y - 20.0, 17.0, 5.0)
         canvas.lay(process, CORTEX_HU * 0.65)

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from lungdet_mmdet.phantom.anatomy import Anatomy
+from lungdet_mmdet.phantom.anatomy import LUNG_BASE_MM, LUNG_TOP_MM, Anatomy
 from lungdet_mmdet.phantom.drawing import Tubes
 from lungdet_mmdet.phantom.findings import PhantomNodule
-from lungdet_mmdet.phantom.vessels import sample_in_lung
 
 GAP_MM = 4.0
 """Least distance between the surfaces of two findings of a scan."""
+
+_POOL_SIZE = 24_000
+"""Points drawn to begin with; about a third of them lie in the lungs."""
 
 
 class Placer:
@@ -20,8 +22,9 @@ class Placer:
 
     Parameters
     ----------
-    z_range_mm : patient heights between which findings may lie (the scan's range).
     vessels : the vessels already grown, in patient mm.
+    z_range_mm : patient heights between which findings may lie (the scan's range).
+    view : centre x, centre y and radius of the round field of view, in patient mm.
     """
 
     def __init__(
@@ -29,14 +32,15 @@ class Placer:
         anatomy: Anatomy,
         vessels: Tubes,
         z_range_mm: tuple[float, float],
-        within_xy_mm: float,
+        view: tuple[float, float, float],
         rng: np.random.Generator,
     ) -> None:
         self._anatomy = anatomy
         self._scale = np.array(anatomy.scale_xyz)
         self._vessels = vessels
         self._z_range_mm = z_range_mm
-        self._within_xy_mm = within_xy_mm
+        self._pool, self._pool_depth = _lung_points(anatomy, z_range_mm, rng)
+        self._view = view
         self._rng = rng
         self._taken: list[tuple[np.ndarray, float]] = []
         self._sphere = _sphere_points()
@@ -79,22 +83,22 @@ class Placer:
                 return start + rng.random() * along + across * 0.7 * radius
         if place in ("pleural", "mediastinal"):
             return self._at_wall(radius)
-        points = sample_in_lung(
-            self._anatomy, rng, 1, side=0, depth_mm=(radius / float(scale.min()) + 1.0, 99.0)
-        )
-        return points[0] * scale if len(points) else None
+        return self._pick(radius / float(scale.min()) + 1.0, np.inf)
+
+    def _pick(self, least_depth: float, most_depth: float) -> np.ndarray | None:
+        """Draw a point whose atlas depth below the pleura lies within bounds, in patient mm."""
+        choice = np.flatnonzero((self._pool_depth > least_depth) & (self._pool_depth < most_depth))
+        return self._pool[self._rng.choice(choice)] * self._scale if len(choice) else None
 
     def _at_wall(self, radius: float) -> np.ndarray | None:
         """Return a point nearly one radius inside the pleura."""
         depth = radius / float(self._scale.mean())
-        points = sample_in_lung(
-            self._anatomy, self._rng, 1, side=0, depth_mm=(0.6 * depth, depth + 3.0)
-        )
-        if not len(points):
+        start = self._pick(0.6 * depth, depth + 3.0)
+        if start is None:
             return None
-        outward = _gradient(self._anatomy, points[0])
+        position = start / self._scale
+        outward = _gradient(self._anatomy, position)
         target = depth * self._rng.uniform(0.86, 0.97)
-        position = points[0]
         for _ in range(3):
             here = -float(self._anatomy.lung(*position))
             position = position + outward * (here - target)
@@ -105,7 +109,8 @@ class Placer:
         low, high = self._z_range_mm
         if not low + radius < centre[2] < high - radius:
             return False
-        if np.abs(centre[:2]).max() + radius > self._within_xy_mm:
+        view_x, view_y, view_radius = self._view
+        if np.hypot(centre[0] - view_x, centre[1] - view_y) + radius > view_radius:
             return False
         return all(
             np.linalg.norm(centre - other) > radius + size + GAP_MM for other, size in self._taken
@@ -133,6 +138,19 @@ class Placer:
             clear = self._vessels.distance_to(centre[None])[0]
             return bool(clear > radius + 0.5)
         return True
+
+
+def _lung_points(
+    anatomy: Anatomy, z_range_mm: tuple[float, float], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return atlas points (N, 3) all over the scanned part of the lungs, and their depths (N,)."""
+    low, high = (z / anatomy.scale_xyz[2] for z in z_range_mm)
+    bottom, top = max(low, LUNG_BASE_MM), min(high, LUNG_TOP_MM)
+    if bottom >= top:
+        return np.zeros((0, 3)), np.zeros(0)
+    points = rng.uniform((-140.0, -100.0, bottom), (140.0, 105.0, top), size=(_POOL_SIZE, 3))
+    depth = -anatomy.lung(points[:, 0], points[:, 1], points[:, 2])
+    return points[depth > 0], depth[depth > 0]
 
 
 def _gradient(anatomy: Anatomy, point: np.ndarray) -> np.ndarray:

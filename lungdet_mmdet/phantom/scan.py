@@ -32,8 +32,8 @@ LABEL_TRACHEA = 5
 """Labels as in LUNA16's own lung masks: the lungs are 3 and 4, trachea and main bronchi 5."""
 
 _PATIENT_SCALE = {"small": 0.72, "full": 1.0}
-_LEAVES_PER_LUNG = {"small": 260, "full": 850}
-_LEAF_RADIUS_MM = {"small": 0.72, "full": 0.52}
+_LEAVES_PER_LUNG = {"small": 300, "full": 1300}
+_LEAF_RADIUS_MM = {"small": 0.72, "full": 0.45}
 _PAINT_STEP = {"small": 1, "full": 2}
 _AIRWAY_WALL_HU = 20.0
 _MORE_NODULES_SHARE = 0.5
@@ -54,6 +54,8 @@ class PhantomScan:
     excluded : findings that are no nodules to be found (below 3 mm, or of unknown size, -1).
     lung_labels : (z, y, x) uint8: 3 left lung, 4 right lung, 5 trachea and main bronchi. Vessels
         and findings within the pleura count as lung.
+    n_unplaced : planned nodules and findings for which the lungs had no room; they are in neither
+        the volume nor the lists.
     """
 
     volume_hu: np.ndarray
@@ -61,6 +63,7 @@ class PhantomScan:
     nodules: tuple[PhantomNodule, ...]
     excluded: tuple[PhantomNodule, ...]
     lung_labels: np.ndarray
+    n_unplaced: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def build_scan(
     grid = protocol.grid(anatomy)
     volume, labels = _paint(anatomy, surroundings, grid, grain, step=_PAINT_STEP[size])
     _draw_trees(volume, labels, grid, trees, blood_hu=anatomy.blood_hu)
-    nodules, excluded = _draw_findings(
+    nodules, excluded, n_unplaced = _draw_findings(
         volume, grid, anatomy, protocol, trees.vessels, recipe, chance
     )
     if anatomy.consolidation is not None:
@@ -127,12 +130,14 @@ def build_scan(
     add_noise(volume, protocol.noise_sd_hu, grain)
     if protocol.padding_hu is not None:
         pad_outside_circle(volume, protocol.padding_hu)
+        pad_outside_circle(labels, 0)
     return PhantomScan(
         volume_hu=protocol.stored(volume),
         geometry=protocol.geometry(grid),
         nodules=_in_world(nodules, protocol),
         excluded=_in_world(excluded, protocol),
         lung_labels=protocol.stored(labels),
+        n_unplaced=n_unplaced,
     )
 
 
@@ -196,15 +201,15 @@ def _draw_findings(
     vessels: Tubes,
     recipe: Recipe,
     rng: np.random.Generator,
-) -> tuple[list[PhantomNodule], list[PhantomNodule]]:
-    """Place and draw nodules and small findings; positions in patient mm."""
+) -> tuple[list[PhantomNodule], list[PhantomNodule], int]:
+    """Place and draw nodules and small findings, in patient mm; count those without a place."""
     plan = recipe.nodules
     if plan is None:
         count = min(int(rng.geometric(1.0 - _MORE_NODULES_SHARE)), _MAX_NODULES)
         plan = draw_nodule_plan(rng, count)
     heights = grid.axis_mm(0)
-    within = 0.5 * protocol.n_pixels * protocol.spacing_zyx_mm[2] - 8.0
-    placer = Placer(anatomy, vessels, (float(heights[0]), float(heights[-1])), within, rng)
+    view = (*protocol.centre_xy_mm, 0.5 * protocol.n_pixels * protocol.spacing_zyx_mm[2] - 4.0)
+    placer = Placer(anatomy, vessels, (float(heights[0]), float(heights[-1])), view, rng)
     nodules = []
     for nodule in sorted(plan, key=lambda n: -n.diameter_mm):  # the large ones need the room
         placed = placer.place(nodule)
@@ -222,7 +227,7 @@ def _draw_findings(
         if placed is not None:
             draw_nodule(volume, grid, placed, rng, drawn_mm=drawn_mm)
             excluded.append(placed)
-    return nodules, excluded
+    return nodules, excluded, len(plan) + n_micro - len(nodules) - len(excluded)
 
 
 def _consolidation(anatomy: Anatomy) -> PhantomNodule:

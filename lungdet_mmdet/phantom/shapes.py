@@ -11,6 +11,7 @@ import numpy as np
 Extent = np.ndarray | float
 
 _TINY = 1e-3
+_LEAST_SLOPE = 1e-5
 
 
 def ellipse(x: np.ndarray, y: np.ndarray, rx: Extent, ry: Extent) -> np.ndarray:
@@ -31,7 +32,7 @@ def rounded_box(x: np.ndarray, y: np.ndarray, rx: Extent, ry: Extent) -> np.ndar
 def _slope(u: np.ndarray, v: np.ndarray, rx: Extent, ry: Extent) -> np.ndarray:
     """Length of the gradient of the scaled distance, which turns it into millimetres."""
     u, v = u / rx, v / ry
-    return np.maximum(np.sqrt(u * u + v * v), _TINY / np.maximum(rx, ry))
+    return np.maximum(np.sqrt(u * u + v * v), _LEAST_SLOPE)
 
 
 def ellipsoid(
@@ -46,8 +47,8 @@ def ellipsoid(
     rx, ry, rz = radii
     x, y, z = x / rx, y / ry, z / rz
     k0 = np.maximum(np.sqrt(x * x + y * y + z * z), _TINY)
-    k1 = np.sqrt(np.square(x / rx) + np.square(y / ry) + np.square(z / rz))
-    return k0 * (k0 - 1.0) / np.maximum(k1, _TINY / max(radii))
+    k1 = np.sqrt((x / rx) ** 2 + (y / ry) ** 2 + (z / rz) ** 2)
+    return k0 * (k0 - 1.0) / np.maximum(k1, _LEAST_SLOPE)
 
 
 def capsule(

@@ -52,7 +52,9 @@ def _lung_density(anatomy: Anatomy, canvas: SliceCanvas, texture: np.ndarray) ->
     """Lung tissue: denser towards the back, where a lying patient's blood settles; fissures."""
     x, y, z = canvas.x, canvas.y, canvas.z
     density = anatomy.lung_hu + 0.22 * y + 13.0 * texture
-    oblique = (z + 30.0 + 1.25 * (y - 5.0) * np.where(x > 0, 1.05, 0.95)) / 1.6
+    oblique = (
+        z + 30.0 + 1.25 * (y - 5.0) * np.where(x > 0, np.float32(1.05), np.float32(0.95))
+    ) / 1.6
     thickness = canvas.pixel_mm
     fissure = np.clip(1.0 - np.abs(oblique) / (0.6 * thickness + 0.4), 0.0, 1.0)
     return density + fissure * 110.0 / (1.0 + thickness)

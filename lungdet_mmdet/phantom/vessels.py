@@ -20,8 +20,8 @@ from lungdet_mmdet.phantom.drawing import Tubes, concatenate
 MURRAY_EXPONENT = 3.0
 """Radius of a parent: r^3 is the sum of its children's r^3 (Murray's law)."""
 
-AIRWAY_MIN_LEAVES = 7
-"""Airways are drawn beside arteries that feed at least so many leaves: about five generations."""
+AIRWAY_MIN_LEAVES = 24
+"""Airways are drawn beside arteries that feed at least so many leaves: the first generations."""
 
 _AIRWAY_OFFSET_MM = np.array([0.0, 3.5, 3.0])
 _VEIN_ROOT_SHIFT = np.array([0.0, 6.0, -26.0])
@@ -131,7 +131,7 @@ def _grow_tree(
 
 def _fork(start: np.ndarray, group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the point where the branch to a group of targets forks."""
-    share = 0.55 if len(group) < 8 else 0.38
+    share = 0.55 if len(group) < 8 else 0.32
     return start + (share + rng.uniform(-0.08, 0.08)) * (group.mean(axis=0) - start)
 
 
@@ -154,7 +154,7 @@ def _bent(
 ) -> list[tuple[np.ndarray, np.ndarray, float, float, int]]:
     """Return a branch as two tubes with a slight bend between them."""
     length = float(np.linalg.norm(end - start))
-    middle = 0.5 * (start + end) + rng.normal(0.0, 0.05, size=3) * length
+    middle = 0.5 * (start + end) + rng.normal(0.0, 0.035, size=3) * length
     radius = 0.5 * (start_radius + end_radius)
     return [
         (start, middle, start_radius, radius, leaves),
