@@ -3,7 +3,16 @@
 Configs load it with ``custom_imports = dict(imports=['lungdet_mmdet.plugin'])``.
 """
 
+import contextlib
+import io
+
 import lungdet_mmdet  # noqa: F401  (makes mmcv.ops importable first)
+
+# On import mmdet prints two lines about a cloud package that nobody here uses; with worker
+# processes they would swamp the progress bar.
+with contextlib.redirect_stdout(io.StringIO()):
+    import mmdet.datasets  # noqa: F401
+
 from lungdet_mmdet import datasets, hooks, metrics, transforms
 
 __all__ = ["datasets", "hooks", "metrics", "transforms"]

@@ -50,7 +50,7 @@ def window_hu(
         np.rint(scaled, out=scaled)
         np.copyto(grey[z], scaled, casting="unsafe")
         if mask is not None:
-            grey[z] *= mask[z].view(np.uint8)
+            grey[z] *= mask[z] != 0
     return grey
 
 

@@ -41,16 +41,23 @@ def in_plane_bounds(
 
     Parameters
     ----------
-    mask : bool or uint8 array (z, y, x), not empty.
+    mask : bool or uint8 array (z, y, x), non-zero in the lungs.
     margin_yx : pixels to add on each side along y and x.
 
     Returns
     -------
     (y_first, y_stop), (x_first, x_stop)
+
+    Raises
+    ------
+    LungDetError
+        If the mask is empty.
     """
     flat = np.zeros(mask.shape[1:], dtype=bool)
     for slice_mask in mask:  # one slice at a time: no temporary of the volume's size
         flat |= slice_mask.astype(bool, copy=False)
+    if not flat.any():
+        raise LungDetError("the lung mask is empty: nothing would be left of the slices")
     bounds = []
     for axis, margin in ((1, margin_yx[0]), (0, margin_yx[1])):
         hit = np.flatnonzero(flat.any(axis=axis))

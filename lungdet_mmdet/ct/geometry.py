@@ -42,10 +42,12 @@ class ScanGeometry:
             raise LungDetError(
                 f"spacing (z, y, x) is {self.spacing_zyx_mm} mm: three finite values > 0 are needed"
             )
-        if not np.all(np.isfinite(self.origin_xyz_mm)):
-            raise LungDetError(f"origin (x, y, z) is {self.origin_xyz_mm}: it must be finite")
-        axes = self.axes_xyz
-        if axes.shape != (3, 3) or not np.allclose(axes.T @ axes, np.eye(3), atol=1e-3):
+        if len(self.origin_xyz_mm) != 3 or not np.all(np.isfinite(self.origin_xyz_mm)):
+            raise LungDetError(
+                f"origin (x, y, z) is {self.origin_xyz_mm}: three finite values are needed"
+            )
+        is_3x3 = len(self.direction) == 9
+        if not is_3x3 or not np.allclose(self.axes_xyz.T @ self.axes_xyz, np.eye(3), atol=1e-3):
             raise LungDetError(
                 f"direction is {self.direction}: its columns must be orthogonal unit vectors "
                 "(a sheared, gantry-tilted volume has to be resampled to a regular grid first)"
@@ -90,7 +92,7 @@ class ScanGeometry:
     ) -> ScanGeometry:
         """Return the geometry of the sub-grid ``start_zyx`` .. ``start_zyx + size_zyx``."""
         origin = self.voxel_to_world(np.asarray(start_zyx, dtype=float))
-        return replace(self, size_zyx=tuple(size_zyx), origin_xyz_mm=tuple(origin.tolist()))
+        return replace(self, size_zyx=size_zyx, origin_xyz_mm=tuple(origin.tolist()))
 
     def resampled(self, target_spacing_zyx_mm: tuple[float, float, float]) -> ScanGeometry:
         """Return the grid of another spacing that covers the same box (equation 1: R = S / S').
@@ -100,7 +102,8 @@ class ScanGeometry:
         """
         source = np.asarray(self.spacing_zyx_mm, dtype=float)
         target = np.asarray(target_spacing_zyx_mm, dtype=float)
-        size = np.maximum(np.rint(np.asarray(self.size_zyx) * source / target), 1).astype(int)
+        # Size times factor, in this order: OpenCV rounds the same product to the same integer.
+        size = np.maximum(np.rint(np.asarray(self.size_zyx) * (source / target)), 1).astype(int)
         first_centre_zyx = 0.5 * (target / source - 1.0)
         return ScanGeometry(
             size_zyx=tuple(size.tolist()),

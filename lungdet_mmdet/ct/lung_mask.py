@@ -31,7 +31,7 @@ def segment_with_fallback(
     prefer: Literal["otsu", "luna16"] = "otsu",
     closing_mm: float = 12.0,
     erosion_mm: float = 3.0,
-    margin_mm: float = 0.75,
+    margin_mm: float = 1.0,
     grid_mm: float = 3.0,
     otsu_clamp_hu: tuple[float, float] = (-550.0, -350.0),
 ) -> LungSegmentation:

@@ -15,6 +15,9 @@ from scipy import ndimage
 Mask = np.ndarray
 Spacing = tuple[float, float, float]
 
+BLUNT_TIPS = 0.25
+"""Part of a voxel added to the radius of a closing."""
+
 
 def _disk(radius_mm: float, spacing_yx_mm: tuple[float, float]) -> Mask:
     """Voxels of a plane whose centre lies within ``radius_mm`` of the middle one."""
@@ -61,6 +64,8 @@ def closing(mask: Mask, radius_mm: float, spacing_zyx_mm: Spacing) -> Mask:
     The world outside repeats the array's outermost voxels, so that neither a lung cut by the end
     of the scan vanishes there, nor one near the end grows up to it.
     """
+    # A radius of whole voxels gives the ball tips of one voxel, which enter every bay.
+    radius_mm += BLUNT_TIPS * min(spacing_zyx_mm) if radius_mm > 0 else 0.0
     z, y, x = (int(radius_mm / s + 1e-6) for s in spacing_zyx_mm)
     wide = np.pad(mask, ((z, z), (y, y), (x, x)), mode="edge")
     wide = erode(dilate(wide, radius_mm, spacing_zyx_mm), radius_mm, spacing_zyx_mm)
@@ -81,6 +86,38 @@ def largest_component(mask: Mask) -> Mask:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     return (labels == sizes.argmax()).astype(np.uint8)
+
+
+def grow_labels(seeds: np.ndarray, air: Mask) -> np.ndarray:
+    """Let labelled seeds grow through ``air``, voxel by voxel, until they meet.
+
+    Parameters
+    ----------
+    seeds : uint8 (z, y, x), 0 where there is no seed.
+    air : where labels may go; seeds outside are dropped.
+
+    Returns
+    -------
+    uint8 (z, y, x) labels; 0 where no seed is connected. Ties go to the larger label.
+    """
+    labels = seeds * air
+    free = air * (labels == 0)
+    depth, height, width = labels.shape
+    tall = np.zeros((depth, height + 1, width), np.uint8)
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    while True:
+        tall[:, :height] = labels
+        grown = cv2.dilate(
+            tall.reshape(-1, width), cross, borderType=cv2.BORDER_CONSTANT, borderValue=0
+        )
+        near: np.ndarray = grown.reshape(tall.shape)[:, :height].copy()
+        np.maximum(near[1:], labels[:-1], out=near[1:])
+        np.maximum(near[:-1], labels[1:], out=near[:-1])
+        near *= free
+        if not near.any():
+            return labels
+        labels += near
+        free[near > 0] = 0
 
 
 def bounding_box(

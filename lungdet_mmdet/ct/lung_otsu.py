@@ -22,7 +22,7 @@ from lungdet_mmdet.errors import LungDetError
 
 BOX_RIM = (4, 4, 4)
 """Blocks kept around the enclosed air: room for the closing."""
-LOOSE_CLAMP_HU = (-400.0, -200.0)
+LOOSE_CLAMP_HU = (-300.0, -200.0)
 """A higher threshold takes in fibrotic and half-filled lung."""
 
 
@@ -32,7 +32,7 @@ def segment_lungs(
     spacing_zyx_mm: Spacing,
     closing_mm: float = 12.0,
     erosion_mm: float = 3.0,
-    margin_mm: float = 0.75,
+    margin_mm: float = 1.0,
     grid_mm: float = 3.0,
     otsu_clamp_hu: tuple[float, float] = (-550.0, -350.0),
     fill_bays: bool = True,
@@ -90,6 +90,7 @@ def segment_lungs(
             )
             flags += ["chest_wall_bay_filled"] if bay_ml else []
         labels[box] = part
+    labels[padding] = 0
     flags += shape_flags(labels, padding, grid.voxel_ml)
     return LungSegmentation(
         coarse_labels=labels,

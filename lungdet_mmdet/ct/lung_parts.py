@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from scipy import ndimage
 
-from lungdet_mmdet.ct.lung_morphology import Mask, Spacing, dilate, erode
+from lungdet_mmdet.ct.lung_gas import find_gas
+from lungdet_mmdet.ct.lung_morphology import Mask, Spacing, dilate, erode, grow_labels
 
 RIGHT, LEFT, NO_LUNG = 1, 2, 3
 """Labels; a single lung is RIGHT or LEFT by its side of the body."""
@@ -42,7 +42,7 @@ class PartRules:
     small_ml : limit of "small".
     """
 
-    min_mean_rays: float = 5.25
+    min_mean_rays: float = 4.5
     max_open_share: float = 0.12
     gas_median_hu: float = -930.0
     pure_gas_median_hu: float = -975.0
@@ -50,7 +50,7 @@ class PartRules:
 
 
 LOOSE_RULES = PartRules(
-    min_mean_rays=5.0,
+    min_mean_rays=4.0,
     max_open_share=0.4,
     gas_median_hu=-950.0,
     pure_gas_median_hu=-985.0,
@@ -107,23 +107,33 @@ def label_lungs(
     -------
     uint8 (z, y, x) of 0, RIGHT and LEFT, and flags ("joined_lungs_split", "lungs_joined").
     """
-    seeds, joined = _seeds(air, erosion_mm, rules)
+    gas = find_gas(air.coarse_hu, air.candidate, air.spacing_zyx_mm)
+    seeds, joined = _seeds(air, gas, erosion_mm, rules)
     if not joined:
-        return _grow(seeds, air.candidate), ()
+        return _grown(seeds, air), ()
     for stronger_mm in SPLIT_EROSIONS_MM:
         if stronger_mm <= erosion_mm:
             continue
-        stronger, still_joined = _seeds(air, stronger_mm, rules)
+        stronger, still_joined = _seeds(air, gas, stronger_mm, rules)
         # An erosion that leaves lung on one side only has lost a lung, not split two.
         if not still_joined and (stronger == RIGHT).any() and (stronger == LEFT).any():
-            return _grow(stronger, air.candidate), ("joined_lungs_split",)
-    return _grow(seeds, air.candidate), ("lungs_joined",)
+            return _grown(stronger, air), ("joined_lungs_split",)
+    return _grown(seeds, air), ("lungs_joined",)
 
 
-def _seeds(air: EnclosedAir, erosion_mm: float, rules: PartRules) -> tuple[np.ndarray, bool]:
+def _grown(seeds: np.ndarray, air: EnclosedAir) -> np.ndarray:
+    """Give the eroded air back to the components, and keep the lungs."""
+    labels = grow_labels(seeds, air.candidate)
+    labels[labels == NO_LUNG] = 0
+    return labels
+
+
+def _seeds(
+    air: EnclosedAir, gas: Mask, erosion_mm: float, rules: PartRules
+) -> tuple[np.ndarray, bool]:
     """Label the eroded components; also tell whether one of them is two joined lungs."""
-    core = erode(air.candidate, erosion_mm, air.spacing_zyx_mm)
-    seeds = np.zeros(core.shape, np.uint8)
+    core = erode(air.candidate ^ gas, erosion_mm, air.spacing_zyx_mm)
+    seeds = gas * np.uint8(NO_LUNG)
     components, count = ndimage.label(core)
     if count == 0:
         return seeds, False
@@ -182,27 +192,3 @@ def _assign_sides(seeds: np.ndarray, parts: list[_Part]) -> bool:
     largest_other = max((p.ml for p in parts if (p.left_share > 0.5) != main_is_left), default=0.0)
     straddles = SPLIT_SHARE < main.left_share < 1 - SPLIT_SHARE
     return straddles and largest_other < SPLIT_SHARE * main.ml
-
-
-def _grow(seeds: np.ndarray, air: Mask) -> np.ndarray:
-    """Let the seeds grow through the air voxel by voxel until they meet; keep the lungs."""
-    labels = seeds * air
-    depth, height, width = labels.shape
-    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    tall = np.zeros((depth, height + 1, width), np.uint8)  # one empty row parts the slices
-    free = air * (labels == 0)
-    while True:
-        tall[:, :height] = labels
-        near = cv2.dilate(
-            tall.reshape(-1, width), cross, borderType=cv2.BORDER_CONSTANT, borderValue=0
-        ).reshape(tall.shape)[:, :height]
-        near = near.copy()
-        np.maximum(near[1:], labels[:-1], out=near[1:])
-        np.maximum(near[:-1], labels[1:], out=near[:-1])
-        near *= free
-        if not near.any():
-            break
-        labels += near
-        free[near > 0] = 0
-    labels[labels == NO_LUNG] = 0
-    return labels

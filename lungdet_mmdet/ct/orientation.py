@@ -30,7 +30,7 @@ def to_canonical(volume: np.ndarray, geometry: ScanGeometry) -> tuple[np.ndarray
     order = max(permutations(range(3)), key=lambda p: sum(abs(axes[w, p[w]]) for w in range(3)))
     flips = [axes[w, order[w]] < 0 for w in range(3)]
 
-    size_xyz = np.asarray(geometry.size_zyx[::-1])
+    size_xyz, spacing_xyz_mm = np.asarray(geometry.size_zyx[::-1]), geometry.spacing_xyz_mm
     corner_xyz = np.zeros(3)
     for world_axis, flip in enumerate(flips):
         if flip:
@@ -42,9 +42,10 @@ def to_canonical(volume: np.ndarray, geometry: ScanGeometry) -> tuple[np.ndarray
     canonical = volume.transpose(numpy_order)[
         tuple(slice(None, None, -1 if flips[w] else 1) for w in (2, 1, 0))
     ]
+    dz, dy, dx = (float(spacing_xyz_mm[order[w]]) for w in (2, 1, 0))
     return canonical, ScanGeometry(
-        size_zyx=canonical.shape,
-        spacing_zyx_mm=tuple(float(geometry.spacing_xyz_mm[order[w]]) for w in (2, 1, 0)),
+        size_zyx=(canonical.shape[0], canonical.shape[1], canonical.shape[2]),
+        spacing_zyx_mm=(dz, dy, dx),
         origin_xyz_mm=tuple(geometry.voxel_to_world(corner_xyz[::-1]).tolist()),
         direction=tuple(direction.ravel().tolist()),
     )

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from lungdet_mmdet.ct.compressed_pixels import check_compressed_pixels
+from lungdet_mmdet.ct.dicom import read_dicom_folder
+from lungdet_mmdet.ct.file_checks import check_nifti, check_nrrd
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.metaimage import read_metaimage_header
+from lungdet_mmdet.ct.metaimage import MAX_VOXELS, read_metaimage_header
 from lungdet_mmdet.ct.orientation import to_canonical
 from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.errors import LungDetError
 
 METAIMAGE_SUFFIXES = (".mhd", ".mha")
-SCAN_SUFFIXES = (*METAIMAGE_SUFFIXES, ".nrrd", ".nii", ".nii.gz")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+SCAN_SUFFIXES = (*METAIMAGE_SUFFIXES, ".nrrd", *NIFTI_SUFFIXES)
 INT16 = np.iinfo(np.int16)
 
 
@@ -24,14 +30,19 @@ def scan_suffix(path: Path) -> str:
     return next((s for s in sorted(SCAN_SUFFIXES, key=len, reverse=True) if name.endswith(s)), "")
 
 
-def image_geometry(image: sitk.Image) -> ScanGeometry:
+def image_geometry(image: sitk.Image, *, source: str) -> ScanGeometry:
     """Return the grid of a 3-D SimpleITK image; the only place where its axis order is turned."""
-    return ScanGeometry(
-        size_zyx=tuple(image.GetSize()[::-1]),
-        spacing_zyx_mm=tuple(image.GetSpacing()[::-1]),
-        origin_xyz_mm=tuple(image.GetOrigin()),
-        direction=tuple(image.GetDirection()),
-    )
+    x, y, z = image.GetSize()
+    dx, dy, dz = image.GetSpacing()
+    try:
+        return ScanGeometry(
+            size_zyx=(z, y, x),
+            spacing_zyx_mm=(dz, dy, dx),
+            origin_xyz_mm=tuple(image.GetOrigin()),
+            direction=tuple(image.GetDirection()),
+        )
+    except LungDetError as error:
+        raise LungDetError(f"{source}: {error}") from error
 
 
 def as_int16_hu(values: np.ndarray, *, source: str) -> np.ndarray:
@@ -57,12 +68,13 @@ def as_int16_hu(values: np.ndarray, *, source: str) -> np.ndarray:
     return np.clip(values, INT16.min, INT16.max).astype(np.int16)
 
 
-def read_scan(path: Path | str) -> CTScan:
-    """Read one scan file (.mhd, .mha, .nrrd, .nii, .nii.gz).
+def read_scan(path: Path | str, *, series_uid: str | None = None) -> CTScan:
+    """Read one scan file (.mhd, .mha, .nrrd, .nii, .nii.gz) or a DICOM folder.
 
     Parameters
     ----------
     path : the file; for .mhd the data file lies beside it.
+    series_uid : which series of a DICOM folder; None takes the thinnest axial CT.
 
     Returns
     -------
@@ -75,6 +87,8 @@ def read_scan(path: Path | str) -> CTScan:
         If the file is missing, of unknown type, not a 3-D scalar image, damaged or truncated.
     """
     path = Path(path)
+    if path.is_dir():
+        return read_dicom_folder(path, series_uid=series_uid)
     suffix = scan_suffix(path)
     if not suffix:
         raise LungDetError(
@@ -82,30 +96,72 @@ def read_scan(path: Path | str) -> CTScan:
         )
     if not path.is_file():
         raise LungDetError(f"{path}: no such file")
+    header = None
     if suffix in METAIMAGE_SUFFIXES:
-        read_metaimage_header(path)
+        header = read_metaimage_header(path)
+    elif suffix == ".nrrd":
+        check_nrrd(path)
+    else:
+        check_nifti(path)
+    values, file_geometry = _read_pixels(path)
+    if header is not None:
+        check_compressed_pixels(header, values)
+    if suffix in NIFTI_SUFFIXES:
+        file_geometry = _with_decimal_spacing(file_geometry)
+    return _canonical_scan(
+        values, file_geometry, seriesuid=path.name[: -len(suffix)], source=str(path)
+    )
+
+
+def _with_decimal_spacing(geometry: ScanGeometry) -> ScanGeometry:
+    """Undo NIfTI's 32-bit spacings: 0.8203120231628418 mm was 0.820312 mm.
+
+    Without it, the same scan would be resampled a little differently from every other format.
+    """
+    dz, dy, dx = (float(str(np.float32(value))) for value in geometry.spacing_zyx_mm)
+    return replace(geometry, spacing_zyx_mm=(dz, dy, dx))
+
+
+def _read_pixels(path: Path) -> tuple[np.ndarray, ScanGeometry]:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
     try:
-        image = sitk.ReadImage(str(path))
+        reader.ReadImageInformation()
+        size = reader.GetSize()
+        if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
+            raise LungDetError(
+                f"{path}: {reader.GetDimension()}-D with {reader.GetNumberOfComponents()} "
+                "values per pixel; one 3-D scalar CT volume is needed"
+            )
+        if math.prod(size) > MAX_VOXELS:
+            raise LungDetError(f"{path}: {size} voxels; at most {MAX_VOXELS} can be read")
+        image = reader.Execute()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise LungDetError(
             f"{path}: cannot be read ({reason}); the file is damaged: copy or convert it again"
         ) from error
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise LungDetError(
-            f"{path}: {image.GetDimension()}-D with {image.GetNumberOfComponentsPerPixel()} "
-            "values per pixel; one 3-D scalar CT volume is needed"
-        )
-    return scan_from_image(image, seriesuid=path.name[: -len(suffix)], source=str(path))
+    return sitk.GetArrayFromImage(image), image_geometry(image, source=str(path))
 
 
 def scan_from_image(
     image: sitk.Image, *, seriesuid: str, source: str, flags: tuple[str, ...] = ()
 ) -> CTScan:
     """Turn a 3-D scalar SimpleITK image of Hounsfield values into a :class:`CTScan`."""
-    file_geometry = image_geometry(image)
-    values = as_int16_hu(sitk.GetArrayFromImage(image), source=source)
-    volume_hu, geometry = to_canonical(values, file_geometry)
+    geometry = image_geometry(image, source=source)
+    values = sitk.GetArrayFromImage(image)
+    return _canonical_scan(values, geometry, seriesuid=seriesuid, source=source, flags=flags)
+
+
+def _canonical_scan(
+    values: np.ndarray,
+    file_geometry: ScanGeometry,
+    *,
+    seriesuid: str,
+    source: str,
+    flags: tuple[str, ...] = (),
+) -> CTScan:
+    volume_hu, geometry = to_canonical(as_int16_hu(values, source=source), file_geometry)
     return CTScan(
         volume_hu=np.ascontiguousarray(volume_hu),
         geometry=geometry,

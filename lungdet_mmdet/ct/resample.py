@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -17,6 +19,19 @@ def _resize_slice(slice_yx: np.ndarray, scale_yx: tuple[float, float]) -> np.nda
     """Resize one slice linearly; the outer faces of the first pixels coincide, as in geometry."""
     if scale_yx == (1.0, 1.0):
         return slice_yx
+    height, width = slice_yx.shape
+    if (round(height * scale_yx[0]), round(width * scale_yx[1])) == (height, width):
+        # cv2.resize merely copies where the size stays, which shifts the far edge by up to half a
+        # pixel. Positions are rounded to 1/32 pixel here.
+        shift_yx = (0.5 / scale_yx[0] - 0.5, 0.5 / scale_yx[1] - 0.5)
+        to_source = np.array([[1 / scale_yx[1], 0, shift_yx[1]], [0, 1 / scale_yx[0], shift_yx[0]]])
+        return cv2.warpAffine(
+            slice_yx,
+            to_source,
+            (width, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
     # dsize=None makes OpenCV use the factors exactly; a dsize would change the spacing.
     return cv2.resize(
         slice_yx, None, fx=scale_yx[1], fy=scale_yx[0], interpolation=cv2.INTER_LINEAR
@@ -47,23 +62,30 @@ def resample_volume(
     Raises
     ------
     LungDetError
-        If a wanted spacing is not positive.
+        If a wanted spacing is not positive, or slices would come out empty or too large.
     """
-    wanted = tuple(
+    if not all(t is None or 0 < t < math.inf for t in target_spacing_zyx_mm):
+        raise LungDetError(
+            f"target spacing (z, y, x) is {target_spacing_zyx_mm} mm: values must be > 0, or None "
+            "to keep the scan's own"
+        )
+    dz, dy, dx = (
         own if target is None or abs(target / own - 1.0) < SAME_SPACING_REL else float(target)
         for target, own in zip(target_spacing_zyx_mm, geometry.spacing_zyx_mm, strict=True)
     )
-    if min(wanted) <= 0:
-        raise LungDetError(f"target spacing is {target_spacing_zyx_mm} mm: it must be > 0")
-    if wanted == tuple(geometry.spacing_zyx_mm):
+    if (dz, dy, dx) == tuple(geometry.spacing_zyx_mm):
         return volume, geometry
-    if max(geometry.size_zyx[1:]) > CV2_MAX_SIDE:
-        raise LungDetError(f"slices of {geometry.size_zyx[1:]} voxels are too large to resample")
-    target = geometry.resampled(wanted)
-    scale_yx = tuple(
-        own / new for own, new in zip(geometry.spacing_zyx_mm[1:], wanted[1:], strict=True)
-    )
-    source_z = (np.arange(target.size_zyx[0]) + 0.5) * wanted[0] / geometry.spacing_zyx_mm[0] - 0.5
+    target = geometry.resampled((dz, dy, dx))
+    own_z, own_y, own_x = geometry.spacing_zyx_mm
+    scale_yx = (own_y / dy, own_x / dx)
+    sides = np.array([*geometry.size_zyx[1:], *target.size_zyx[1:]])
+    if sides.max() > CV2_MAX_SIDE or min(np.multiply(sides[:2], scale_yx)) <= 0.5:
+        raise LungDetError(
+            f"slices of {geometry.size_zyx[1:]} pixels of {own_y} x {own_x} mm cannot be resampled "
+            f"to {dy} x {dx} mm: the result would have {target.size_zyx[1:]} pixels; check the "
+            "scan's spacing and the target spacing"
+        )
+    source_z = (np.arange(target.size_zyx[0]) + 0.5) * dz / own_z - 0.5
     source_z = np.clip(source_z, 0, volume.shape[0] - 1)
     lower = np.floor(source_z).astype(int)
     weights = source_z - lower

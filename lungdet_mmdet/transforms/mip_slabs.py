@@ -25,7 +25,7 @@ class MIPSlabs(BaseTransform):
     Parameters
     ----------
     thickness_mm : slab thickness; 0 gives single slices.
-    stride_mm : distance of neighbouring slabs; None means the thickness.
+    stride_mm : distance of neighbouring slabs; None puts slab next to slab.
     """
 
     def __init__(self, thickness_mm: float = 7.5, stride_mm: float | None = None) -> None:

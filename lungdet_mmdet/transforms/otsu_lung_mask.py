@@ -47,9 +47,9 @@ class OtsuLungMask(BaseTransform):
     def __init__(
         self,
         method: Literal["otsu", "luna16"] = "otsu",
-        closing_mm: float = 8.0,
+        closing_mm: float = 12.0,
         erosion_mm: float = 3.0,
-        margin_mm: float = 0.5,
+        margin_mm: float = 1.0,
         grid_mm: float = 3.0,
     ) -> None:
         if method not in ("otsu", "luna16"):

@@ -21,10 +21,12 @@ class RandomSlabRotate(BaseTransform):
 
     - img (array (y, x, c))
     - gt_bboxes (HorizontalBoxes) (optional)
+    - gt_bboxes_labels (np.int64 array), gt_ignore_flags (bool array) (optional)
 
     Modified Keys:
 
-    - img, gt_bboxes
+    - img, gt_bboxes (clipped to the image; boxes whose centre leaves it are dropped)
+    - gt_bboxes_labels, gt_ignore_flags (of the boxes kept)
 
     Parameters
     ----------
@@ -50,10 +52,19 @@ class RandomSlabRotate(BaseTransform):
         height, width = results["img"].shape[:2]
         results["img"] = rotate_slab(results["img"], angle_deg=angle)
         if "gt_bboxes" in results:
-            boxes = results["gt_bboxes"]
-            rotated = rotate_boxes(
-                boxes.tensor.numpy(), angle_deg=angle, height=height, width=width
-            )
-            boxes.tensor.copy_(boxes.tensor.new_tensor(rotated))
-            boxes.clip_((height, width))
+            _rotate_annotations(results, angle_deg=angle, height=height, width=width)
         return results
+
+
+def _rotate_annotations(results: dict, *, angle_deg: float, height: int, width: int) -> None:
+    boxes = results["gt_bboxes"]
+    rotated = rotate_boxes(boxes.tensor.numpy(), angle_deg=angle_deg, height=height, width=width)
+    boxes.tensor = boxes.tensor.new_tensor(rotated)
+    centres = 0.5 * (rotated[:, :2] + rotated[:, 2:])
+    # Less than half of such a nodule is still to be seen: no target for a detector.
+    kept = np.all((centres >= 0) & (centres <= (width, height)), axis=1)
+    boxes.clip_((height, width))
+    results["gt_bboxes"] = boxes[kept]
+    for key in ("gt_bboxes_labels", "gt_ignore_flags"):
+        if key in results:
+            results[key] = results[key][kept]

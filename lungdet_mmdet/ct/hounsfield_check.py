@@ -1,0 +1,36 @@
+"""Is this CT in Hounsfield units? What cannot be is refused before it gives a senseless answer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lungdet_mmdet.ct.scan import CTScan
+from lungdet_mmdet.errors import LungDetError
+
+# Between lung tissue and fat; air and lungs lie below it, everything else above.
+AIR_BELOW_HU = -500
+# Scanners pad with -2000 or lower; no tissue and no air is measured there.
+PADDING_BELOW_HU = -1200
+# The lungs alone fill several per cent of any scan in which nodules can be looked for.
+LEAST_AIR_SHARE = 0.005
+_EVERY_NTH_VOXEL = 7
+
+
+def check_hounsfield(scan: CTScan, *, source: str) -> None:
+    """Refuse a volume that holds no air: MR, or CT whose intercept was never applied.
+
+    Raises
+    ------
+    LungDetError
+        Naming the file, its range of values and the remedy.
+    """
+    values = scan.volume_hu.reshape(-1)[::_EVERY_NTH_VOXEL]
+    is_air = (values < AIR_BELOW_HU) & (values > PADDING_BELOW_HU)
+    if np.count_nonzero(is_air) >= LEAST_AIR_SHARE * values.size:
+        return
+    raise LungDetError(
+        f"{source}: values run from {values.min()} to {values.max()} and hardly any lies at air "
+        f"({PADDING_BELOW_HU} to {AIR_BELOW_HU}): no chest CT in Hounsfield units. If it is CT "
+        "stored without its rescale intercept (often -1024), convert it again from DICOM; MR and "
+        "other modalities cannot be used"
+    )
