@@ -1,6 +1,9 @@
 """Fixtures shared by all tests."""
 
+from __future__ import annotations
+
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,3 +25,36 @@ def luna16_sample() -> Path:
     if not (folder / "annotations.csv").is_file():
         pytest.skip("the two real scans are not on this machine (set LUNGDET_SAMPLE)")
     return folder
+
+
+@dataclass(frozen=True)
+class PreparedPhantoms:
+    """A small cohort of phantoms: LUNA16-shaped, prepared, and split by series."""
+
+    luna16_dir: Path
+    prepared_dir: Path
+
+
+@pytest.fixture(scope="session")
+def prepared_phantoms(tmp_path_factory: pytest.TempPathFactory) -> PreparedPhantoms:
+    """Six small phantoms (two healthy), prepared by the default pipeline; made once. Read only."""
+    from mmengine.config import Config
+
+    from lungdet_mmdet.cohort.split_writer import write_splits
+    from lungdet_mmdet.execution.serial_executor import SerialExecutor
+    from lungdet_mmdet.phantom.cohort import plan_cohort, write_cohort
+    from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
+    from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
+    from lungdet_mmdet.preparation.prep_pipeline import prep_steps
+
+    root = tmp_path_factory.mktemp("phantoms")
+    luna16_dir, prepared_dir = root / "luna16", root / "prepared"
+    write_cohort(luna16_dir, plan_cohort(n_scans=6, seed=3, size="small"))
+    config_path = REPOSITORY / "configs" / "_base_" / "prep_luna16.py"
+    steps = prep_steps(Config.fromfile(config_path), source=str(config_path))
+    summary = prepare_cohort(
+        read_luna16_folder(luna16_dir), prepared_dir, steps, SerialExecutor, workers=1
+    )
+    assert not summary.failures
+    write_splits(prepared_dir, protocol="strict", seed=0)
+    return PreparedPhantoms(luna16_dir, prepared_dir)

@@ -7,6 +7,7 @@ that says so, or refused.
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,11 @@ SAME_ORIENTATION_ATOL = 1e-3
 # A gap this long could hide a nodule that matters; shorter ones are bridged between neighbours.
 MAX_GAP_STEPS = 3.5
 MAX_GAP_MM = 6.0
+PIXEL_TAG = b"\xe0\x7f\x10\x00"
+UNDEFINED_LENGTH = b"\xff\xff\xff\xff"
+SEQUENCE_END = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+# What may follow compressed pixels: padding, a signature.
+MAX_TRAILER_BYTES = 65536
 # Slices may run off the straight line of their normals by this share of a pixel.
 MAX_DRIFT_PIXELS = 0.25
 
@@ -148,8 +154,30 @@ def _one_per_position(slices: list[DicomSlice], source: str) -> tuple[list[Dicom
     )
 
 
+def is_cut_off(item: DicomSlice) -> bool:
+    """Say whether a file ends before its pixels do: GDCM would fill up what is missing.
+
+    Where the pixels cannot be found (big-endian or deflated files), the answer is no.
+    """
+    content = item.path.read_bytes()
+    length = struct.pack("<I", item.pixel_bytes + item.pixel_bytes % 2)
+    for head in (
+        PIXEL_TAG + b"OW\0\0" + length,
+        PIXEL_TAG + b"OB\0\0" + length,
+        PIXEL_TAG + length,
+    ):
+        start = content.find(head)
+        if start >= 0:
+            return len(content) < start + len(head) + item.pixel_bytes
+    if PIXEL_TAG + b"OB\0\0" + UNDEFINED_LENGTH in content:
+        return SEQUENCE_END not in content[-MAX_TRAILER_BYTES:]
+    return False
+
+
 def _pixels(item: DicomSlice) -> np.ndarray:
     """Return a slice's Hounsfield values as int16 (y, x); slope and intercept are applied."""
+    if is_cut_off(item):
+        raise LungDetError(f"{item.path}: its pixels are cut off; export or copy the series again")
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(item.path))

@@ -36,6 +36,7 @@ _TAGS = {
     "columns": "0028|0011",
     "samples": "0028|0002",
     "frames": "0028|0008",
+    "bits": "0028|0100",
     "kernel": "0018|1210",
 }
 
@@ -46,7 +47,7 @@ class DicomSlice:
 
     ``position_xyz_mm`` is the world point of the first pixel's centre, ``orientation`` the six
     direction cosines of a row and a column, ``spacing_xy_mm`` the pixel size; all three are empty
-    where the header lacks them.
+    where the header lacks them. ``pixel_bytes`` is the length of one frame before compression.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class DicomSlice:
     size_yx: tuple[int, int]
     samples: int
     frames: int
+    pixel_bytes: int
 
     @property
     def has_place(self) -> bool:
@@ -136,6 +138,9 @@ class DicomSeries:
 
 def is_dicom(path: Path) -> bool:
     """Say whether a file begins as DICOM files do."""
+    # Asking a pipe or a device could wait for ever.
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             file.seek(MAGIC_OFFSET)
@@ -158,6 +163,7 @@ def read_dicom_header(path: Path) -> DicomSlice | None:
         for name, tag in _TAGS.items()
     }
     row_spacing, column_spacing = (*_numbers(tags["spacing"], 2), None, None)[:2]
+    rows, columns = _integer(tags["rows"], 0), _integer(tags["columns"], 0)
     return DicomSlice(
         path=path,
         study_uid=tags["study"],
@@ -174,9 +180,10 @@ def read_dicom_header(path: Path) -> DicomSlice | None:
         orientation=_numbers(tags["orientation"], 6),
         # The tag names the distance of rows (y) first.
         spacing_xy_mm=() if row_spacing is None else (column_spacing, row_spacing),
-        size_yx=(_integer(tags["rows"], 0), _integer(tags["columns"], 0)),
+        size_yx=(rows, columns),
         samples=_integer(tags["samples"], 1),
         frames=_integer(tags["frames"], 1),
+        pixel_bytes=rows * columns * _integer(tags["bits"], 16) // 8,
     )
 
 

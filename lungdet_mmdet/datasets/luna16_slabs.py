@@ -86,8 +86,8 @@ class LUNA16SlabDataset(CocoDataset):
         missing = [field for field in SLAB_FIELDS if field not in image]
         if missing:
             raise LungDetError(
-                f"{self.ann_file}: image {image.get('file_name')} has no {', '.join(missing)}; make "
-                "the splits again: python data_prep/make_splits.py PREPARED_DIR"
+                f"{self.ann_file}: image {image.get('file_name')} has no {', '.join(missing)}; "
+                "make the splits again: python data_prep/make_splits.py PREPARED_DIR"
             )
         info.update({field: image[field] for field in SLAB_FIELDS})
         return info

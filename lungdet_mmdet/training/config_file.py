@@ -58,7 +58,15 @@ def check_data(config: Config, parts: tuple[str, ...]) -> None:
         Naming the missing file and the commands that make it.
     """
     for part in parts:
-        dataset = config[f"{part}_dataloader"].dataset
-        path = Path(dataset.get("data_root", "")) / dataset.ann_file
-        if not path.is_file():
-            raise LungDetError(missing_data_message(path))
+        for path in _annotation_files(config[f"{part}_dataloader"].dataset):
+            if not path.is_file():
+                raise LungDetError(missing_data_message(path))
+
+
+def _annotation_files(dataset: dict) -> list[Path]:
+    """Return the annotation files of a dataset config, also inside mmdet's dataset wrappers."""
+    inner = dataset.get("datasets") or ([dataset["dataset"]] if "dataset" in dataset else [])
+    files = [path for part in inner for path in _annotation_files(part)]
+    if dataset.get("ann_file"):
+        files.append(Path(dataset.get("data_root") or "") / dataset["ann_file"])
+    return files

@@ -67,8 +67,9 @@ def test_no_slice_is_left_out(n_slices, dz, thickness, share):
 
 
 @pytest.mark.parametrize(
-    ("thickness", "stride"), [(-1.0, None), (7.5, 0.0), (7.5, -1.0), (math.nan, None), (7.5, math.inf)]
-)  # fmt: skip
+    ("thickness", "stride"),
+    [(-1.0, None), (7.5, 0.0), (7.5, -1.0), (math.nan, None), (7.5, math.inf)],
+)
 def test_impossible_slabs_are_refused(thickness, stride):
     with pytest.raises(LungDetError, match="slab thickness"):
         slab_slices(10, 1.25, thickness_mm=thickness, stride_mm=stride)

@@ -1,0 +1,104 @@
+"""Checks of the prepared data before a run: leaks, and the pipeline that made the slabs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mmengine.config import Config
+
+from lungdet_mmdet.cohort.leak_check import check_leaks
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.preparation.prep_pipeline import prep_steps
+
+PARTS = ("train", "val", "test")
+MANIFEST_NAME = "manifest.json"
+
+
+def annotation_file(config: Config, part: str) -> Path | None:
+    """Return the annotation file of "train", "val" or "test"; None where it has none on disk."""
+    loader = config.get(f"{part}_dataloader")
+    if not loader or not loader.dataset.get("ann_file"):
+        return None
+    path = Path(loader.dataset.get("data_root") or "") / loader.dataset.ann_file
+    return path if path.is_file() else None
+
+
+def check_config_leaks(config: Config, *, allow: bool = False) -> tuple[str, ...]:
+    """Look for series, patients or images on two sides of the split that a config names.
+
+    Parameters
+    ----------
+    config : its train, val and test annotation files are compared as far as they are there.
+    allow : only warn; for overfitting on purpose.
+
+    Returns
+    -------
+    Sentences for the log.
+
+    Raises
+    ------
+    LungDetError
+        On a leak (a paper split shares series by design: it only warns).
+    """
+    return check_leaks(
+        {part: annotation_file(config, part) for part in PARTS}, allow=allow
+    ).warnings
+
+
+def check_prep_pipeline(config: Config, *, allow: bool = False) -> tuple[str, ...]:
+    """Compare the config's ``prep_pipeline`` with the one that made the prepared slabs.
+
+    A model carries its config's pipeline and is later fed by it, so training on slabs made by
+    another one gives a model that never sees what it was trained on. The mask method is left out of
+    the comparison: preparation can choose it per run.
+
+    Parameters
+    ----------
+    config : with ``prep_pipeline`` and the training data's folder.
+    allow : only warn.
+
+    Returns
+    -------
+    Sentences for the log; also where the folder does not tell how it was made.
+
+    Raises
+    ------
+    LungDetError
+        Naming the steps that differ, and the command that prepares the data for this config.
+    """
+    if not config.get("prep_pipeline"):
+        return ("the config has no prep_pipeline: the model cannot be used on scans later",)
+    manifest = Path(config.train_dataloader.dataset.get("data_root", "")) / MANIFEST_NAME
+    try:
+        made_by = json.loads(manifest.read_text(encoding="utf-8"))["pipeline"]
+    except FileNotFoundError:
+        return (f"{manifest}: not there, so nobody can tell how these slabs were prepared",)
+    except (ValueError, KeyError, TypeError) as error:
+        raise LungDetError(f"{manifest}: not a manifest of prepared slabs ({error!r})") from error
+    wanted = prep_steps(config, source="the training config")
+    here, there = (
+        [json.dumps(_without_mask_method(step), sort_keys=True) for step in steps]
+        for steps in (wanted, made_by)
+    )
+    if here == there:
+        return ()
+    message = (
+        f"{manifest}: these slabs were prepared by another pipeline than the config's. "
+        f"Only in the config: {_only_in(here, there)}; only in the data: {_only_in(there, here)}"
+    )
+    if allow:
+        return (message,)
+    raise LungDetError(
+        f"{message}. Prepare a folder of its own with\n"
+        "  python data_prep/prepare_luna16.py LUNA16_DIR PREPARED_DIR --config CONFIG\n"
+        "or train on these slabs all the same with --allow-other-prep"
+    )
+
+
+def _without_mask_method(step: dict) -> dict:
+    return {k: v for k, v in step.items() if (step["type"], k) != ("OtsuLungMask", "method")}
+
+
+def _only_in(first: list[str], second: list[str]) -> str:
+    return ", ".join(step for step in first if step not in second) or "nothing (the order differs)"
