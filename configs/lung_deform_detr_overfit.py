@@ -15,8 +15,10 @@ train_dataloader = dict(
     batch_size=3, dataset=dict(pipeline=plain_train_pipeline, **positives_only))
 val_dataloader = dict(batch_size=3, dataset=positives_only)
 test_dataloader = dict(batch_size=3, dataset=positives_only)
-val_evaluator = dict(ann_file=data_root + '/annotations/train.json')
-test_evaluator = dict(ann_file=data_root + '/annotations/train.json')
+val_evaluator = [
+    dict(type='SizeBandMetric', ann_file=data_root + '/annotations/train.json', choose='max_f1')]
+test_evaluator = [
+    dict(type='SizeBandMetric', ann_file=data_root + '/annotations/train.json')]
 
 train_cfg = dict(max_iters=300, val_interval=100)
 param_scheduler = [

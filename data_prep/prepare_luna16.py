@@ -1,63 +1,86 @@
-"""Prepare a LUNA16-shaped folder: slab PNGs, COCO annotations, manifest."""
+"""Prepare a LUNA16-shaped folder: slab PNGs, COCO annotations, manifest, report.
+
+Running the same command again goes on where it was stopped and redoes only what has changed.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
 from lungdet_mmdet.errors import LungDetError
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "lung_deform_detr.py"
+INTERRUPTED = 130
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("luna16_dir", type=Path, help="folder with subset*/ and annotations.csv")
-    parser.add_argument("out_dir", type=Path, help="folder for the prepared dataset")
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=DEFAULT_CONFIG,
-        help="config whose prep_pipeline is run (default: %(default)s)",
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add("luna16_dir", type=Path, help="folder with subset*/ and annotations.csv")
+    add("out_dir", type=Path, help="folder for the prepared dataset")
+    add("--config", type=Path, default=DEFAULT_CONFIG, help="config whose prep_pipeline is run")
+    add(
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
-        help="worker processes, 0 = in this process (default: %(default)s)",
+        help="worker processes, 0 = in this process (default: %(default)s, one per core)",
     )
-    parser.add_argument(
+    add(
         "--mask",
         choices=("otsu", "luna16"),
-        help="lung mask: computed, or LUNA16's own (default: the config's)",
+        help="lung mask: computed, or LUNA16's own where present (default: the config's)",
     )
-    parser.add_argument(
+    add(
         "--protocol",
         choices=("strict", "paper", "fold"),
         default="strict",
         help="how to split at the end (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split")
-    return parser.parse_args()
+    add("--fold", type=int, help="official subset that tests (0-9), with --protocol fold")
+    add("--seed", type=int, default=0, help="seed of the split (default: %(default)s)")
+    return parser.parse_args(argv)
 
 
-def main() -> int:
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    try:
+        return _prepare(args)
+    except LungDetError as error:
+        print(f"prepare_luna16: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _prepare(args: argparse.Namespace) -> int:
     from mmengine.config import Config
 
-    from lungdet_mmdet.cohort.split_text import report_lines
-    from lungdet_mmdet.cohort.split_writer import write_splits
     from lungdet_mmdet.execution.scan_runs import process_pool
     from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
     from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
-    from lungdet_mmdet.preparation.prep_pipeline import override_mask_method, prep_steps
+    from lungdet_mmdet.preparation.prep_pipeline import (
+        override_mask_method,
+        prep_imports,
+        prep_steps,
+    )
     from lungdet_mmdet.preparation.scan_job import limit_threads
     from lungdet_mmdet.preparation.summary_text import summary_lines
 
-    steps = prep_steps(Config.fromfile(args.config), source=str(args.config))
+    if args.protocol == "fold" and args.fold is None:
+        raise LungDetError("--protocol fold needs the number of the fold: give --fold 0-9")
+    if not args.config.is_file():
+        raise LungDetError(f"{args.config}: no such config file")
+    make_executor = process_pool(args.workers, limit_threads if args.workers > 1 else None)
+    config = Config.fromfile(args.config, import_custom_modules=False)
+    steps = prep_steps(config, source=str(args.config))
     if args.mask:
         steps = override_mask_method(steps, args.mask)
     folder = read_luna16_folder(args.luna16_dir)
@@ -71,18 +94,24 @@ def main() -> int:
         folder,
         args.out_dir,
         steps,
-        process_pool(args.workers, limit_threads if args.workers > 1 else None),
+        make_executor,
         workers=args.workers,
+        imports=prep_imports(config),
     )
     print("\n".join(summary_lines(summary, args.out_dir)))
-    if summary.manifest["scans"] and not summary.interrupted:
-        report = write_splits(args.out_dir, protocol=args.protocol, seed=args.seed)
-        print("\n".join(report_lines(report)))
+    if summary.finished and any(scan["status"] == "ok" for scan in summary.manifest["scans"]):
+        _split(args)
     return summary.exit_code
 
 
+def _split(args: argparse.Namespace) -> None:
+    from lungdet_mmdet.cohort.split_text import report_lines
+    from lungdet_mmdet.cohort.split_writer import write_splits
+
+    fold = args.fold if args.protocol == "fold" else None
+    report = write_splits(args.out_dir, protocol=args.protocol, seed=args.seed, fold=fold)
+    print("\n".join(report_lines(report)))
+
+
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LungDetError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(main())

@@ -34,6 +34,27 @@ def parse_args() -> argparse.Namespace:
         help="least score of a drawn detection (default: %(default)s)",
     )
     parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="SCORE",
+        help="score threshold (default: the operating point stored in the checkpoint)",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples of the scans for the 95 %% intervals, 0 for none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-report", action="store_true", help="only the table and metrics.json, no plots or page"
+    )
+    parser.add_argument(
+        "--allow-leak",
+        action="store_true",
+        help="test although a series stands on two sides of the split (overfitting on purpose)",
+    )
+    parser.add_argument(
         "--cfg-options",
         nargs="+",
         action=DictAction,
@@ -54,18 +75,38 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    from lungdet_mmdet.testing.metrics_file import write_metrics
+    from lungdet_mmdet.testing.report_files import write_report
+    from lungdet_mmdet.testing.result_table import print_table
     from lungdet_mmdet.testing.show import write_overlays
-    from lungdet_mmdet.testing.slab_test import print_table, run_slab_test, write_metrics
+    from lungdet_mmdet.testing.slab_test import run_slab_test
     from lungdet_mmdet.training.config_file import check_data, read_config
+    from lungdet_mmdet.training.data_checks import check_config_leaks, check_prep_pipeline
 
     config = read_config(
         args.config, data=args.data, work_dir=args.work_dir, cfg_options=args.cfg_options
     )
     check_data(config, (args.split,))
+    warnings = check_config_leaks(config, allow=args.allow_leak)
+    warnings += check_prep_pipeline(config, allow=True)
     config.launcher = args.launcher
-    outcome = run_slab_test(config, args.checkpoint, split=args.split, predictions=args.out)
-    print_table(outcome)
-    print(f"metrics: {write_metrics(outcome, Path(config.work_dir))}")
+    outcome = run_slab_test(
+        config,
+        args.checkpoint,
+        split=args.split,
+        predictions=args.out,
+        threshold=args.threshold,
+        n_resamples=args.bootstrap,
+        warnings=warnings,
+    )
+    if outcome is None:  # only the first process of a distributed run writes
+        return 0
+    print_table(outcome.run, outcome.scores)
+    work_dir = Path(config.work_dir)
+    print(f"candidates: {outcome.submission_path}")
+    if not args.no_report:
+        print(f"report:     {write_report(outcome, work_dir)}")
+    print(f"metrics:    {write_metrics(outcome, work_dir)}")
     if args.show_dir:
         written = write_overlays(outcome, args.show_dir, min_score=args.show_score)
         print(f"{written} overlays: {args.show_dir} (annotated green, detected red)")

@@ -3,86 +3,109 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
 from lungdet_mmdet.errors import LungDetError
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     from mmengine.config import DictAction
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path, help="config file")
-    parser.add_argument("--data", type=Path, help="prepared dataset (default: $LUNGDET_DATA)")
-    parser.add_argument("--work-dir", type=Path, help="logs and checkpoints go here")
-    parser.add_argument(
+    add = parser.add_argument
+    add("config", type=Path, help="config file")
+    add("--data", type=Path, help="prepared dataset (default: $LUNGDET_DATA)")
+    add("--work-dir", type=Path, help="logs and checkpoints go here")
+    start = parser.add_argument_group("where to start")
+    start.add_argument(
         "--pretrained",
         metavar="none|PATH|URL",
         help="initial weights of the backbone (default: the config's URL)",
     )
-    parser.add_argument(
+    start.add_argument(
+        "--load-from",
+        metavar="PATH|URL",
+        help="initial weights of the whole detector; parts that do not fit are initialised anew",
+    )
+    start.add_argument(
         "--resume",
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
         help="go on from this checkpoint, or from the latest in the work dir",
     )
-    parser.add_argument("--amp", action="store_true", help="mixed precision")
-    parser.add_argument(
-        "--auto-scale-lr", action="store_true", help="scale the learning rate with the batch size"
+    add(
+        "--allow-leak",
+        action="store_true",
+        help="train although a series stands on two sides of the split (overfitting on purpose)",
     )
-    parser.add_argument(
+    add(
+        "--allow-other-prep",
+        action="store_true",
+        help="train on slabs that another prep pipeline made than the config's",
+    )
+    add("--amp", action="store_true", help="mixed precision")
+    add("--auto-scale-lr", action="store_true", help="scale the learning rate with the batch size")
+    add(
         "--cfg-options",
         nargs="+",
         action=DictAction,
         metavar="KEY=VALUE",
         help="override config values",
     )
-    parser.add_argument(
-        "--launcher",
-        choices=("none", "pytorch", "slurm", "mpi"),
-        default="none",
-        help="job launcher",
-    )
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
-    args = parser.parse_args()
+    add("--launcher", choices=("none", "pytorch", "slurm", "mpi"), default="none")
+    add("--local_rank", "--local-rank", type=int, default=0, help="set by old launchers")
+    args = parser.parse_args(argv)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return args
 
 
-def main() -> int:
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
     from mmengine.logging import print_log
     from mmengine.runner import Runner
 
     from lungdet_mmdet.training.config_file import check_data, read_config
+    from lungdet_mmdet.training.data_checks import check_config_leaks, check_prep_pipeline
+    from lungdet_mmdet.training.initial_checkpoint import start_from
+    from lungdet_mmdet.training.log_backends import add_tensorboard
     from lungdet_mmdet.training.precision import fall_back_from_amp, use_amp
-    from lungdet_mmdet.training.pretrained import choose_pretrained, drop_pretrained
+    from lungdet_mmdet.training.pretrained import choose_pretrained
+    from lungdet_mmdet.training.processes import join_processes
+    from lungdet_mmdet.training.resuming import resume_from
 
     config = read_config(
         args.config, data=args.data, work_dir=args.work_dir, cfg_options=args.cfg_options
     )
     check_data(config, ("train", "val"))
-    config.launcher = args.launcher
+    notes = [
+        *check_config_leaks(config, allow=args.allow_leak),
+        *check_prep_pipeline(config, allow=args.allow_other_prep),
+    ]
     if args.amp:
         use_amp(config)
-    amp_note = fall_back_from_amp(config)
+    notes += [fall_back_from_amp(config), join_processes(config, args.launcher)]
+    add_tensorboard(config)
     if args.auto_scale_lr:
         config.auto_scale_lr.enable = True
-    if args.resume:
-        config.resume = True
-        config.load_from = None if args.resume == "auto" else args.resume
-    if config.get("load_from"):
-        drop_pretrained(config)
-    else:
-        choose_pretrained(config, args.pretrained)
+    resumed = args.resume is not None and resume_from(config, args.resume)
+    if args.resume is not None and not resumed:
+        notes.append(f"{config.work_dir}: no checkpoint to resume from; the run starts anew")
+    if not resumed:
+        initial = args.load_from or config.get("load_from")
+        if initial:
+            start_from(config, initial)
+        else:
+            choose_pretrained(config, args.pretrained)
 
     runner = Runner.from_cfg(config)
-    if amp_note:
-        print_log(amp_note, logger="current")
+    for note in filter(None, notes):
+        print_log(note, logger="current", level=logging.WARNING)
     runner.train()
     return 0
 

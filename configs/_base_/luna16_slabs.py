@@ -28,7 +28,10 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=6,
     num_workers=2,
-    persistent_workers=True,
+    # Fresh workers every epoch, seeded by ExactResumeHook: a resumed epoch draws the same
+    # augmentations as an uninterrupted one.
+    persistent_workers=False,
+    worker_init_fn=dict(type='seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='LUNA16SlabDataset',
@@ -65,5 +68,13 @@ test_dataloader = dict(
         test_mode=True,
         pipeline=test_pipeline))
 
-val_evaluator = dict(type='SizeBandMetric', ann_file=data_root + '/annotations/val.json')
-test_evaluator = dict(type='SizeBandMetric', ann_file=data_root + '/annotations/test.json')
+# Slabs: AP and AR by size, and the threshold that the checkpoint carries ('sensitivity>=0.9' is the
+# other rule). Scans: FROC and CPM.
+val_evaluator = [
+    dict(type='SizeBandMetric', ann_file=data_root + '/annotations/val.json', choose='max_f1'),
+    dict(type='FROCMetric', ann_file=data_root + '/annotations/val.json'),
+]
+test_evaluator = [
+    dict(type='SizeBandMetric', ann_file=data_root + '/annotations/test.json'),
+    dict(type='FROCMetric', ann_file=data_root + '/annotations/test.json'),
+]

@@ -6,15 +6,26 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
         type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='lung/AP50', rule='greater'),
+    # The threshold chosen on validation goes into the checkpoint of that validation.
+    operating_point=dict(type='OperatingPointHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'))
+
+custom_hooks = [
+    # Random numbers and half-accumulated gradients, so that a resumed run is the uninterrupted one.
+    dict(type='ExactResumeHook'),
+    dict(type='StopOnBadLossHook'),
+    dict(type='PositivesWarningHook'),
+]
 
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    # tools/train.py and tools/test.py take gloo where there is no GPU.
     dist_cfg=dict(backend='nccl'))
 
 vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+# Without a name: mmengine then gives each run of a process its own.
+visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends)
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
 
 log_level = 'INFO'

@@ -7,7 +7,6 @@ that says so, or refused.
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import cv2
 import numpy as np
 import SimpleITK as sitk
 
+from lungdet_mmdet.ct.dicom_damage import is_cut_off
 from lungdet_mmdet.ct.dicom_series import DicomSeries, DicomSlice, choose_series, find_dicom_series
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.orientation import to_canonical
@@ -31,11 +31,6 @@ SAME_ORIENTATION_ATOL = 1e-3
 # A gap this long could hide a nodule that matters; shorter ones are bridged between neighbours.
 MAX_GAP_STEPS = 3.5
 MAX_GAP_MM = 6.0
-PIXEL_TAG = b"\xe0\x7f\x10\x00"
-UNDEFINED_LENGTH = b"\xff\xff\xff\xff"
-SEQUENCE_END = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
-# What may follow compressed pixels: padding, a signature.
-MAX_TRAILER_BYTES = 65536
 # Slices may run off the straight line of their normals by this share of a pixel.
 MAX_DRIFT_PIXELS = 0.25
 
@@ -70,6 +65,11 @@ def read_dicom_series(series: DicomSeries) -> CTScan:
         raise LungDetError(
             f"{series.slices[0].path.parent}: series {series.uid} cannot be used: "
             f"{series.why_unsuitable}"
+        )
+    if series.damaged:
+        raise LungDetError(
+            f"{series.damaged[0]}: cannot be read, perhaps cut off ({len(series.damaged)} such "
+            f"files in series {series.uid}); export or copy the series again"
         )
     slices, flags = slice_stack(series)
     volume = _read_pixels(slices)
@@ -154,29 +154,9 @@ def _one_per_position(slices: list[DicomSlice], source: str) -> tuple[list[Dicom
     )
 
 
-def is_cut_off(item: DicomSlice) -> bool:
-    """Say whether a file ends before its pixels do: GDCM would fill up what is missing.
-
-    Where the pixels cannot be found (big-endian or deflated files), the answer is no.
-    """
-    content = item.path.read_bytes()
-    length = struct.pack("<I", item.pixel_bytes + item.pixel_bytes % 2)
-    for head in (
-        PIXEL_TAG + b"OW\0\0" + length,
-        PIXEL_TAG + b"OB\0\0" + length,
-        PIXEL_TAG + length,
-    ):
-        start = content.find(head)
-        if start >= 0:
-            return len(content) < start + len(head) + item.pixel_bytes
-    if PIXEL_TAG + b"OB\0\0" + UNDEFINED_LENGTH in content:
-        return SEQUENCE_END not in content[-MAX_TRAILER_BYTES:]
-    return False
-
-
 def _pixels(item: DicomSlice) -> np.ndarray:
     """Return a slice's Hounsfield values as int16 (y, x); slope and intercept are applied."""
-    if is_cut_off(item):
+    if is_cut_off(item.path, pixel_bytes=item.pixel_bytes):
         raise LungDetError(f"{item.path}: its pixels are cut off; export or copy the series again")
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")

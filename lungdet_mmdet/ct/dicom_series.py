@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from lungdet_mmdet.ct.dicom_damage import series_of_damaged_image
 from lungdet_mmdet.errors import LungDetError
 
 MAGIC_OFFSET = 128
@@ -88,10 +89,11 @@ class DicomSlice:
 
 @dataclass(frozen=True)
 class DicomSeries:
-    """The images of one series, in the order in which they were found."""
+    """The images of one series in the order in which they were found, and files beyond reading."""
 
     uid: str
     slices: tuple[DicomSlice, ...]
+    damaged: tuple[Path, ...] = ()
 
     @property
     def study_uid(self) -> str:
@@ -133,6 +135,8 @@ class DicomSeries:
         step = f"{self.step_mm:.2f} mm" if math.isfinite(self.step_mm) else "unknown spacing"
         text = f"{self.uid}  {len(self.slices)} images, {step}, {first.modality}"
         text += "".join(f", {t}" for t in (first.description, first.kernel) if t)
+        if self.damaged:
+            text += f", {len(self.damaged)} damaged files"
         return f"{text}  ({self.why_unsuitable})" if self.why_unsuitable else text
 
 
@@ -162,7 +166,6 @@ def read_dicom_header(path: Path) -> DicomSlice | None:
         name: reader.GetMetaData(tag).strip(" \0") if reader.HasMetaDataKey(tag) else ""
         for name, tag in _TAGS.items()
     }
-    row_spacing, column_spacing = (*_numbers(tags["spacing"], 2), None, None)[:2]
     rows, columns = _integer(tags["rows"], 0), _integer(tags["columns"], 0)
     return DicomSlice(
         path=path,
@@ -179,7 +182,7 @@ def read_dicom_header(path: Path) -> DicomSlice | None:
         position_xyz_mm=_numbers(tags["position"], 3),
         orientation=_numbers(tags["orientation"], 6),
         # The tag names the distance of rows (y) first.
-        spacing_xy_mm=() if row_spacing is None else (column_spacing, row_spacing),
+        spacing_xy_mm=_numbers(tags["spacing"], 2)[::-1],
         size_yx=(rows, columns),
         samples=_integer(tags["samples"], 1),
         frames=_integer(tags["frames"], 1),
@@ -215,11 +218,16 @@ def find_dicom_series(folder: Path | str) -> list[DicomSeries]:
     Files that are not DICOM, and DICOM files that are not images, are left out.
     """
     by_uid: dict[str, list[DicomSlice]] = {}
-    for path in _files(Path(folder)):
-        header = read_dicom_header(path) if is_dicom(path) else None
+    damaged: dict[str | None, list[Path]] = {}
+    for path in filter(is_dicom, _files(Path(folder))):
+        header = read_dicom_header(path)
         if header is not None:
             by_uid.setdefault(header.series_uid, []).append(header)
-    return [DicomSeries(uid, tuple(by_uid[uid])) for uid in sorted(by_uid)]
+        else:
+            damaged.setdefault(series_of_damaged_image(path), []).append(path)
+    return [
+        DicomSeries(uid, tuple(by_uid[uid]), tuple(damaged.get(uid, ()))) for uid in sorted(by_uid)
+    ]
 
 
 def choose_series(

@@ -1,88 +1,77 @@
 """Run one function per scan on any ``concurrent.futures.Executor``.
 
-One bad scan never stops the others; a worker that dies takes down nothing but the scan that killed
-it; an interrupt leaves everything finished so far in place.
+One bad scan never stops the others; a worker that dies takes down nothing but the scan that kills
+it twice; an interrupt leaves everything finished so far in place.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import traceback
+import functools
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    wait,
-)
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution.interruption import signal_behind, sigterm_interrupts
+from lungdet_mmdet.execution.lost_work import ExecutorLostError, WorkerLostError
+from lungdet_mmdet.execution.scan_failure import ScanFailure, call_guarded, failure_of
 from lungdet_mmdet.execution.serial_executor import SerialExecutor
+from lungdet_mmdet.execution.worker_pool import WorkerPool
+
+__all__ = ["ExecutorFactory", "RunSummary", "ScanFailure", "process_pool", "run_per_scan"]
 
 ExecutorFactory = Callable[[], Executor]
 # Jobs waiting in the executor's own queue beside those at work: keeps workers busy, bounds memory.
 QUEUED_PER_WORKER = 2
-
-
-class ScanJob(Protocol):
-    """What a job must offer: the series it is about."""
-
-    @property
-    def seriesuid(self) -> str:
-        """Series UID, for progress and failures."""
-        ...
-
-
-@dataclass(frozen=True)
-class ScanFailure:
-    """One scan that could not be done.
-
-    Parameters
-    ----------
-    seriesuid : the scan.
-    stage : where it failed ("input" for unusable data, "worker" for a died process, else the name
-        of the unexpected error).
-    reason : one sentence for the user.
-    details : traceback of an unexpected error, else empty.
-    """
-
-    seriesuid: str
-    stage: str
-    reason: str
-    details: str = ""
-
-    def as_dict(self) -> dict[str, str]:
-        """Return the fields for JSON."""
-        return dict(vars(self))
+# An executor that goes away this often before one scan ends will not stay the next time.
+MAX_FRUITLESS = 5
+DEATHS_ALONE = 2
+# A log file gets a line of progress now and then, a terminal a moving bar.
+LOG_EVERY_S = 30.0
 
 
 @dataclass
 class RunSummary:
-    """What a run did: results in order of completion, failures, and whether it was cut short."""
+    """What a run did.
+
+    Parameters
+    ----------
+    results : what the function returned, in order of completion.
+    failures : scans that could not be done.
+    interrupted_by : number of the signal that cut the run short (SIGINT or SIGTERM), or None.
+    stopped_by : the failure after which going on was pointless (a full disk), or None.
+    """
 
     results: list[Any] = field(default_factory=list)
     failures: list[ScanFailure] = field(default_factory=list)
-    interrupted: bool = False
+    interrupted_by: int | None = None
+    stopped_by: ScanFailure | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal cut the run short."""
+        return self.interrupted_by is not None
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all was done, 1 after failures, 130 after Ctrl-C, 143 after SIGTERM."""
+        if self.interrupted_by is not None:
+            return 128 + self.interrupted_by
+        return 1 if self.failures else 0
 
 
 def process_pool(workers: int, initializer: Callable[[], None] | None = None) -> ExecutorFactory:
-    """Return a factory of local executors: `workers` processes, or this process for 0 workers.
-
-    Processes are spawned, not forked: a forked copy of a process that runs threads may hang.
-    """
+    """Return a factory of local executors: `workers` processes, or this process for 0 workers."""
     if workers < 0:
         raise LungDetError(f"workers is {workers}: it must be >= 0 (0 = in this process)")
     if workers == 0:
         return SerialExecutor
-    context = multiprocessing.get_context("spawn")
-    return lambda: ProcessPoolExecutor(workers, mp_context=context, initializer=initializer)
+    return lambda: WorkerPool(workers, initializer)
 
 
 def run_per_scan(
@@ -97,6 +86,9 @@ def run_per_scan(
 ) -> RunSummary:
     """Apply `function` to every job.
 
+    When a worker dies, every scan then at work is suspect. Each is tried again alone, so that only
+    one that kills its worker twice is given up.
+
     Parameters
     ----------
     function : called as ``function(job)`` in a worker; must be picklable.
@@ -109,28 +101,46 @@ def run_per_scan(
     Returns
     -------
     RunSummary
-        With ``interrupted`` set after Ctrl-C; what had finished is in it.
+        After Ctrl-C or SIGTERM with what had finished by then.
+
+    Raises
+    ------
+    LungDetError
+        If workers die before they can begin anything.
     """
-    run = _Run(function, make_executor, max_at_work, on_result, on_failure)
-    with tqdm(total=len(jobs), desc=description, unit="scan", smoothing=0.1) as bar:
-        run.bar = bar
+    with tqdm(
+        total=len(jobs),
+        desc=description,
+        unit="scan",
+        smoothing=0.1,
+        mininterval=0.1 if sys.stderr.isatty() else LOG_EVERY_S,
+    ) as bar:
+        run = _Run(function, make_executor, on_result, on_failure, bar)
         try:
-            suspects = run.batch(list(jobs), together=True)
-            # When a worker dies, every scan then at work is suspect. Each is tried again alone, so
-            # that only the one that really kills its worker is given up.
-            for job in suspects:
-                for killer in run.batch([job], together=False):
-                    run.fail(
-                        ScanFailure(
-                            killer.seriesuid,
-                            "worker",
-                            "the worker process died on this scan twice (out of memory, or "
-                            "killed); use fewer --workers or a machine with more memory",
-                        )
-                    )
-        except KeyboardInterrupt:
-            run.summary.interrupted = True
+            with sigterm_interrupts():
+                suspects = run.work_off(jobs, at_work=max(1, max_at_work) * QUEUED_PER_WORKER)
+                # Alone, a death is the scan's own doing; once may still be bad luck.
+                for _ in range(DEATHS_ALONE):
+                    suspects = run.work_off(suspects, at_work=1)
+                for job in suspects:
+                    run.fail(_killed_its_worker(job))
+        except KeyboardInterrupt as error:
+            run.summary.interrupted_by = signal_behind(error)
+        bar.refresh()
     return run.summary
+
+
+def _killed_its_worker(job: Any) -> ScanFailure:
+    return ScanFailure(
+        job.seriesuid,
+        "worker",
+        "the worker process died on this scan twice (out of memory, or killed); use fewer "
+        "--workers or a machine with more memory",
+    )
+
+
+def _ready() -> bool:
+    return True
 
 
 class _Run:
@@ -140,79 +150,107 @@ class _Run:
         self,
         function: Callable[[Any], Any],
         make_executor: ExecutorFactory,
-        max_at_work: int,
         on_result: Callable[[Any], None] | None,
         on_failure: Callable[[ScanFailure], None] | None,
+        bar: tqdm,
     ) -> None:
-        self.function = function
+        self.function = functools.partial(call_guarded, function)
         self.make_executor = make_executor
-        self.limit = max(1, max_at_work) * QUEUED_PER_WORKER
         self.on_result = on_result
         self.on_failure = on_failure
+        self.bar = bar
         self.summary = RunSummary()
-        self.bar: tqdm | None = None
-
-    def _count(self) -> None:
-        if self.bar is not None:
-            self.bar.update()
-            self.bar.set_postfix(failed=len(self.summary.failures), refresh=False)
 
     def fail(self, failure: ScanFailure) -> None:
         self.summary.failures.append(failure)
+        if failure.ends_the_run:
+            self.summary.stopped_by = failure
         if self.on_failure is not None:
             self.on_failure(failure)
-        self._count()
+        self.bar.set_postfix(failed=len(self.summary.failures), refresh=False)
+        self.bar.update()
+
+    def work_off(self, jobs: Sequence[Any], *, at_work: int) -> list[Any]:
+        """Run the jobs, at most `at_work` handed over at a time; return those whose worker died."""
+        waiting, lost = deque(jobs), []
+        broken = False
+        fruitless = 0
+        while waiting and self.summary.stopped_by is None:
+            ended = self.bar.n + len(lost)
+            executor = self.make_executor()
+            try:
+                if broken:
+                    _check_that_workers_start(executor)
+                lost += self._drain(executor, waiting, at_work)
+            except BaseException:
+                _stop(executor)
+                raise
+            executor.shutdown(wait=True, cancel_futures=True)
+            broken = True  # or nothing waits any more
+            fruitless = 0 if self.bar.n + len(lost) > ended else fruitless + 1
+            if fruitless == MAX_FRUITLESS:
+                raise LungDetError(
+                    f"the workers went away {fruitless} times before one scan ended; look at the "
+                    "cluster's log, and run the same command again to go on"
+                )
+        return lost
+
+    def _drain(self, executor: Executor, waiting: deque, limit: int) -> list[Any]:
+        """Feed an executor until nothing waits or it breaks; return the jobs it broke on."""
+        at_work: dict[Future, Any] = {}
+        lost: list[Any] = []
+        broken = False
+        while at_work or (waiting and not broken and self.summary.stopped_by is None):
+            while waiting and not broken and len(at_work) < limit:
+                try:
+                    at_work[executor.submit(self.function, waiting[0])] = waiting[0]
+                except BrokenExecutor:
+                    broken = True
+                else:
+                    waiting.popleft()
+            if self.summary.stopped_by is not None:
+                for future in [f for f in at_work if f.cancel()]:
+                    del at_work[future]
+            done, _ = wait(at_work, return_when=FIRST_COMPLETED)
+            for future in [future for future in at_work if future in done]:
+                job, error = at_work.pop(future), future.exception()
+                if isinstance(error, ExecutorLostError):
+                    waiting.append(job)
+                    broken = True
+                elif not self._settle(job, future):
+                    lost.append(job)
+                    broken = broken or not isinstance(error, WorkerLostError)
+        return lost
 
     def _settle(self, job: Any, future: Future) -> bool:
         """Record one finished future; False if its worker died."""
         error = future.exception()
-        if error is None:
-            self.summary.results.append(future.result())
-            if self.on_result is not None:
-                self.on_result(future.result())
-            self._count()
-        elif isinstance(error, BrokenExecutor):
+        if isinstance(error, BrokenExecutor):
             return False
-        elif isinstance(error, LungDetError):
-            self.fail(ScanFailure(job.seriesuid, "input", str(error)))
-        else:
-            details = "".join(traceback.format_exception(error))
-            reason = f"{type(error).__name__}: {error}"
-            self.fail(ScanFailure(job.seriesuid, type(error).__name__, reason, details))
+        outcome = failure_of(job.seriesuid, error) if error is not None else future.result()
+        if isinstance(outcome, ScanFailure):
+            self.fail(outcome)
+            return True
+        self.summary.results.append(outcome)
+        if self.on_result is not None:
+            self.on_result(outcome)
+        self.bar.update()
         return True
 
-    def batch(self, jobs: list[Any], *, together: bool) -> list[Any]:
-        """Run jobs; return those whose worker died. Jobs not yet begun go to a new executor."""
-        waiting = deque(jobs)
-        suspects: list[Any] = []
-        while waiting:
-            executor = self.make_executor()
-            try:
-                suspects += self._drain(executor, waiting)
-            except KeyboardInterrupt:
-                executor.shutdown(wait=False, cancel_futures=True)
-                raise
-            executor.shutdown(wait=True, cancel_futures=True)
-            if not together:
-                break
-        return suspects
 
-    def _drain(self, executor: Executor, waiting: deque) -> list[Any]:
-        """Feed an executor until nothing waits or it breaks; return the jobs it broke on."""
-        at_work: dict[Future, Any] = {}
-        lost: list[Any] = []
-        while (waiting and not lost) or at_work:
-            while waiting and not lost and len(at_work) < self.limit:
-                job = waiting.popleft()
-                try:
-                    at_work[executor.submit(self.function, job)] = job
-                except BrokenExecutor:
-                    waiting.appendleft(job)
-                    lost += list(at_work.values())
-                    return lost
-            done, _ = wait(at_work, return_when=FIRST_COMPLETED)
-            for future in done:
-                job = at_work.pop(future)
-                if not self._settle(job, future):
-                    lost.append(job)
-        return lost
+def _check_that_workers_start(executor: Executor) -> None:
+    try:
+        executor.submit(_ready).result()
+    except BrokenExecutor as error:
+        raise LungDetError(
+            "worker processes die before they can begin (out of memory, or a broken "
+            "installation); try --workers 0, which works in this process"
+        ) from error
+
+
+def _stop(executor: Executor) -> None:
+    """Leave an executor at once, in the midst of its work where it can be left so."""
+    if isinstance(executor, WorkerPool):
+        executor.stop()
+    else:
+        executor.shutdown(wait=False, cancel_futures=True)

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.execution.atomic_files import write_bytes
@@ -22,6 +23,8 @@ from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, MatchedSlabs
 
 SIZE_INCHES = (6.4, 4.8)
 DPI = 120
+LINEAR_COUNTS = 25
+"""Counts above it are drawn on a logarithmic axis: few positives beside many healthy slabs."""
 HISTOGRAM_BINS = np.linspace(0.0, 1.0, 41)
 
 
@@ -56,7 +59,10 @@ def save_froc_plot(path: str | Path, result: FrocResult, *, title: str) -> None:
     figure, axes = _figure(title, "false positives per scan", "sensitivity")
     n_nodules = result.matches.true_positives + result.matches.false_negatives
     rates = np.geomspace(FP_RATES[0], FP_RATES[-1], 500)
-    label = f"CPM {result.cpm:.3f} (n = {n_nodules} in {len(result.matches.series)} scans)"
+    cpm = f"CPM {result.cpm:.3f}"
+    if result.cpm_interval is not None:
+        cpm += f" ({result.cpm_interval.low:.3f} - {result.cpm_interval.high:.3f})"
+    label = f"{cpm}\n{n_nodules} nodules in {len(result.matches.series)} scans"
     axes.plot(rates, result.curve.sensitivity_at(rates.tolist()), label=label)
     axes.plot(FP_RATES, result.sensitivities, "o", color="C0")
     if result.sensitivity_intervals:
@@ -66,7 +72,7 @@ def save_froc_plot(path: str | Path, result: FrocResult, *, title: str) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(FP_RATES, [f"{rate:g}" for rate in FP_RATES])
     axes.set_ylim(0.0, 1.02)
-    _legend(axes)
+    _legend(axes, "lower right" if result.cpm > 0.5 else "upper left")
     _save(figure, path)
 
 
@@ -78,7 +84,11 @@ def save_score_histogram(
     for name, chosen in (("healthy", ~units.is_positive), ("with a nodule", units.is_positive)):
         label = f"{name} (n = {int(np.count_nonzero(chosen))})"
         axes.hist(units.scores[chosen], bins=HISTOGRAM_BINS.tolist(), alpha=0.55, label=label)
-    axes.set_yscale("symlog", linthresh=1.0)
+    if axes.get_ylim()[1] > LINEAR_COUNTS:
+        axes.set_yscale("symlog", linthresh=1.0)
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0.0)
     _mark_threshold(axes, threshold, vertical=True)
     _legend(axes)
@@ -97,7 +107,11 @@ def save_size_score_plot(
     figure, axes = _figure(title, "annotated diameter (mm)", "best score on the nodule")
     diameters = [item.box.diameter_mm for item in scored]
     axes.scatter(
-        diameters, [item.score for item in scored], s=14, alpha=0.6, label=f"n = {len(scored)}"
+        diameters,
+        [item.score for item in scored],
+        s=14,
+        alpha=0.6,
+        label=f"{len(scored)} boxes of nodules on slabs",
     )
     for edge in edges_mm:
         axes.axvline(edge, color="0.7", linewidth=0.8, linestyle=":")
@@ -127,9 +141,9 @@ def _mark_threshold(axes: Axes, threshold: float | None, *, vertical: bool) -> N
     draw(threshold, color="0.2", linestyle="--", linewidth=1.0, label=f"threshold {threshold:.3f}")
 
 
-def _legend(axes: Axes) -> None:
+def _legend(axes: Axes, place: str = "best") -> None:
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc=place)
 
 
 def _save(figure: Figure, path: str | Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,22 +14,36 @@ from lungdet_mmdet.errors import LungDetError
 # RGB
 TRUTH_COLOUR = (60, 210, 90)
 DETECTION_COLOUR = (235, 70, 70)
+FAINT_COLOUR = (190, 120, 110)
 IGNORED_COLOUR = (120, 140, 170)
 TEXT_COLOUR = (225, 228, 232)
 CAPTION_BACKGROUND = (24, 26, 30)
 MIN_SHORT_SIDE = 640
 CAPTION_HEIGHT = 30
 SCALE_BAR_MM = 20.0
+LABEL_SCALE = 0.5
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 @dataclass(frozen=True)
 class OverlayBox:
-    """One box to draw: xyxy in slab pixels, a colour (RGB) and a short label ("" for none)."""
+    """One box to draw: xyxy in slab pixels, a colour (RGB) and a short label ("" for none).
+
+    The label stands over the box, or under it: what is annotated and what was found on it would
+    hide each other's.
+    """
 
     box_xyxy_px: tuple[float, float, float, float]
     colour: tuple[int, int, int]
     label: str = ""
+    label_below: bool = False
+
+    def moved(self, left: float, top: float, factors_xy: tuple[float, float]) -> OverlayBox:
+        """Return the box on a picture that starts at (left, top) and is enlarged by factors."""
+        x0, y0, x1, y1 = self.box_xyxy_px
+        fx, fy = factors_xy
+        corners = ((x0 - left) * fx, (y0 - top) * fy, (x1 - left) * fx, (y1 - top) * fy)
+        return replace(self, box_xyxy_px=corners)
 
 
 def draw_slab(
@@ -59,8 +74,8 @@ def draw_slab(
         cv2.resize(slab, size, interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2RGB
     )
     for box in boxes:
-        _draw_box(picture, box, factor)
-    _draw_scale_bar(picture, factor / spacing_x_mm)
+        draw_box(picture, box.moved(0.0, 0.0, (factor, factor)))
+    draw_scale_bar(picture, factor / spacing_x_mm)
     if not caption:
         return picture
     strip = np.full((CAPTION_HEIGHT, picture.shape[1], 3), CAPTION_BACKGROUND, dtype=np.uint8)
@@ -68,25 +83,40 @@ def draw_slab(
     return np.concatenate([picture, strip], axis=0)
 
 
-def _draw_box(picture: np.ndarray, box: OverlayBox, factor: int) -> None:
+def draw_box(picture: np.ndarray, box: OverlayBox) -> None:
+    """Draw a box, in pixels of the picture (RGB), and its label into the picture."""
     # A rim of two pixels keeps the line off the nodule it frames.
-    x0, y0, x1, y1 = (round(v * factor) for v in box.box_xyxy_px)
+    x0, y0, x1, y1 = (round(v) for v in box.box_xyxy_px)
     x0, y0, x1, y1 = x0 - 2, y0 - 2, x1 + 1, y1 + 1
     cv2.rectangle(picture, (x0, y0), (x1, y1), box.colour, 2, cv2.LINE_AA)
-    if box.label:
-        (width, height), _ = cv2.getTextSize(box.label, _FONT, 0.5, 1)
-        left = min(max(x0, 0), picture.shape[1] - width - 1)
-        base = y0 - 5 if y0 - 5 - height > 0 else y1 + height + 5
-        cv2.putText(picture, box.label, (left, base), _FONT, 0.5, box.colour, 1, cv2.LINE_AA)
+    if not box.label:
+        return
+    (width, height), _ = cv2.getTextSize(box.label, _FONT, LABEL_SCALE, 1)
+    left = min(max(x0, 0), picture.shape[1] - width - 1)
+    above, below = y0 - 5, y1 + height + 5
+    base = below if box.label_below else above
+    if base - height < 0:
+        base = below
+    elif base >= picture.shape[0]:
+        base = above
+    # On bright tissue letters cannot be read without a ground of their own.
+    corner = (left + width + 2, base + 3)
+    cv2.rectangle(picture, (left - 2, base - height - 3), corner, CAPTION_BACKGROUND, cv2.FILLED)
+    cv2.putText(picture, box.label, (left, base), _FONT, LABEL_SCALE, box.colour, 1, cv2.LINE_AA)
 
 
-def _draw_scale_bar(picture: np.ndarray, pixels_per_mm: float) -> None:
-    length = round(SCALE_BAR_MM * pixels_per_mm)
+def draw_scale_bar(
+    picture: np.ndarray, pixels_per_mm: float, *, length_mm: float = SCALE_BAR_MM
+) -> None:
+    """Draw a bar of known length into the lower left corner of the picture."""
+    length = round(length_mm * pixels_per_mm)
     y, x = picture.shape[0] - 14, 12
-    cv2.line(picture, (x, y), (x + length, y), TEXT_COLOUR, 2)
-    cv2.putText(
-        picture, f"{SCALE_BAR_MM:g} mm", (x, y - 7), _FONT, 0.45, TEXT_COLOUR, 1, cv2.LINE_AA
-    )
+    for colour, thickness in ((CAPTION_BACKGROUND, 5), (TEXT_COLOUR, 2)):
+        cv2.line(picture, (x, y), (x + length, y), colour, thickness)
+    for colour, thickness in ((CAPTION_BACKGROUND, 3), (TEXT_COLOUR, 1)):
+        cv2.putText(
+            picture, f"{length_mm:g} mm", (x, y - 7), _FONT, 0.45, colour, thickness, cv2.LINE_AA
+        )
 
 
 def truth_boxes(annotations: Sequence[dict]) -> list[OverlayBox]:
@@ -100,6 +130,7 @@ def truth_boxes(annotations: Sequence[dict]) -> list[OverlayBox]:
                 (x, y, x + width, y + height),
                 IGNORED_COLOUR if ignored else TRUTH_COLOUR,
                 "" if ignored else f"{annotation['diameter_mm']:.1f} mm",
+                label_below=True,
             )
         )
     return boxes
@@ -113,7 +144,7 @@ def detection_boxes(boxes_xyxy_px: np.ndarray, scores: np.ndarray) -> list[Overl
     ]
 
 
-def read_slab(path: str) -> np.ndarray:
+def read_slab(path: str | Path) -> np.ndarray:
     """Read a slab PNG as uint8 (y, x).
 
     Raises
@@ -127,7 +158,7 @@ def read_slab(path: str) -> np.ndarray:
     return slab
 
 
-def write_png(path: str, picture: np.ndarray) -> None:
+def write_png(path: str | Path, picture: np.ndarray) -> None:
     """Write an RGB picture (y, x, 3).
 
     Raises

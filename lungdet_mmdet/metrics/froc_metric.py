@@ -10,17 +10,16 @@ from mmengine.evaluator import BaseMetric
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.metrics.collected import detections_of
-from lungdet_mmdet.nodules.tables import Finding
 from lungdet_mmdet.scoring.candidates import candidates_by_series
 from lungdet_mmdet.scoring.froc import (
     FP_RATES,
     MAX_MARKS_PER_SCAN,
     FrocResult,
     evaluate_froc,
-    match_marks,
 )
 from lungdet_mmdet.scoring.prediction_files import unique_by_slab
 from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet, read_slab_set
+from lungdet_mmdet.scoring.split_scores import match_marks_of_split
 from lungdet_mmdet.scoring.submission import marks_of_candidates, write_submission
 
 
@@ -94,17 +93,7 @@ class FROCMetric(BaseMetric):
         marks = marks_of_candidates(item for items in per_scan.values() for item in items)
         if self.submission_file is not None:
             write_submission(self.submission_file, marks)
-        # A nodule that does not count is neither a miss nor a false positive when found.
-        discarded = [
-            Finding(item.seriesuid, item.centre_xyz_mm, item.diameter_mm) for item in seen.discarded
-        ]
-        matches = match_marks(
-            marks,
-            seen.nodules,
-            [*seen.excluded, *discarded],
-            seen.series,
-            max_marks_per_scan=self.max_candidates,
-        )
+        matches = match_marks_of_split(seen, marks, max_marks_per_scan=self.max_candidates)
         return _figures(evaluate_froc(matches, n_resamples=self.bootstrap))
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import time
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,18 @@ from typing import Any
 import lungdet_mmdet
 from lungdet_mmdet.errors import LungDetError
 
-# Code whose change changes prepared pixels or labels' coverage.
-_CODE_ROOMS = ("ct", "transforms", "nodules", "preparation")
+# Code whose change changes prepared pixels or the coverage of nodules.
+_CODE_ROOMS = ("ct", "transforms")
+_CODE_FILES = (
+    "nodules/coverage.py",
+    "preparation/prep_pipeline.py",
+    "preparation/scan_job.py",
+    "preparation/scan_record.py",
+)
+# The steps of this package are at hand without the whole plugin, which would import mmdet's
+# data sets and models into every worker: seconds and 200 MB each.
+_OWN_STEPS = "lungdet_mmdet.transforms"
+_WHOLE_PLUGIN = "lungdet_mmdet.plugin"
 
 
 def prep_steps(config: Any, *, source: str) -> list[dict]:
@@ -32,26 +45,105 @@ def prep_steps(config: Any, *, source: str) -> list[dict]:
     return json.loads(json.dumps(steps, default=dict))
 
 
+def prep_imports(config: Any) -> tuple[str, ...]:
+    """Return the modules of a config's ``custom_imports`` that may register steps of its own."""
+    imports = (config.get("custom_imports") or {}).get("imports") or []
+    names = [imports] if isinstance(imports, str) else list(imports)
+    return tuple(name for name in names if name != _WHOLE_PLUGIN)
+
+
 def override_mask_method(steps: list[dict], method: str) -> list[dict]:
-    """Return the steps with another ``method`` of OtsuLungMask ("otsu" or "luna16")."""
+    """Return the steps with another ``method`` of OtsuLungMask ("otsu" or "luna16").
+
+    Raises
+    ------
+    LungDetError
+        If no step is OtsuLungMask.
+    """
+    if not any(step["type"] == "OtsuLungMask" for step in steps):
+        raise LungDetError(
+            f"the mask method '{method}' was asked for, but the prep_pipeline has no OtsuLungMask; "
+            "leave the option out or use another config"
+        )
     return [
         {**step, "method": method} if step["type"] == "OtsuLungMask" else step for step in steps
     ]
 
 
-def build_prep_pipeline(steps: list[dict]) -> Any:
-    """Build the steps from mmdet's TRANSFORMS registry into one callable on a results dict."""
-    return _build_cached(json.dumps(steps, sort_keys=True))
+def build_prep_pipeline(steps: list[dict], *, imports: Sequence[str] = ()) -> Any:
+    """Build the steps from mmdet's TRANSFORMS registry into one callable on a results dict.
+
+    Parameters
+    ----------
+    steps : plain dicts with a ``type``.
+    imports : modules to import first, because they register further steps.
+
+    Raises
+    ------
+    LungDetError
+        If a module cannot be imported, or a step is unknown or refuses its parameters.
+    """
+    return _build_cached(json.dumps(steps, sort_keys=True), tuple(imports))
 
 
 @lru_cache(maxsize=4)
-def _build_cached(steps_json: str) -> Any:
+def _build_cached(steps_json: str, imports: tuple[str, ...]) -> Any:
     from mmcv.transforms import Compose
+
+    for name in (_OWN_STEPS, *imports):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise LungDetError(
+                f"module {name} of the config's custom_imports cannot be imported ({error}); "
+                "put its folder on PYTHONPATH"
+            ) from error
+    return Compose([_build_step(step) for step in json.loads(steps_json)])
+
+
+def _build_step(step: dict) -> Any:
     from mmdet.registry import TRANSFORMS
 
-    import lungdet_mmdet.plugin  # noqa: F401  (registers the transforms)
+    parameters = {key: value for key, value in step.items() if key != "type"}
+    # The registry's own build() imports all of mmdet's data sets first.
+    step_class = TRANSFORMS.module_dict.get(step["type"])
+    try:
+        return TRANSFORMS.build(step) if step_class is None else step_class(**parameters)
+    except (TypeError, KeyError) as error:
+        raise LungDetError(
+            f"prep_pipeline: step {step['type']} with {parameters} cannot be built ({error}); "
+            "correct the config"
+        ) from error
 
-    return Compose([TRANSFORMS.build(step) for step in json.loads(steps_json)])
+
+def run_steps(
+    pipeline: Any,
+    results: dict,
+    *,
+    after_step: Callable[[str, dict], None] | None = None,
+) -> tuple[dict, dict[str, float]]:
+    """Run a built pipeline step by step.
+
+    Parameters
+    ----------
+    pipeline : of :func:`build_prep_pipeline`.
+    results : with ``scan_path``, or ``scan``.
+    after_step : called with a step's name and the results; its time is not counted.
+
+    Returns
+    -------
+    results : of the last step.
+    seconds : by the name of the step, in order.
+    """
+    seconds: dict[str, float] = {}
+    for step in pipeline.transforms:
+        name = type(step).__name__
+        began = time.perf_counter()
+        results = step(results)
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+        if after_step is not None:
+            after_step(name, results)
+    return results, seconds
 
 
 @lru_cache(maxsize=1)
@@ -59,7 +151,7 @@ def code_version() -> str:
     """Return the package version and a digest of the code that decides prepared pixels."""
     digest = hashlib.sha256()
     package = Path(lungdet_mmdet.__file__).parent
-    for room in _CODE_ROOMS:
-        for path in sorted((package / room).glob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    rooms = [path for room in _CODE_ROOMS for path in sorted((package / room).glob("*.py"))]
+    for path in (*rooms, *(package / name for name in _CODE_FILES)):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return f"{lungdet_mmdet.__version__}+{digest.hexdigest()[:12]}"

@@ -1,11 +1,7 @@
-"""Preparing one scan: pipeline in, slab PNGs and a record out."""
+"""Preparing one scan: pipeline in; slab PNGs, a preview and a record out."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,185 +9,150 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lungdet_mmdet.ct.metaimage import read_metaimage_header
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.execution.atomic_files import write_json
+from lungdet_mmdet.execution.atomic_files import replacing_folder, write_json
+from lungdet_mmdet.figures.mask_preview import PreviewNodule, encode_jpeg, mask_preview
 from lungdet_mmdet.nodules.coverage import nodule_coverage
 from lungdet_mmdet.preparation.luna16_folder import ScanOnDisk
-from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, code_version
+from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, run_steps
+from lungdet_mmdet.preparation.resume import RECORD_NAME, PrepareJob, fingerprint
+from lungdet_mmdet.preparation.scan_record import scan_record
 
-SLAB_FOLDER = "slabs"
-RECORD_NAME = "scan.json"
-TIMING_NAME = "timing.json"
+PREVIEW_NAME = "preview.jpg"
 # Level 1 is several times faster than the default and costs little space on masked slabs.
 PNG_COMPRESSION = 1
-# Covered by less than this, a nodule is reported; by nothing, it is lost.
-LOW_COVERAGE = 0.9
+# What the record and the images are made of, and the step that gives it.
+_NEEDED = {
+    "slabs": "MIPSlabs",
+    "slab_geometries": "MIPSlabs",
+    "lung_mask": "OtsuLungMask",
+    "lung_summary": "OtsuLungMask",
+    "geometry": "LoadCTScan",
+}
 
 
 @dataclass(frozen=True)
-class PrepareJob:
-    """One scan to prepare, as it travels to a worker.
+class PreparedScan:
+    """A finished scan and how long it took.
 
     Parameters
     ----------
-    scan : the file and its annotations.
-    out_dir : the prepared dataset's folder.
-    steps : the prep pipeline, plain dicts.
+    seriesuid : the scan.
+    seconds : from opening the file to the finished folder.
+    step_seconds : of them, per pipeline step, for the preview, and for encoding and writing.
     """
 
-    scan: ScanOnDisk
-    out_dir: Path
-    steps: list[dict]
-
-    @property
-    def seriesuid(self) -> str:
-        """Series UID of the scan."""
-        return self.scan.seriesuid
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the scan's slabs and record."""
-        return self.out_dir / SLAB_FOLDER / self.scan.seriesuid
+    seriesuid: str
+    seconds: float
+    step_seconds: dict[str, float]
 
 
-def _file_state(path: Path | None) -> list | None:
-    if path is None:
-        return None
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise LungDetError(f"{path}: cannot be read ({error.strerror})") from error
-    return [path.name, stat.st_size, stat.st_mtime_ns]
-
-
-def fingerprint(job: PrepareJob) -> dict[str, str]:
-    """Return what the result depends on: source files, annotations, pipeline, code.
-
-    Two equal fingerprints mean that the prepared scan on disk is still right.
-    """
-
-    def digest(value: object) -> str:
-        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-    scan = job.scan
-    header = read_metaimage_header(scan.path)
-    annotations = [[*n.centre_xyz_mm, n.diameter_mm] for n in (*scan.nodules, *scan.findings)]
-    return {
-        "source": digest(
-            [_file_state(p) for p in (scan.path, header.data_path, scan.lung_mask_path)]
-        ),
-        "annotations": digest([len(scan.nodules), annotations, scan.subset]),
-        "pipeline": digest(job.steps),
-        "code": code_version(),
-    }
-
-
-def read_record(folder: Path) -> dict | None:
-    """Return a prepared scan's record, or None where there is no whole one."""
-    try:
-        return json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-
-
-def why_not_current(job: PrepareJob) -> list[str]:
-    """Return what changed since the scan was prepared; empty where it is still right."""
-    record = read_record(job.folder)
-    if record is None:
-        return ["not prepared"]
-    now = fingerprint(job)
-    return [key for key, value in now.items() if record.get("fingerprint", {}).get(key) != value]
-
-
-def limit_threads() -> None:
-    """Keep a worker of a pool to one thread: the pool's processes are the parallelism."""
-    import SimpleITK as sitk
-    import torch
-
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-
-
-def prepare_scan(job: PrepareJob) -> str:
-    """Prepare one scan and write its folder as a whole.
-
-    Returns
-    -------
-    str
-        The series UID.
+def set_threads(threads: int) -> None:
+    """Let the libraries of this process use so many threads each.
 
     Raises
     ------
     LungDetError
-        If the scan cannot be prepared; nothing is written then.
+        If it is less than 1.
     """
+    if threads < 1:
+        raise LungDetError(f"threads is {threads}: use at least 1")
+    import SimpleITK as sitk
+    import torch
+
+    cv2.setNumThreads(threads)
+    torch.set_num_threads(threads)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+
+
+def limit_threads() -> None:
+    """Keep a worker of a pool to one thread: the pool's processes are the parallelism."""
+    set_threads(1)
+
+
+def prepare_scan(job: PrepareJob) -> PreparedScan:
+    """Prepare one scan and write its folder as a whole.
+
+    Raises
+    ------
+    LungDetError
+        If the scan cannot be prepared or written; nothing is left behind then.
+    """
+    pipeline = build_prep_pipeline(job.steps, imports=job.imports)
     began = time.perf_counter()
-    scan = job.scan
-    results = build_prep_pipeline(job.steps)(
-        {"scan_path": str(scan.path), "lung_mask_path": scan.lung_mask_path}
+    # Before reading: a file that changes while it is read then counts as changed.
+    identity = fingerprint(job)
+    preview = _Preview(job.scan)
+    results, seconds = run_steps(
+        pipeline,
+        {"scan_path": str(job.scan.path), "lung_mask_path": job.scan.lung_mask_path},
+        after_step=preview.look,
     )
-    partial = job.folder.with_name(f".{scan.seriesuid}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    slabs = []
+    _check_complete(results)
+    written = time.perf_counter()
+    images, slabs = _encoded_slabs(job, results)
+    record = scan_record(job.scan, results, slabs, fingerprint=identity, steps=job.steps)
+    with replacing_folder(job.folder) as folder:
+        for name, data in images.items():
+            (folder / name).write_bytes(data)
+        if preview.jpeg is not None:
+            (folder / PREVIEW_NAME).write_bytes(preview.jpeg)
+        write_json(folder / RECORD_NAME, record)
+    ended = time.perf_counter()
+    seconds |= {"preview": preview.seconds, "encode and write": ended - written}
+    return PreparedScan(job.seriesuid, ended - began, seconds)
+
+
+def _check_complete(results: dict) -> None:
+    missing = {step for key, step in _NEEDED.items() if key not in results}
+    if missing:
+        raise LungDetError(
+            f"the prep pipeline lacks what gives slabs and their record: {', '.join(missing)}; "
+            "add the step to prep_pipeline in the config"
+        )
+
+
+def _encoded_slabs(job: PrepareJob, results: dict) -> tuple[dict[str, bytes], list[dict]]:
+    """Return the PNG files by name, and the record of each slab."""
+    images, slabs = {}, []
     for image, geometry in zip(results["slabs"], results["slab_geometries"], strict=True):
         name = f"{geometry.index:03d}.png"
         ok, png = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION])
         if not ok:
-            raise LungDetError(f"{scan.path}: slab {geometry.index} cannot be encoded as PNG")
-        (partial / name).write_bytes(png.tobytes())
-        slabs.append({**geometry.as_record(), "file_name": f"{scan.seriesuid}/{name}"})
-    write_json(partial / RECORD_NAME, scan_record(job, results, slabs))
-    write_json(partial / TIMING_NAME, {"seconds": round(time.perf_counter() - began, 3)})
-    if job.folder.exists():
-        shutil.rmtree(job.folder)
-    os.rename(partial, job.folder)
-    return scan.seriesuid
+            raise LungDetError(
+                f"{job.scan.path}: slab {geometry.index} of {image.shape} {image.dtype} cannot be "
+                "encoded as PNG; 8-bit slabs are needed"
+            )
+        images[name] = png.tobytes()
+        slabs.append({**geometry.as_record(), "file_name": f"{job.seriesuid}/{name}"})
+    return images, slabs
 
 
-def scan_record(job: PrepareJob, results: dict, slabs: list[dict]) -> dict:
-    """Return the record of a prepared scan (``scan.json``): the same bytes for the same input."""
-    scan = job.scan
-    mask, geometry = results["lung_mask"], results["geometry"]
-    nodules = [
-        {
-            "nodule_id": nodule.nodule_id,
-            "centre_xyz_mm": list(nodule.centre_xyz_mm),
-            "diameter_mm": nodule.diameter_mm,
-            "coverage": round(
-                nodule_coverage(
-                    mask,
-                    geometry.world_to_voxel(np.asarray(nodule.centre_xyz_mm)),
-                    nodule.diameter_mm,
-                    geometry.spacing_zyx_mm,
-                ),
-                4,
-            ),
-        }
-        for nodule in scan.nodules
-    ]
-    summary = results["lung_summary"]
-    flags = list(results["scan_flags"]) + list(summary["flags"])
-    before, after = summary["tissue_voxels"], int(np.count_nonzero(mask))
-    return {
-        "seriesuid": scan.seriesuid,
-        "subset": scan.subset,
-        "status": "ok",
-        "fingerprint": fingerprint(job),
-        "geometry": geometry.as_dict(),
-        "source_geometry": results["file_geometry"].as_dict(),
-        "lung_volume_l": summary["volume_l"],
-        "lung_mask": {k: v for k, v in summary.items() if k not in ("flags", "volume_l")},
-        "nonzero_before": before,
-        "nonzero_after": after,
-        "nonzero_share": round(after / before, 4) if before else 0.0,
-        "flags": flags,
-        "slabs": slabs,
-        "nodules": nodules,
-        "excluded": [
-            {"centre_xyz_mm": list(f.centre_xyz_mm), "diameter_mm": f.diameter_mm}
-            for f in scan.findings
-        ],
-    }
+class _Preview:
+    """Takes the preview while the scan and its mask are at hand: before slices are blacked out."""
+
+    def __init__(self, scan: ScanOnDisk) -> None:
+        self.scan = scan
+        self.jpeg: bytes | None = None
+        self.seconds = 0.0
+
+    def look(self, step: str, results: dict) -> None:
+        """Draw the preview right after the step that found the lungs."""
+        if self.jpeg is not None or "lung_mask" not in results:
+            return
+        began = time.perf_counter()
+        mask, geometry = results["lung_mask"], results["geometry"]
+        nodules = []
+        for nodule in self.scan.nodules:
+            centre = geometry.world_to_voxel(np.asarray(nodule.centre_xyz_mm))
+            spacing = geometry.spacing_zyx_mm
+            coverage = nodule_coverage(mask, centre, nodule.diameter_mm, spacing)
+            nodules.append(PreviewNodule(tuple(centre.tolist()), nodule.diameter_mm, coverage))
+        picture = mask_preview(results["volume"], mask, geometry.spacing_zyx_mm, nodules)
+        self.jpeg = encode_jpeg(picture)
+        self.seconds = time.perf_counter() - began
+
+
+def preview_path(slab_folder: Path) -> Path:
+    """Return where the preview of a prepared scan lies."""
+    return slab_folder / PREVIEW_NAME

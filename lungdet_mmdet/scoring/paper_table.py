@@ -1,56 +1,46 @@
-"""Table 1 of the paper: its rows, its published values, and ours beside them."""
+"""Table 1 of the Lung-DETR paper: its published values, by the names of our figures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+
+from lungdet_mmdet.scoring.size_bands import SizeBand, size_bands
+
+PUBLISHED = {
+    "paper_F1": 0.942,  # the harmonic mean of AP50 and AR50
+    "AP50": 0.933,
+    "AP50_small": 0.784,
+    "AP50_medium": 0.967,
+    "AP50_large": 0.978,
+    "AR50": 0.952,
+    "AR50_small": 0.833,
+    "AR50_medium": 0.970,
+    "AR50_large": 0.992,
+}
+"""On LUNA16, with the paper's own split."""
 
 
-@dataclass(frozen=True)
-class PaperRow:
-    """One row of Table 1.
+def published_value(key: str, band: SizeBand) -> float | None:
+    """Return the paper's value of a figure, None where the paper has none for this band of sizes.
 
-    Parameters
-    ----------
-    label : as printed in the paper, with the size band in mm.
-    key : name of the figure in :func:`size_band_scores`.
-    count_key : name of the number of nodule boxes that it rests on.
-    published : the paper's value on LUNA16, 0..1.
+    A band of the same name but other limits is another band.
     """
-
-    label: str
-    key: str
-    count_key: str
-    published: float
+    return PUBLISHED.get(key) if band in size_bands() else None
 
 
-PAPER_TABLE_1 = (
-    PaperRow("F1 score (of AP and AR)", "paper_F1", "n_nodules", 0.942),
-    PaperRow("AP @ IoU 0.5, all", "AP50", "n_nodules", 0.933),
-    PaperRow("AP @ IoU 0.5, small (<= 7 mm)", "AP50_small", "n_nodules_small", 0.784),
-    PaperRow("AP @ IoU 0.5, medium (7-15 mm)", "AP50_medium", "n_nodules_medium", 0.967),
-    PaperRow("AP @ IoU 0.5, large (> 15 mm)", "AP50_large", "n_nodules_large", 0.978),
-    PaperRow("AR @ IoU 0.5, all", "AR50", "n_nodules", 0.952),
-    PaperRow("AR @ IoU 0.5, small (<= 7 mm)", "AR50_small", "n_nodules_small", 0.833),
-    PaperRow("AR @ IoU 0.5, medium (7-15 mm)", "AR50_medium", "n_nodules_medium", 0.970),
-    PaperRow("AR @ IoU 0.5, large (> 15 mm)", "AR50_large", "n_nodules_large", 0.992),
-)
+def band_label(band: SizeBand) -> str:
+    """Return a band's name with its limits in mm, such as "medium (7-15 mm)"."""
+    if band.name == "all":
+        return "all sizes"
+    if band.lower_mm <= 0:
+        limits = f"<= {band.upper_mm:g} mm"
+    elif math.isinf(band.upper_mm):
+        limits = f"> {band.lower_mm:g} mm"
+    else:
+        limits = f"{band.lower_mm:g}-{band.upper_mm:g} mm"
+    return f"{band.name} ({limits})" if band.name in ("small", "medium", "large") else limits
 
 
-def percent(value: float) -> str:
-    """Return a share as per cent with one digit, or "-" where it is not defined (NaN)."""
-    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
-
-
-def table_rows(metrics: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
-    """Return (label, published, measured, number of nodule boxes) per row of Table 1."""
-    return [
-        (
-            row.label,
-            percent(row.published),
-            percent(metrics[row.key]),
-            str(int(metrics[row.count_key])),
-        )
-        for row in PAPER_TABLE_1
-    ]
+def percent(value: float | None) -> str:
+    """Return a share as per cent with one digit, or "-" where it is not defined (None, NaN)."""
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f} %"

@@ -14,7 +14,6 @@ from lungdet_mmdet.figures.slab_overlays import (
     truth_boxes,
     write_png,
 )
-from lungdet_mmdet.scoring.prediction_files import read_predictions
 from lungdet_mmdet.testing.slab_test import SlabTestOutcome
 
 
@@ -32,7 +31,7 @@ def write_overlays(outcome: SlabTestOutcome, folder: Path, *, min_score: float) 
         annotations[annotation["image_id"]].append(annotation)
     images = {image["id"]: image for image in outcome.coco["images"]}
     written = 0
-    for found in read_predictions(outcome.predictions_path):
+    for found in outcome.detections:
         image = images[found.img_id]
         kept = found.scores >= min_score
         if not kept.any() and not any(not a["iscrowd"] for a in annotations[found.img_id]):
@@ -44,8 +43,8 @@ def write_overlays(outcome: SlabTestOutcome, folder: Path, *, min_score: float) 
             truth_boxes(annotations[found.img_id])
             + detection_boxes(boxes[kept], found.scores[kept]),
             spacing_x_mm=image["spacing"][0],
-            caption=f"{outcome.data}  ...{image['seriesuid'][-12:]}  slab {image['slab_index']}  "
-            f"z {low:.1f} to {high:.1f} mm",
+            caption=f"{outcome.run.data}  ...{image['seriesuid'][-12:]}  "
+            f"slab {image['slab_index']}  z {low:.1f} to {high:.1f} mm",
         )
         name = f"{image['seriesuid']}_{image['slab_index']:03d}.png"
         write_png(folder / name, picture)

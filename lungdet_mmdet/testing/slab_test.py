@@ -1,27 +1,30 @@
-"""Run a checkpoint over a split and print the paper's table."""
+"""Run a checkpoint over a split, and compute every figure of it."""
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import Runner
-from rich.console import Console
-from rich.table import Table
+from mmengine.dist import is_main_process
 
+from lungdet_mmdet.cohort.coco_json import read_coco
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.execution.atomic_files import write_json
-from lungdet_mmdet.scoring.paper_table import table_rows
-from lungdet_mmdet.training.precision import fall_back_from_amp
-from lungdet_mmdet.training.pretrained import drop_pretrained
+from lungdet_mmdet.metrics.froc_metric import FROCMetric
+from lungdet_mmdet.metrics.size_band_metric import SizeBandMetric
+from lungdet_mmdet.scoring.bootstrap import DEFAULT_RESAMPLES
+from lungdet_mmdet.scoring.prediction_files import read_predictions
+from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet, read_slab_set
+from lungdet_mmdet.scoring.split_scores import ScoringOptions, SplitScores, score_split
+from lungdet_mmdet.scoring.submission import read_submission
+from lungdet_mmdet.scoring.tested_run import TestedRun, data_warnings
+from lungdet_mmdet.testing.network_run import NetworkRun, run_network
+from lungdet_mmdet.testing.threshold_source import applied_threshold, read_checkpoint
 
 PREDICTIONS_NAME = "predictions.json"
-METRICS_NAME = "metrics.json"
-METRIC_PREFIX = "lung/"
+SUBMISSION_NAME = "submission.csv"
 
 
 @dataclass(frozen=True)
@@ -30,27 +33,38 @@ class SlabTestOutcome:
 
     Parameters
     ----------
-    metrics : figures without prefix, see ``SizeBandMetric``.
-    coco : the split's annotations.
-    predictions_path : detections of every slab.
+    run : what was tested.
+    metrics : figures of the config's evaluators without our prefix, see ``SizeBandMetric``.
+    scores : the same figures with intervals, and what plots are drawn from.
+    coco : the split's annotations, parsed; ``slab_set`` the same as records.
+    detections : boxes of every slab.
+    predictions_path, submission_path : files with boxes, and with 3-D candidates.
     slab_folder : where the slab images lie.
-    split, data, protocol : what was tested on.
-    checkpoint : the checkpoint.
+    seconds : of the network and of the scoring.
     """
 
+    run: TestedRun
     metrics: dict[str, float]
+    scores: SplitScores
     coco: dict[str, Any]
+    slab_set: SlabSet
+    detections: list[SlabDetections]
     predictions_path: Path
+    submission_path: Path
     slab_folder: Path
-    split: str
-    data: str
-    protocol: str
-    checkpoint: Path
+    seconds: dict[str, float]
 
 
 def run_slab_test(
-    config: Config, checkpoint: Path, *, split: str, predictions: Path | None = None
-) -> SlabTestOutcome:
+    config: Config,
+    checkpoint: Path,
+    *,
+    split: str,
+    predictions: Path | None = None,
+    threshold: float | None = None,
+    n_resamples: int = DEFAULT_RESAMPLES,
+    warnings: tuple[str, ...] = (),
+) -> SlabTestOutcome | None:
     """Test a checkpoint on a split.
 
     Parameters
@@ -59,80 +73,128 @@ def run_slab_test(
     checkpoint : weights to load.
     split : "test" or "val".
     predictions : where to write the detections; None means ``<work_dir>/predictions.json``.
+    threshold : overrides the checkpoint's operating point.
+    n_resamples : resamples of the scans for the 95 % intervals; 0 for none.
+    warnings : said before, to be kept with the figures.
+
+    Returns
+    -------
+    SlabTestOutcome or None
+        None in all but the first process of a distributed run.
 
     Raises
     ------
     LungDetError
-        If the checkpoint is missing.
+        If the checkpoint is missing, or is one of another model.
     """
-    if not Path(checkpoint).is_file():
-        raise LungDetError(f"{checkpoint}: no such checkpoint; train one with tools/train.py")
-    predictions_path = predictions or Path(config.work_dir) / PREDICTIONS_NAME
+    began = time.perf_counter()
+    content = read_checkpoint(Path(checkpoint))
+    applied = applied_threshold(content, given=threshold)
+    work_dir = Path(config.work_dir)
+    predictions_path = predictions or work_dir / PREDICTIONS_NAME
+    submission_path = work_dir / SUBMISSION_NAME
     if split == "val":
         config.test_dataloader = config.val_dataloader
         config.test_evaluator = config.val_evaluator
-    evaluator = config.test_evaluator
-    for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
-        if metric.type == "SizeBandMetric":
-            metric.outfile = str(predictions_path)
-    fall_back_from_amp(config)
-    drop_pretrained(config)
-    config.load_from = str(checkpoint)
-    metrics = Runner.from_cfg(config).test()
-
-    dataset = config.test_dataloader.dataset
-    root = Path(dataset.get("data_root", ""))
-    coco = json.loads((root / dataset.ann_file).read_text(encoding="utf-8"))
-    return SlabTestOutcome(
-        metrics={
-            key.removeprefix(METRIC_PREFIX): value
-            for key, value in metrics.items()
-            if key.startswith(METRIC_PREFIX)
-        },
-        coco=coco,
-        predictions_path=predictions_path,
-        slab_folder=root / dataset.data_prefix["img"],
-        split=split,
+    ann_file = annotation_file(config)
+    config.test_evaluator = evaluators_for_test(
+        config.test_evaluator,
+        ann_file=ann_file,
+        threshold=applied.value,
+        predictions=predictions_path,
+        submission=submission_path,
+    )
+    network = run_network(config, Path(checkpoint))
+    if not is_main_process():
+        return None
+    loaded = time.perf_counter()
+    coco = read_coco(ann_file)
+    slab_set = read_slab_set(ann_file)
+    detections = read_predictions(predictions_path)
+    marks = read_submission(submission_path, series=slab_set.series)
+    options = scoring_options(network, applied.value, n_resamples)
+    scores = score_split(slab_set, detections, marks, options)
+    run = TestedRun(
         data=coco["info"]["data"],
         protocol=coco["info"]["protocol"],
-        checkpoint=Path(checkpoint),
+        split=split,
+        checkpoint=Path(checkpoint).name,
+        config=Path(config.filename).name if config.filename else "",
+        threshold=applied.value,
+        threshold_source=applied.source,
+        parameters=network.parameters,
+        seconds_per_slab=network.seconds_per_slab,
     )
-
-
-def print_table(outcome: SlabTestOutcome, console: Console | None = None) -> None:
-    """Print Table 1: the paper's value beside the measured one, with the data named."""
-    metrics = outcome.metrics
-    table = Table(
-        title=f"Table 1, measured on {outcome.data} data ({outcome.split} split, "
-        f"{outcome.protocol} protocol, {metrics['n_scans']:.0f} scans, "
-        f"{metrics['n_slabs']:.0f} slabs)",
-        title_justify="left",
-        caption="n = annotated nodule boxes. The paper's values are for LUNA16 and its own split.",
-        caption_justify="left",
-    )
-    table.add_column("metric")
-    table.add_column("paper (LUNA16)", justify="right")
-    table.add_column(f"measured ({outcome.data})", justify="right")
-    table.add_column("n", justify="right")
-    for row in table_rows(metrics):
-        table.add_row(*row)
-    (console or Console()).print(table)
-
-
-def write_metrics(outcome: SlabTestOutcome, folder: Path) -> Path:
-    """Write ``metrics.json``; undefined figures (NaN) become null."""
-    path = folder / METRICS_NAME
-    write_json(
-        path,
-        {
-            "data": outcome.data,
-            "protocol": outcome.protocol,
-            "split": outcome.split,
-            "checkpoint": outcome.checkpoint.name,
-            "metrics": {
-                key: None if math.isnan(value) else value
-                for key, value in sorted(outcome.metrics.items())
-            },
+    notes = data_warnings(coco["info"], scores, data=run.data)
+    notes += applied.warnings(data=run.data, split=run.split)
+    run = replace(run, warnings=(*notes, *warnings))
+    dataset = config.test_dataloader.dataset
+    return SlabTestOutcome(
+        run=run,
+        metrics=network.metrics,
+        scores=scores,
+        coco=coco,
+        slab_set=slab_set,
+        detections=detections,
+        predictions_path=predictions_path,
+        submission_path=submission_path,
+        slab_folder=Path(dataset.get("data_root") or "") / dataset.data_prefix["img"],
+        seconds={
+            "network": round(loaded - began, 3),
+            "scoring": round(time.perf_counter() - loaded, 3),
         },
     )
-    return path
+
+
+def annotation_file(config: Config) -> Path:
+    """Return the annotation file of the test data."""
+    dataset = config.test_dataloader.dataset
+    if not dataset.get("ann_file"):
+        raise LungDetError(
+            f"{config.filename}: test_dataloader.dataset has no ann_file of its own (its type is "
+            f"{dataset.type}); test on a plain LUNA16SlabDataset"
+        )
+    return Path(dataset.get("data_root") or "") / dataset.ann_file
+
+
+def evaluators_for_test(
+    evaluators: Any,
+    *,
+    ann_file: Path,
+    threshold: float | None,
+    predictions: Path,
+    submission: Path,
+) -> list[dict]:
+    """Return the config's evaluators, with our two among them, told where to write.
+
+    No metric chooses a threshold here: that would be on the very slabs it is applied to.
+    """
+    metrics = [
+        dict(item) for item in (evaluators if isinstance(evaluators, list) else [evaluators])
+    ]
+    for name in (SizeBandMetric.__name__, FROCMetric.__name__):
+        if not any(metric["type"] == name for metric in metrics):
+            metrics.append({"type": name, "ann_file": str(ann_file)})
+    for metric in metrics:
+        if metric["type"] == SizeBandMetric.__name__:
+            metric.pop("choose", None)
+            metric.update(threshold=threshold, outfile=str(predictions))
+        elif metric["type"] == FROCMetric.__name__:
+            metric.update(submission_file=str(submission))
+    return metrics
+
+
+def scoring_options(
+    network: NetworkRun, threshold: float | None, n_resamples: int
+) -> ScoringOptions:
+    """Return the options that the config's own metrics were run with."""
+    bands = next(item for item in network.evaluators if isinstance(item, SizeBandMetric))
+    froc = next(item for item in network.evaluators if isinstance(item, FROCMetric))
+    return ScoringOptions(
+        bands_mm=bands.bands_mm,
+        max_dets=bands.max_dets,
+        count_unseen=bands.count_unseen,
+        max_marks_per_scan=froc.max_candidates,
+        threshold=threshold,
+        n_resamples=n_resamples,
+    )

@@ -1,6 +1,12 @@
 import numpy as np
 
-from lungdet_mmdet.scoring.review_cases import loudest_false_positives, truth_scores, worst_misses
+from lungdet_mmdet.scoring.review_cases import (
+    TruthScore,
+    best_per_nodule,
+    loudest_false_positives,
+    truth_scores,
+    worst_misses,
+)
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
 
 
@@ -49,3 +55,21 @@ def test_detections_on_boxes_and_ignore_regions_are_not_false():
     assert [item.score for item in loud] == [0.7, 0.3]
     assert loud[0].box_xyxy_px == (40.0, 0.0, 50.0, 9.0)
     assert len(loudest_false_positives(slab_set(NODULE, region), detections, count=1)) == 1
+
+
+def test_a_nodule_on_several_slabs_counts_once_with_its_best_score():
+    small = TruthBox((0.0, 0.0, 4.0, 4.0), 10.0, nodule_id="a/0")
+    wide = TruthBox((0.0, 0.0, 10.0, 10.0), 10.0, nodule_id="a/0")
+    unnamed = TruthBox((0.0, 0.0, 6.0, 6.0), 6.0)
+    scored = [
+        TruthScore(0, small, 0.7),
+        TruthScore(1, wide, 0.0),
+        TruthScore(2, unnamed, 0.1),
+        TruthScore(3, unnamed, 0.2),
+    ]
+
+    nodules = best_per_nodule(scored)
+
+    assert [(item.img_id, item.score, item.n_slabs) for item in nodules] == [
+        (1, 0.7, 2), (2, 0.1, 1), (3, 0.2, 1),
+    ]  # fmt: skip

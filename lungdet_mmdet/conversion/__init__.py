@@ -1,0 +1,1 @@
+"""Turning DICOM folder trees into LUNA16's layout."""

@@ -1,0 +1,299 @@
+"""Converting every chest CT series below a folder to LUNA16's layout."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from lungdet_mmdet.conversion.dicom_index import (
+    SeriesFiles,
+    folders_with_files,
+    look_through,
+    series_of,
+)
+from lungdet_mmdet.conversion.metaimage_writing import write_metaimage
+from lungdet_mmdet.ct.dicom import read_dicom_series
+from lungdet_mmdet.ct.dicom_series import DicomSeries, read_dicom_header
+from lungdet_mmdet.ct.metaimage import read_metaimage_header
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution.atomic_files import sweep_leftovers, write_bytes, write_json
+from lungdet_mmdet.execution.folder_lock import only_run_in
+from lungdet_mmdet.execution.scan_failure import ScanFailure
+from lungdet_mmdet.execution.scan_runs import ExecutorFactory, RunSummary, run_per_scan
+from lungdet_mmdet.nodules.tables import read_patients, read_subsets
+
+# Where series go that no table assigns to one of LUNA16's subsets.
+SCAN_FOLDER = "scans"
+TABLES = (
+    "annotations.csv",
+    "annotations_excluded.csv",
+    "seriesuids.csv",
+    "subset_of_series.csv",
+)
+REJECTS_NAME, CONVERTED_NAME, PATIENTS_NAME = "rejects.json", "converted.json", "patients.csv"
+_PATIENT_ID = "0010|0020"
+# A UID names files here: nothing in it may lead elsewhere.
+_PLAIN_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*")
+
+
+@dataclass(frozen=True)
+class SeriesJob:
+    """One series to convert, as it travels to a worker."""
+
+    seriesuid: str
+    root: Path
+    files: SeriesFiles
+    folder: Path
+    compress: bool
+
+
+@dataclass(frozen=True)
+class ConvertedSeries:
+    """A converted series: its header file, what was repaired, and whose it is.
+
+    ``unsuitable`` is why it is no chest CT to convert; "" where it was converted.
+    """
+
+    seriesuid: str
+    path: str
+    images: int
+    flags: tuple[str, ...] = ()
+    patient_id: str = ""
+    unsuitable: str = ""
+
+
+@dataclass
+class ConversionSummary:
+    """What a conversion did.
+
+    Parameters
+    ----------
+    converted : series written now.
+    skipped : series that were there already.
+    unsuitable : series that are no axial CT, with the reason.
+    failures : series and folders that could not be read.
+    not_found : wanted series that are not in the tree.
+    run : how the run over the series ended.
+    """
+
+    converted: list[ConvertedSeries] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    unsuitable: list[ConvertedSeries] = field(default_factory=list)
+    failures: list[ScanFailure] = field(default_factory=list)
+    not_found: list[str] = field(default_factory=list)
+    run: RunSummary = field(default_factory=RunSummary)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every wanted CT series is there, 130 or 143 after an interrupt, else 1."""
+        return self.run.exit_code or int(bool(self.failures or self.not_found))
+
+    def lines(self) -> list[str]:
+        """Return the summary as text."""
+        lines = [f"not converted: {f.seriesuid}: {f.reason}" for f in self.failures]
+        lines += [f"left out: {s.seriesuid}: {s.unsuitable}" for s in self.unsuitable]
+        lines += [f"repaired: {s.seriesuid}: {flag}" for s in self.converted for flag in s.flags]
+        lines += [f"not in the tree: {uid}" for uid in self.not_found]
+        lines.append(
+            f"{len(self.converted)} series converted, {len(self.skipped)} were there already, "
+            f"{len(self.unsuitable)} left out, {len(self.failures)} not converted, "
+            f"{len(self.not_found)} not found"
+        )
+        return lines
+
+
+def convert_dicom_tree(
+    root: Path,
+    out_dir: Path,
+    make_executor: ExecutorFactory,
+    *,
+    workers: int = 1,
+    tables: Path | None = None,
+    only: Collection[str] | None = None,
+    compress: bool = False,
+    keep_patient_ids: bool = False,
+    tell: Callable[[str], None] = print,
+) -> ConversionSummary:
+    """Convert every axial CT series below `root`; those in `out_dir` already are left alone.
+
+    Each worker holds one series in memory; this process holds file names only.
+
+    Parameters
+    ----------
+    root : a tree of DICOM files, ordered in any way.
+    out_dir : gets ``subset<n>/`` or ``scans/`` with a .mhd file per series, ``converted.json``
+        (what was repaired) and ``rejects.json`` (what was not converted, and why).
+    make_executor, workers : where the work is done.
+    tables : folder of LUNA16's tables: they are copied, and say which subset a series belongs to.
+    only : series to convert; None for all.
+    compress : write zlib-compressed pixels.
+    keep_patient_ids : write ``patients.csv``, with which splits keep a patient's series together.
+    tell : takes a line for the user.
+
+    Raises
+    ------
+    LungDetError
+        If the tree holds no DICOM images, or a folder cannot be used.
+    """
+    root, out_dir = Path(root).resolve(), Path(out_dir).resolve()
+    if not root.is_dir():
+        raise LungDetError(f"{root}: no such folder")
+    if out_dir == root or root in out_dir.parents:
+        raise LungDetError(
+            f"{out_dir} lies inside {root}, which is searched for DICOM; choose another folder"
+        )
+    with only_run_in(out_dir):
+        subset_of = _copy_tables(tables, out_dir) if tables else {}
+        summary = ConversionSummary()
+        folders = folders_with_files(root)
+        indexing = run_per_scan(
+            look_through, folders, make_executor, max_at_work=workers, description="finding series"
+        )
+        if indexing.interrupted:
+            summary.run = indexing
+            return summary
+        summary.failures += indexing.failures
+        found = series_of(indexing.results)
+        if not found:
+            raise LungDetError(f"{root}: no DICOM images in {len(folders)} folders")
+        others = sum(content.others for content in indexing.results)
+        tell(f"{len(found)} series in {len(folders)} folders; {others} files are no DICOM images")
+        jobs = _plan(found, root, out_dir, subset_of, only, compress, summary)
+        for folder in {job.folder for job in jobs}:
+            sweep_leftovers(folder)
+        summary.run = run_per_scan(
+            convert_series, jobs, make_executor, max_at_work=workers, description="converting"
+        )
+        summary.failures += summary.run.failures
+        for result in sorted(summary.run.results, key=lambda r: r.seriesuid):
+            (summary.unsuitable if result.unsuitable else summary.converted).append(result)
+        _write_accounts(out_dir, summary, keep_patient_ids=keep_patient_ids)
+    if not (out_dir / "annotations.csv").is_file():
+        tell(
+            f"note: {out_dir} has no annotations.csv: scans can be searched for nodules, but "
+            "prepared for training only with that table beside them (--tables)"
+        )
+    return summary
+
+
+def convert_series(job: SeriesJob) -> ConvertedSeries:
+    """Convert one series, or say why it is not suitable.
+
+    Raises
+    ------
+    LungDetError
+        If the series is a CT that cannot be brought to a regular grid, or cannot be written.
+    """
+    if not _PLAIN_UID.fullmatch(job.seriesuid):
+        raise LungDetError(f"series UID {job.seriesuid!r} cannot name a file; repair the DICOM")
+    paths = [job.root / path for path in job.files.paths()]
+    headers = [header for path in paths if (header := read_dicom_header(path)) is not None]
+    if len(headers) < len(paths):
+        raise LungDetError(f"{paths[0].parent}: files changed while they were read; run again")
+    series = DicomSeries(job.seriesuid, tuple(headers))
+    if series.why_unsuitable:
+        return ConvertedSeries(job.seriesuid, "", len(paths), unsuitable=series.why_unsuitable)
+    scan = read_dicom_series(series)
+    path = write_metaimage(job.folder, job.seriesuid, scan, compress=job.compress)
+    return ConvertedSeries(
+        job.seriesuid,
+        f"{job.folder.name}/{path.name}",
+        len(paths),
+        scan.flags,
+        _patient_id(paths[0]),
+    )
+
+
+def _patient_id(path: Path) -> str:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader.GetMetaData(_PATIENT_ID).strip(" \0") if reader.HasMetaDataKey(_PATIENT_ID) else ""
+
+
+def _copy_tables(tables: Path, out_dir: Path) -> dict[str, int]:
+    there = [name for name in TABLES if (tables / name).is_file()]
+    if "annotations.csv" not in there:
+        raise LungDetError(f"{tables}: annotations.csv is missing; name the folder of the tables")
+    for name in there:
+        if (tables / name).resolve() != (out_dir / name).resolve():
+            shutil.copyfile(tables / name, out_dir / name)
+    return read_subsets(tables / TABLES[3]) if TABLES[3] in there else {}
+
+
+def _plan(
+    found: Mapping[str, SeriesFiles],
+    root: Path,
+    out_dir: Path,
+    subset_of: Mapping[str, int],
+    only: Collection[str] | None,
+    compress: bool,
+    summary: ConversionSummary,
+) -> list[SeriesJob]:
+    wanted = None if only is None else set(only)
+    summary.not_found = sorted((wanted or set()) - set(found))
+    jobs = []
+    for uid, files in found.items():
+        if wanted is not None and uid not in wanted:
+            continue
+        name = f"subset{subset_of[uid]}" if uid in subset_of else SCAN_FOLDER
+        if _is_there(out_dir / name / f"{uid}.mhd"):
+            summary.skipped.append(uid)
+        else:
+            jobs.append(SeriesJob(uid, root, files, out_dir / name, compress))
+    return jobs
+
+
+def _is_there(header: Path) -> bool:
+    try:
+        read_metaimage_header(header)
+    except LungDetError:
+        return False
+    return True
+
+
+def _write_accounts(out_dir: Path, summary: ConversionSummary, *, keep_patient_ids: bool) -> None:
+    kept = [e for e in _read_list(out_dir / CONVERTED_NAME) if e["seriesuid"] in summary.skipped]
+    entries = kept + [
+        {"seriesuid": s.seriesuid, "file": s.path, "images": s.images, "flags": list(s.flags)}
+        for s in summary.converted
+    ]
+    write_json(out_dir / CONVERTED_NAME, sorted(entries, key=lambda e: e["seriesuid"]))
+    rejects = [failure.as_dict() for failure in summary.failures]
+    rejects += [
+        {"seriesuid": s.seriesuid, "stage": "unsuitable", "reason": s.unsuitable}
+        for s in summary.unsuitable
+    ]
+    rejects += [
+        {"seriesuid": uid, "stage": "not found", "reason": "not in the tree"}
+        for uid in summary.not_found
+    ]
+    write_json(out_dir / REJECTS_NAME, rejects)
+    if keep_patient_ids:
+        _write_patients(out_dir / PATIENTS_NAME, summary)
+
+
+def _read_list(path: Path) -> list[dict]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+
+
+def _write_patients(path: Path, summary: ConversionSummary) -> None:
+    patients = read_patients(path) if path.is_file() else {}
+    patients |= {s.seriesuid: s.patient_id for s in summary.converted if s.patient_id}
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["seriesuid", "patient_id"])
+    table.writerows(sorted(patients.items()))
+    write_bytes(path, text.getvalue().encode("utf-8"))

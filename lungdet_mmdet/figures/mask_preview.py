@@ -1,0 +1,164 @@
+"""A small picture of a scan and its lung mask: three slabs, the outline, the nodules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from lungdet_mmdet.errors import LungDetError
+
+TILES = 3
+TILE_PX = 176
+GAP_PX = 2
+THICKNESS_MM = 7.5
+JPEG_QUALITY = 80
+# Grey levels of the picture: the usual lung window.
+LOW_HU, HIGH_HU = -1350.0, 150.0
+# Denser than this is patient or table; the rest of the image is air, and cut off.
+TISSUE_HU = -500
+# RGB
+OUTLINE_COLOUR = (70, 200, 255)
+COVERED_COLOUR = (90, 230, 110)
+UNCOVERED_COLOUR = (255, 90, 80)
+WELL_COVERED = 0.9
+_WHERE_WITHOUT_NODULES = (0.5, 0.25, 0.75)
+_SUBPIXEL_BITS = 4
+
+
+@dataclass(frozen=True)
+class PreviewNodule:
+    """A nodule to mark: centre in voxels (z, y, x), diameter, share inside the mask."""
+
+    centre_zyx: tuple[float, float, float]
+    diameter_mm: float
+    coverage: float
+
+
+def mask_preview(
+    volume_hu: np.ndarray,
+    mask: np.ndarray,
+    spacing_zyx_mm: tuple[float, float, float],
+    nodules: Sequence[PreviewNodule] = (),
+    *,
+    tile_px: int = TILE_PX,
+) -> np.ndarray:
+    """Draw three maximum projections of 7.5 mm side by side, foot to head.
+
+    The scan is shown as it is, not masked, so that what the mask leaves out can be seen. Slabs with
+    the worst covered, then the largest nodules come first; the middle and the quarters of the lungs
+    fill up.
+
+    Parameters
+    ----------
+    volume_hu : int16 array (z, y, x).
+    mask : uint8 array (z, y, x), non-zero in the lungs.
+    spacing_zyx_mm : voxel size.
+    nodules : marked by a circle: green where the mask covers them, else red.
+    tile_px : side of one square tile.
+
+    Returns
+    -------
+    uint8 array (tile_px, 3 * tile_px, 3), RGB.
+    """
+    depth = max(1, round(THICKNESS_MM / spacing_zyx_mm[0]))
+    slabs = []
+    for centre in _slab_centres(mask, nodules, depth):
+        first = min(max(centre - depth // 2, 0), max(volume_hu.shape[0] - depth, 0))
+        slabs.append(slice(first, first + depth))
+    projections = [volume_hu[slab].max(axis=0) for slab in slabs]
+    box = _patient_box(np.maximum.reduce(projections))
+    tiles = []
+    for slab, projection in zip(slabs, projections, strict=True):
+        inside = [n for n in nodules if slab.start - 0.5 <= n.centre_zyx[0] < slab.stop - 0.5]
+        covered = mask[slab].max(axis=0)
+        tile = _tile(projection, covered, spacing_zyx_mm, inside, box, tile_px)
+        tile[:, -GAP_PX:] = 0
+        tiles.append(tile)
+    return np.concatenate(tiles, axis=1)
+
+
+def encode_jpeg(picture: np.ndarray) -> bytes:
+    """Encode an RGB picture (y, x, 3) as JPEG.
+
+    Raises
+    ------
+    LungDetError
+        If it cannot be encoded.
+    """
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    ok, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not ok:
+        raise LungDetError(f"a picture of shape {picture.shape} cannot be encoded as JPEG")
+    return data.tobytes()
+
+
+def _slab_centres(mask: np.ndarray, nodules: Sequence[PreviewNodule], depth: int) -> list[int]:
+    """Choose three slices, ascending; they repeat only where the scan is too short."""
+    slices = [z for z, image in enumerate(mask) if image.any()]
+    low, high = (slices[0], slices[-1]) if slices else (0, mask.shape[0] - 1)
+    worst_first = sorted(nodules, key=lambda n: (min(n.coverage, WELL_COVERED), -n.diameter_mm))
+    wanted = [round(n.centre_zyx[0]) for n in worst_first]
+    wanted += [round(low + share * (high - low)) for share in _WHERE_WITHOUT_NODULES]
+    wanted = [min(max(z, 0), mask.shape[0] - 1) for z in wanted]
+    chosen: list[int] = []
+    for z in wanted:
+        if len(chosen) < TILES and all(abs(z - other) >= depth for other in chosen):
+            chosen.append(z)
+    chosen += wanted[-1:] * (TILES - len(chosen))
+    return sorted(chosen)
+
+
+def _tile(
+    projection_hu: np.ndarray,
+    covered: np.ndarray,
+    spacing_zyx_mm: tuple[float, float, float],
+    nodules: Sequence[PreviewNodule],
+    box: tuple[slice, slice],
+    tile_px: int,
+) -> np.ndarray:
+    _, dy, dx = spacing_zyx_mm
+    rows, columns = box
+    height_mm, width_mm = (rows.stop - rows.start) * dy, (columns.stop - columns.start) * dx
+    scale = tile_px / max(height_mm, width_mm)
+    size = (max(1, round(width_mm * scale)), max(1, round(height_mm * scale)))
+    grey = (projection_hu[rows, columns].astype(np.float32) - LOW_HU) * (255 / (HIGH_HU - LOW_HU))
+    grey = cv2.resize(np.clip(grey, 0, 255).astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    share = cv2.resize((covered[rows, columns] > 0).astype(np.uint8) * 255, size)
+    picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+    contours, _ = cv2.findContours(
+        (share > 127).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
+    )
+    cv2.drawContours(picture, contours, -1, OUTLINE_COLOUR, 1, cv2.LINE_AA)
+    for nodule in nodules:
+        y = ((nodule.centre_zyx[1] + 0.5 - rows.start) * dy) * scale - 0.5
+        x = ((nodule.centre_zyx[2] + 0.5 - columns.start) * dx) * scale - 0.5
+        # A rim of three pixels keeps the circle off the nodule.
+        radius = 0.5 * nodule.diameter_mm * scale + 3
+        colour = COVERED_COLOUR if nodule.coverage >= WELL_COVERED else UNCOVERED_COLOUR
+        _circle(picture, x, y, radius, colour)
+    tile = np.zeros((tile_px, tile_px, 3), dtype=np.uint8)
+    top, left = (tile_px - size[1]) // 2, (tile_px - size[0]) // 2
+    tile[top : top + size[1], left : left + size[0]] = picture
+    return tile
+
+
+def _circle(
+    picture: np.ndarray, x: float, y: float, radius: float, colour: tuple[int, int, int]
+) -> None:
+    fine = 1 << _SUBPIXEL_BITS
+    centre = (round(x * fine), round(y * fine))
+    cv2.circle(picture, centre, round(radius * fine), colour, 1, cv2.LINE_AA, shift=_SUBPIXEL_BITS)
+
+
+def _patient_box(projection_hu: np.ndarray) -> tuple[slice, slice]:
+    """Return the box around everything denser than air, or the whole slice."""
+    tissue = projection_hu > TISSUE_HU
+    box = []
+    for axis in (1, 0):
+        hit = np.flatnonzero(tissue.any(axis=axis))
+        size = projection_hu.shape[1 - axis]
+        box.append(slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, size))
+    return box[0], box[1]

@@ -1,0 +1,168 @@
+"""Model files: weights, the config as data, and where both come from, in one file that is safe.
+
+A model file is a dict of tensors, texts and numbers. ``torch.load(weights_only=True)`` reads it, so
+no code of the file is run. See docs/inference.md for the fields.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution.atomic_files import write_bytes
+from lungdet_mmdet.inference.config_check import check_config
+from lungdet_mmdet.inference.training_checkpoint import read_training_checkpoint
+
+FORMAT = "lungdet_mmdet model"
+FORMAT_VERSION = 1
+_FIELDS = frozenset({"config", "state_dict", "threshold", "metrics", "data", "made_with"})
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a model file holds.
+
+    Parameters
+    ----------
+    name : the file's name.
+    sha256 : digest of the file; "" for a model that was not read from one.
+    config : ``prep_pipeline``, ``test_pipeline`` and ``model``, plain containers.
+    state_dict : weights.
+    threshold : score from which a candidate is shown as positive; None where none was chosen.
+    metrics : measured figures, with the data they were measured on.
+    data : what the model was trained on.
+    made_with : versions of the packages, and of the preparation's code.
+    """
+
+    name: str
+    sha256: str
+    config: dict[str, Any]
+    state_dict: Mapping[str, torch.Tensor]
+    threshold: float | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    made_with: dict[str, Any] = field(default_factory=dict)
+
+    def about(self) -> dict[str, Any]:
+        """Return all but weights and config, for reports."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "threshold": self.threshold,
+            "data": self.data,
+            "made_with": self.made_with,
+        }
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_model_file(path: Path, model: ModelFile) -> None:
+    """Write a model file as a whole; its config is checked as on reading.
+
+    Raises
+    ------
+    LungDetError
+        If the config asks for something that a model file may not ask for.
+    """
+    check_config(model.config, source=str(path))
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": model.config,
+        "threshold": model.threshold,
+        "metrics": model.metrics,
+        "data": model.data,
+        "made_with": model.made_with,
+        "state_dict": {key: value.cpu().clone() for key, value in model.state_dict.items()},
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(Path(path), buffer.getvalue())
+
+
+def read_model_file(path: Path | str, *, trust: bool = False) -> ModelFile:
+    """Read a model file.
+
+    Parameters
+    ----------
+    path : the file.
+    trust : also accept what can run code: a training checkpoint, or a config with other parts.
+
+    Raises
+    ------
+    LungDetError
+        If there is no such file, it is damaged, or it is not safe and `trust` is not given.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise LungDetError(f"{path}: no such checkpoint")
+    # Torch's older format is not a zip; its restricted reader was once broken out of.
+    if not zipfile.is_zipfile(path):
+        raise LungDetError(
+            f"{path}: not a checkpoint of torch >= 1.6, or a truncated one; copy it again"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        if not trust:
+            raise LungDetError(_not_safe(path, "it cannot be read without running code")) from error
+        content = None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        if not trust:
+            raise LungDetError(_not_safe(path, "it is not a published model"))
+        return _of_training_checkpoint(path)
+    if content.get("format_version") != FORMAT_VERSION:
+        raise LungDetError(
+            f"{path}: model file version {content.get('format_version')!r}, this package reads "
+            f"{FORMAT_VERSION}; use the matching version of the package"
+        )
+    missing = sorted(_FIELDS - set(content))
+    if missing:
+        raise LungDetError(f"{path}: lacks {', '.join(missing)}; publish the model again")
+    if not trust:
+        check_config(content["config"], source=str(path))
+    return ModelFile(
+        name=path.name,
+        sha256=file_sha256(path),
+        config=content["config"],
+        state_dict=content["state_dict"],
+        threshold=content["threshold"],
+        metrics=content["metrics"],
+        data=content["data"],
+        made_with=content["made_with"],
+    )
+
+
+def _of_training_checkpoint(path: Path) -> ModelFile:
+    parts = read_training_checkpoint(path)
+    return ModelFile(
+        name=path.name,
+        sha256=file_sha256(path),
+        config=parts.config,
+        state_dict=parts.state_dict,
+        data=parts.trained,
+    )
+
+
+def _not_safe(path: Path, reason: str) -> str:
+    return (
+        f"{path}: {reason}. Loading such a file can run code of whoever made it. If it is your own "
+        "training checkpoint, publish it: python tools/publish_model.py CHECKPOINT MODEL.pth. "
+        "If you trust its source, use --trust-checkpoint"
+    )

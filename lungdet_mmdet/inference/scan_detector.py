@@ -1,0 +1,295 @@
+"""The detector of whole scans: a model file in, nodule candidates in world mm out."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lungdet_mmdet.ct.hounsfield_check import check_hounsfield
+from lungdet_mmdet.ct.reading import read_scan
+from lungdet_mmdet.ct.scan import CTScan
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.inference.model_file import ModelFile, read_model_file
+from lungdet_mmdet.inference.scan_findings import ScanFindings
+from lungdet_mmdet.metrics.collected import detections_of
+from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, code_version
+from lungdet_mmdet.scoring.candidates import Candidate, merge_slab_detections
+from lungdet_mmdet.scoring.froc import MAX_MARKS_PER_SCAN
+from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
+
+DEFAULT_THRESHOLD = 0.5
+"""Used where neither the caller nor the model file names one."""
+
+
+class ScanDetector:
+    """Finds nodules in CT scans, prepared as the model's own config says.
+
+    Parameters
+    ----------
+    checkpoint : a model file (``tools/publish_model.py``).
+    device : "auto" takes a GPU where there is one; else a torch device such as "cpu" or "cuda:1".
+    threshold : score from which a candidate is returned; None takes the model file's own, or 0.5.
+    batch_size : slabs that go through the model at a time.
+    stride_mm : distance of neighbouring slabs; less than the slab thickness makes them overlap.
+        None takes the model's own.
+    trust_checkpoint : also accept files that can run code of whoever made them.
+
+    Raises
+    ------
+    LungDetError
+        If the checkpoint cannot be used or an option makes no sense.
+
+    Examples
+    --------
+    >>> detector = ScanDetector("model.pth")                          # doctest: +SKIP
+    >>> for nodule in detector.detect("scan.nii.gz"):                 # doctest: +SKIP
+    ...     print(nodule.centre_xyz_mm, nodule.diameter_mm, nodule.score)
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path | str,
+        *,
+        device: str = "auto",
+        threshold: float | None = None,
+        batch_size: int = 4,
+        stride_mm: float | None = None,
+        trust_checkpoint: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise LungDetError(f"batch size is {batch_size}: it must be at least 1")
+        if threshold is not None and not 0.0 <= threshold <= 1.0:
+            raise LungDetError(f"threshold is {threshold}: it must lie within 0 and 1")
+        self.model_file = read_model_file(checkpoint, trust=trust_checkpoint)
+        self.device = choose_device(device)
+        self.batch_size = batch_size
+        self.threshold = next(
+            t for t in (threshold, self.model_file.threshold, DEFAULT_THRESHOLD) if t is not None
+        )
+        self.prep_steps = with_stride(self.model_file.config["prep_pipeline"], stride_mm)
+        self._prepare = build_prep_pipeline(self.prep_steps)
+        self._feed = _build_feed(self.model_file)
+        self._model = build_model(self.model_file, self.device)
+
+    def detect(self, scan: CTScan | Path | str) -> list[Candidate]:
+        """Return the candidates of one scan at or above the threshold, best first.
+
+        Parameters
+        ----------
+        scan : a scan file, a DICOM folder, or a scan in memory.
+
+        Raises
+        ------
+        LungDetError
+            If the scan cannot be used.
+        """
+        return self.analyse(scan).positives
+
+    def __call__(
+        self, inputs: CTScan | Path | str | Sequence[CTScan | Path | str]
+    ) -> dict[str, list[list[Candidate]]]:
+        """Return ``{"predictions": [...]}`` for one scan or many, as mmdet's DetInferencer does."""
+        scans = [inputs] if isinstance(inputs, (CTScan, Path, str)) else list(inputs)
+        return {"predictions": [self.detect(scan) for scan in scans]}
+
+    def analyse(self, scan: CTScan | Path | str, *, source: str = "") -> ScanFindings:
+        """Return everything about one scan: slabs, boxes, lung mask, all candidates.
+
+        Parameters
+        ----------
+        scan : a scan file, a DICOM folder, or a scan in memory.
+        source : where a scan in memory came from, for messages and reports.
+
+        Raises
+        ------
+        LungDetError
+            If the scan cannot be used.
+        """
+        began = time.perf_counter()
+        if not isinstance(scan, CTScan):
+            source = str(scan)
+            scan = read_scan(scan)
+        check_hounsfield(scan, source=source or scan.seriesuid)
+        read = time.perf_counter()
+        results = self._prepare({"scan": scan})
+        prepared = time.perf_counter()
+        geometries = tuple(results["slab_geometries"])
+        slabs = [slab_of(geometry.as_record(), seriesuid=scan.seriesuid) for geometry in geometries]
+        detections = self._detect_slabs(results["slabs"], slabs)
+        candidates = merge_slab_detections(slabs, detections, max_candidates=MAX_MARKS_PER_SCAN)
+        found = time.perf_counter()
+        geometry, summary = results["geometry"], results["lung_summary"]
+        flags = [*results["scan_flags"], *summary["flags"], *self._model_flags()]
+        return ScanFindings(
+            scan=scan,
+            source=source,
+            slabs=results["slabs"],
+            slab_geometries=geometries,
+            lung_mask=results["lung_mask"],
+            lung_mask_z=geometry.normal_xyz @ np.asarray(geometry.origin_xyz_mm)
+            + geometry.spacing_zyx_mm[0] * np.arange(geometry.size_zyx[0]),
+            lung_summary=summary,
+            detections=tuple(detections),
+            candidates=tuple(candidates),
+            threshold=self.threshold,
+            flags=tuple(dict.fromkeys(flags)),
+            model=self.model_file.about(),
+            seconds={
+                "reading": round(read - began, 3),
+                "preparation": round(prepared - read, 3),
+                "detection": round(found - prepared, 3),
+            },
+        )
+
+    @torch.inference_mode()
+    def _detect_slabs(self, images: np.ndarray, slabs: list[Slab]) -> list[SlabDetections]:
+        detections: list[SlabDetections] = []
+        for first in range(0, len(slabs), self.batch_size):
+            chosen = slice(first, first + self.batch_size)
+            packed = [
+                self._feed(_fed(image, slab))
+                for image, slab in zip(images[chosen], slabs[chosen], strict=True)
+            ]
+            samples = self._model.test_step(
+                {
+                    "inputs": [item["inputs"] for item in packed],
+                    "data_samples": [item["data_samples"] for item in packed],
+                }
+            )
+            detections += detections_of([sample.to_dict() for sample in samples])
+        return detections
+
+    def _model_flags(self) -> list[str]:
+        trained_with = self.model_file.made_with.get("preparation_code")
+        if trained_with in (None, code_version()):
+            return []
+        return [
+            "the model was published with another version of the preparation "
+            f"({trained_with}, this is {code_version()}): scores may differ"
+        ]
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the torch device of a name; "auto" takes a GPU where there is one.
+
+    Raises
+    ------
+    LungDetError
+        If there is no such device on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise LungDetError(f"device {name!r} is unknown: use auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise LungDetError(f"device {name!r}: torch sees no GPU here; use --device cpu")
+    return device
+
+
+def with_stride(steps: list[dict], stride_mm: float | None) -> list[dict]:
+    """Return the prep pipeline with another distance of neighbouring slabs.
+
+    Raises
+    ------
+    LungDetError
+        If the stride is not positive or exceeds the slab thickness, which would leave gaps, or the
+        model looks at neighbouring slabs, which a stride would move.
+    """
+    if stride_mm is None:
+        return steps
+    if any(s["type"] == "NeighbourChannels" for s in steps):
+        raise LungDetError(
+            "this model looks at each slab with its neighbours, which another stride would move; "
+            "leave out --stride-mm"
+        )
+    thickness = max(s.get("thickness_mm", 7.5) for s in steps if s["type"] == "MIPSlabs")
+    if not 0.0 < stride_mm <= (thickness or stride_mm):
+        raise LungDetError(
+            f"slab stride is {stride_mm} mm: it must be above 0 and at most the slab thickness, "
+            f"{thickness} mm, or nodules between the slabs are never seen"
+        )
+    return [{**s, "stride_mm": stride_mm} if s["type"] == "MIPSlabs" else s for s in steps]
+
+
+def slab_of(record: dict[str, Any], *, seriesuid: str) -> Slab:
+    """Return a slab's record as the merging of candidates reads it; its id is its index."""
+    sx, sy, thickness = record["spacing"]
+    return Slab(
+        img_id=record["index"],
+        seriesuid=seriesuid,
+        slab_index=record["index"],
+        spacing_mm=(sx, sy, thickness),
+        origin_xyz_mm=tuple(record["origin"]),
+        direction=tuple(record["direction"]),
+        z_range_mm=tuple(record["z_range_mm"]),
+    )
+
+
+def _fed(image: np.ndarray, slab: Slab) -> dict[str, Any]:
+    """Return what the model's own pipeline expects, under the names of the prepared dataset."""
+    # Three equal channels, as OpenCV reads a grey PNG.
+    colour = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+    return {
+        "img": colour,
+        "img_id": slab.img_id,
+        "seriesuid": slab.seriesuid,
+        "slab_index": slab.slab_index,
+        "z_range_mm": list(slab.z_range_mm),
+        "spacing": list(slab.spacing_mm),
+        "origin": list(slab.origin_xyz_mm),
+        "direction": list(slab.direction),
+    }
+
+
+def _build_feed(model_file: ModelFile) -> Any:
+    """Build the model's test pipeline with the slab handed over instead of read from a file."""
+    from mmcv.transforms import Compose
+    from mmdet.registry import TRANSFORMS
+
+    import lungdet_mmdet.plugin  # noqa: F401  (registers the transforms)
+
+    steps = model_file.config["test_pipeline"]
+    first, *others = steps
+    if first["type"] != "LoadImageFromFile" or first.get("color_type", "color") != "color":
+        raise LungDetError(
+            f"{model_file.name}: its test pipeline begins with {first}; scans are fed to pipelines "
+            "that begin with LoadImageFromFile(color_type='color')"
+        )
+    loading = {"type": "LoadImageFromNDArray", "to_float32": bool(first.get("to_float32", False))}
+    return Compose([TRANSFORMS.build(step) for step in (loading, *others)])
+
+
+def build_model(model_file: ModelFile, device: torch.device) -> Any:
+    """Build the detector of a model file, with its weights, ready to be asked.
+
+    Raises
+    ------
+    LungDetError
+        If config and weights do not make a detector.
+    """
+    from mmdet.registry import MODELS
+    from mmdet.utils import register_all_modules
+    from mmengine.registry import DefaultScope
+
+    register_all_modules(init_default_scope=False)
+    try:
+        # Some parts are looked up from mmengine's registry, which has to be told where mmdet's are.
+        with DefaultScope.overwrite_default_scope("mmdet"):
+            # A copy: mmdet's detectors change the config that they are built from.
+            model = MODELS.build(copy.deepcopy(model_file.config["model"]))
+        model.load_state_dict(model_file.state_dict)
+    except (RuntimeError, TypeError, KeyError, AssertionError, ValueError) as error:
+        reason = str(error).strip().splitlines()
+        raise LungDetError(
+            f"{model_file.name}: its model cannot be built from its config and weights "
+            f"({' '.join(reason[:2])}); publish it again with the config it was trained with"
+        ) from error
+    return model.to(device).eval()

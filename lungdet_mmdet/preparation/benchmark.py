@@ -1,0 +1,199 @@
+"""How long preparing a scan takes, measured against reading it, and how much memory.
+
+Every measurement runs in a process of its own: imports and the building of the pipeline are done
+before the clock starts, and the peak memory is that of this one scan, imports included. Each
+process does its work once, as the first scan of a worker. The file has been read once before, so
+that the disk's own speed is in neither figure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lungdet_mmdet.errors import LungDetError
+
+_KIB_PER_MIB = 1024.0
+
+
+@dataclass(frozen=True)
+class ScanBenchmark:
+    """Figures of one scan; the best of all repeats for each time, the worst for memory.
+
+    Parameters
+    ----------
+    scan : the file.
+    threads : threads that the libraries could use.
+    repeats : how often each was measured.
+    read_s : ``SimpleITK.ReadImage`` alone.
+    prepare_s : the whole preparation, from opening the file to the finished folder.
+    steps_s : of the best preparation, per step.
+    ratio_to_read : ``prepare_s / read_s``.
+    peak_rss_mb : highest memory of a preparing process, libraries included, in MiB.
+    read_all_s, prepare_all_s : all measurements, in order.
+    """
+
+    scan: str
+    threads: int
+    repeats: int
+    read_s: float
+    prepare_s: float
+    steps_s: dict[str, float]
+    ratio_to_read: float
+    peak_rss_mb: float
+    read_all_s: list[float]
+    prepare_all_s: list[float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """How many scans one run over a folder prepared per minute, start of workers included."""
+
+    workers: int
+    scans: int
+    seconds: float
+
+    @property
+    def scans_per_minute(self) -> float:
+        """Scans per minute of the whole run."""
+        return 60.0 * self.scans / self.seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
+        return {**asdict(self), "scans_per_minute": round(self.scans_per_minute, 2)}
+
+
+def benchmark_scan(scan: Path, steps: list[dict], *, threads: int, repeats: int) -> ScanBenchmark:
+    """Measure reading and preparing one scan, alternately.
+
+    Raises
+    ------
+    LungDetError
+        If the scan cannot be prepared.
+    """
+    if repeats < 1 or threads < 1:
+        raise LungDetError(f"repeats {repeats}, threads {threads}: both must be at least 1")
+    reads, preparations = [], []
+    _measure({"scan": str(scan), "threads": threads, "steps": None})
+    for _ in range(repeats):
+        reads.append(_measure({"scan": str(scan), "threads": threads, "steps": None}))
+        preparations.append(_measure({"scan": str(scan), "threads": threads, "steps": steps}))
+    best = min(preparations, key=lambda run: run["seconds"])
+    read_s = min(run["seconds"] for run in reads)
+    return ScanBenchmark(
+        scan=str(scan),
+        threads=threads,
+        repeats=repeats,
+        read_s=round(read_s, 3),
+        prepare_s=round(best["seconds"], 3),
+        steps_s={name: round(value, 3) for name, value in best["steps"].items()},
+        ratio_to_read=round(best["seconds"] / read_s, 2),
+        peak_rss_mb=round(max(run["peak_rss_mb"] for run in preparations), 1),
+        read_all_s=[round(run["seconds"], 3) for run in reads],
+        prepare_all_s=[round(run["seconds"], 3) for run in preparations],
+    )
+
+
+def benchmark_folder(folder: Path, steps: list[dict], *, workers: int) -> Throughput:
+    """Prepare a LUNA16-shaped folder into a temporary one and measure the whole run.
+
+    Raises
+    ------
+    LungDetError
+        If a scan of the folder cannot be prepared.
+    """
+    from lungdet_mmdet.execution.scan_runs import process_pool
+    from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
+    from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
+    from lungdet_mmdet.preparation.scan_job import limit_threads
+
+    source = read_luna16_folder(folder)
+    with tempfile.TemporaryDirectory(prefix="lungdet-benchmark-") as out_dir:
+        began = time.perf_counter()
+        summary = prepare_cohort(
+            source,
+            Path(out_dir),
+            steps,
+            process_pool(workers, limit_threads),
+            workers=workers,
+            tell=lambda line: None,
+        )
+        seconds = time.perf_counter() - began
+    if summary.failures:
+        raise LungDetError(
+            f"{folder}: {len(summary.failures)} scans cannot be prepared, the first because "
+            f"{summary.failures[0].reason}"
+        )
+    if summary.run.interrupted:
+        raise KeyboardInterrupt
+    return Throughput(workers, len(summary.prepared), round(seconds, 3))
+
+
+def _measure(order: dict[str, Any]) -> dict[str, Any]:
+    """Run one measurement in a fresh process."""
+    package_root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-m", __name__],
+        input=json.dumps(order),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise LungDetError(f"{order['scan']}: the measurement failed ({last})")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _measured_process(order: dict[str, Any]) -> dict[str, Any]:
+    """Do what an order says, in this process."""
+    if order["steps"] is None:
+        import SimpleITK as sitk
+
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(order["threads"])
+        began = time.perf_counter()
+        image = sitk.ReadImage(order["scan"])
+        seconds = time.perf_counter() - began
+        return {"seconds": seconds, "voxels": image.GetNumberOfPixels(), **_peak()}
+
+    from lungdet_mmdet.preparation.luna16_folder import ScanOnDisk
+    from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline
+    from lungdet_mmdet.preparation.resume import PrepareJob
+    from lungdet_mmdet.preparation.scan_job import prepare_scan, set_threads
+
+    set_threads(order["threads"])
+    path = Path(order["scan"])
+    scan = ScanOnDisk(path.stem, path, None, None, (), ())
+    build_prep_pipeline(order["steps"])
+    with tempfile.TemporaryDirectory(prefix="lungdet-benchmark-") as out_dir:
+        prepared = prepare_scan(PrepareJob(scan, Path(out_dir), order["steps"]))
+    return {"seconds": prepared.seconds, "steps": prepared.step_seconds, **_peak()}
+
+
+def _peak() -> dict[str, float]:
+    """Return the highest resident memory of this process in MiB."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # getrusage would count the parent's memory in, from before this program was loaded.
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return {"peak_rss_mb": float(line.split()[1]) / _KIB_PER_MIB}
+    import resource
+
+    return {"peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MIB}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measured_process(json.load(sys.stdin))))

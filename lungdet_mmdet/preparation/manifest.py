@@ -1,0 +1,173 @@
+"""``manifest.json`` and ``failures.json``: what a prepared dataset is made of."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lungdet_mmdet.cohort.prepared import data_name
+from lungdet_mmdet.execution.scan_failure import ScanFailure
+from lungdet_mmdet.preparation.luna16_folder import Luna16Folder, ScanOnDisk
+from lungdet_mmdet.preparation.prep_pipeline import code_version
+from lungdet_mmdet.preparation.resume import SLAB_FOLDER, read_record
+from lungdet_mmdet.preparation.scan_record import (
+    LOW_COVERAGE,
+    findings_record,
+    library_versions,
+    nodules_record,
+)
+from lungdet_mmdet.preparation.scans_without_source import ScansWithoutSource
+
+MANIFEST_NAME = "manifest.json"
+FAILURES_NAME = "failures.json"
+_FROM_RECORD = (
+    "lung_volume_l",
+    "lung_mask",
+    "nonzero_before",
+    "nonzero_after",
+    "nonzero_share",
+)
+
+
+def build_manifest(
+    folder: Luna16Folder,
+    out_dir: Path,
+    steps: list[dict],
+    *,
+    failures: Sequence[ScanFailure],
+    without_source: ScansWithoutSource,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return the manifest, from the records on disk.
+
+    Parameters
+    ----------
+    folder : the input.
+    out_dir : the prepared dataset's folder.
+    steps : the prep pipeline.
+    failures : scans that could not be prepared.
+    without_source : prepared scans that are not in `folder`.
+    seconds : how long each scan took, where known.
+    """
+    failed = {failure.seriesuid: failure for failure in failures}
+    entries, libraries = [], []
+    for uid in sorted([*(scan.seriesuid for scan in folder.scans), *without_source.kept]):
+        record = None if uid in failed else read_record(out_dir / SLAB_FOLDER / uid)
+        if record is not None:
+            entries.append(_entry_of_record(record, seconds.get(uid)))
+            libraries.append(record.get("versions") or {})
+    for scan in folder.scans:
+        if scan.seriesuid not in {entry["seriesuid"] for entry in entries}:
+            entries.append(_entry_without_record(scan, failed.get(scan.seriesuid)))
+    return {
+        "data": data_name([entry["seriesuid"] for entry in entries]),
+        "pipeline": steps,
+        "code": code_version(),
+        "versions": {"python": platform.python_version(), **library_versions()},
+        "prepared_with": _counted(libraries),
+        "scans": sorted(entries, key=lambda entry: entry["seriesuid"]),
+        "not_in_input": list(without_source.kept),
+        "outdated": list(without_source.outdated),
+        "missing_series": [uid for uid in folder.missing_series if uid not in without_source.kept],
+        "table_warnings": list(folder.warnings),
+        **_cohort_figures(entries),
+    }
+
+
+def _entry_of_record(record: dict, seconds: float | None) -> dict[str, Any]:
+    return {
+        "seriesuid": record["seriesuid"],
+        "subset": record["subset"],
+        "status": record["status"],
+        "slabs": len(record["slabs"]),
+        **{key: record[key] for key in _FROM_RECORD},
+        "nodules": [
+            {key: nodule[key] for key in ("nodule_id", "diameter_mm", "coverage")}
+            for nodule in record["nodules"]
+        ],
+        "flags": record["flags"],
+        "seconds": seconds,
+    }
+
+
+def _entry_without_record(scan: ScanOnDisk, failure: ScanFailure | None) -> dict[str, Any]:
+    return {
+        "seriesuid": scan.seriesuid,
+        "subset": scan.subset,
+        "status": "failed" if failure else "not prepared",
+        "stage": failure.stage if failure else None,
+        "reason": failure.reason if failure else "the run ended before",
+        "slabs": 0,
+        **dict.fromkeys(_FROM_RECORD),
+        "nodules": [
+            {"nodule_id": nodule.nodule_id, "diameter_mm": nodule.diameter_mm, "coverage": None}
+            for nodule in scan.nodules
+        ],
+        "flags": [],
+        "seconds": None,
+    }
+
+
+def _counted(values: list[dict]) -> list[dict]:
+    """Return the distinct values, each with the number of scans that have it."""
+    counts: dict[str, int] = {}
+    for value in values:
+        text = json.dumps(value, sort_keys=True)
+        counts[text] = counts.get(text, 0) + 1
+    return [{**json.loads(text), "scans": count} for text, count in sorted(counts.items())]
+
+
+def _cohort_figures(entries: list[dict]) -> dict[str, Any]:
+    """Return the figures over all prepared scans: masking, and nodules that it cost."""
+    done = [entry for entry in entries if entry["status"] == "ok"]
+    nodules = [nodule for entry in done for nodule in entry["nodules"]]
+    before = sum(entry["nonzero_before"] for entry in done)
+    after = sum(entry["nonzero_after"] for entry in done)
+    return {
+        "mean_nonzero_before": round(before / len(done)) if done else 0,
+        "mean_nonzero_after": round(after / len(done)) if done else 0,
+        "nonzero_share": round(after / before, 4) if before else 0.0,
+        "nodules": len(nodules),
+        "nodules_poorly_covered": [n for n in nodules if 0 < n["coverage"] < LOW_COVERAGE],
+        "nodules_lost": [n for n in nodules if n["coverage"] == 0],
+    }
+
+
+def failure_entries(
+    failures: Sequence[ScanFailure], folder: Luna16Folder, earlier: Sequence[dict]
+) -> list[dict[str, Any]]:
+    """Return the content of ``failures.json``: each failure with the scan's nodules.
+
+    The splits count these nodules as missed. Failures of scans that are not in the input this time
+    are kept.
+
+    Parameters
+    ----------
+    failures : of this run.
+    folder : the input.
+    earlier : entries of the run before.
+    """
+    scans = {scan.seriesuid: scan for scan in folder.scans}
+    entries = [
+        {
+            **failure.as_dict(),
+            "subset": scans[failure.seriesuid].subset,
+            "nodules": nodules_record(scans[failure.seriesuid]),
+            "excluded": findings_record(scans[failure.seriesuid]),
+        }
+        for failure in failures
+    ]
+    entries += [entry for entry in earlier if entry.get("seriesuid") not in scans]
+    return sorted(entries, key=lambda entry: entry["seriesuid"])
+
+
+def read_json_or(path: Path, default: Any) -> Any:
+    """Return the content of an earlier JSON file, or `default` where there is no whole one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return default
+    return value if isinstance(value, type(default)) else default

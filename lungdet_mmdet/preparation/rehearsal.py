@@ -1,0 +1,75 @@
+"""A LUNA16-shaped folder so small that preparing it takes a blink: to rehearse faults on.
+
+Geometric bodies, not anatomy: an elliptic chest, two ellipsoid lungs, one spherical nodule. For
+anything that is about images use the phantoms.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from lungdet_mmdet.phantom.identity import phantom_uid
+
+SIZE_ZYX = (36, 64, 64)
+SPACING_ZYX_MM = (5.0, 5.0, 5.0)
+ORIGIN_XYZ_MM = (-157.5, -157.5, 0.0)
+NODULE_DIAMETER_MM = 20.0
+AIR_HU, LUNG_HU, TISSUE_HU = -1000, -850, 40
+# The usual steps at a coarse spacing.
+REHEARSAL_STEPS: list[dict] = [
+    {"type": "LoadCTScan"},
+    {"type": "ResampleScan", "spacing_zyx_mm": [2.5, 4.0, 4.0]},
+    {"type": "OtsuLungMask"},
+    {"type": "DropPeripheralSlices", "min_area_share": 0.02},
+    {"type": "CropToLungs", "margin_mm": 5.0},
+    {"type": "WindowHU", "level_hu": -600, "width_hu": 1500},
+    {"type": "CLAHE", "clip_limit": 2.0, "tiles_yx": [8, 8]},
+    {"type": "MIPSlabs", "thickness_mm": 7.5},
+]
+
+
+def rehearsal_uid(index: int) -> str:
+    """Return the series UID of the scan of that index."""
+    return phantom_uid(size="small", seed=2**40, index=index)
+
+
+def nodule_centre(index: int) -> tuple[float, float, float]:
+    """Return the world position (x, y, z in mm) of the nodule of the scan of that index."""
+    return (70.0, 5.0 * (index % 5), 80.0)
+
+
+def write_rehearsal_folder(root: Path, n_scans: int) -> Path:
+    """Write scans over subset0 and subset1, with their tables; return `root`."""
+    rows = ["seriesuid,coordX,coordY,coordZ,diameter_mm"]
+    for index in range(n_scans):
+        uid = rehearsal_uid(index)
+        folder = root / f"subset{index % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        image = sitk.GetImageFromArray(_volume(index))
+        image.SetSpacing(SPACING_ZYX_MM[::-1])
+        image.SetOrigin(ORIGIN_XYZ_MM)
+        sitk.WriteImage(image, str(folder / f"{uid}.mhd"), useCompression=True)
+        rows.append(",".join(map(str, (uid, *nodule_centre(index), NODULE_DIAMETER_MM))))
+    (root / "annotations.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return root
+
+
+def _volume(index: int) -> np.ndarray:
+    """Return int16 Hounsfield values (z, y, x) of one scan."""
+    x0, y0, z0 = ORIGIN_XYZ_MM
+    starts = (z0, y0, x0)
+    z, y, x = np.ix_(
+        *(s + d * np.arange(n) for s, d, n in zip(starts, SPACING_ZYX_MM, SIZE_ZYX, strict=True))
+    )
+    volume = np.full(SIZE_ZYX, AIR_HU, dtype=np.int16)
+    volume[np.broadcast_to((x / 140) ** 2 + (y / 110) ** 2 <= 1, SIZE_ZYX)] = TISSUE_HU
+    for side in (-1, 1):
+        lung = ((x - 68 * side) / 50) ** 2 + (y / 75) ** 2 + ((z - 85) / 75) ** 2 <= 1
+        volume[lung] = LUNG_HU + index % 7
+    cx, cy, cz = nodule_centre(index)
+    radius = NODULE_DIAMETER_MM / 2
+    volume[(x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2 <= radius**2] = TISSUE_HU
+    return volume

@@ -1,0 +1,153 @@
+"""Whether a prepared scan is still right: decided by content, not by its being there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lungdet_mmdet.ct.metaimage import read_metaimage_header
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.preparation.luna16_folder import ScanOnDisk
+from lungdet_mmdet.preparation.prep_pipeline import code_version
+
+SLAB_FOLDER = "slabs"
+RECORD_NAME = "scan.json"
+NOT_PREPARED = "not prepared yet"
+_EXPLAINED = {
+    "source": "the scan's file changed",
+    "annotations": "its annotations changed",
+}
+
+
+@dataclass(frozen=True)
+class PrepareJob:
+    """One scan to prepare, as it travels to a worker.
+
+    Parameters
+    ----------
+    scan : the file and its annotations.
+    out_dir : the prepared dataset's folder.
+    steps : the prep pipeline, plain dicts.
+    imports : modules that register steps beyond this package's own.
+    """
+
+    scan: ScanOnDisk
+    out_dir: Path
+    steps: list[dict]
+    imports: tuple[str, ...] = ()
+
+    @property
+    def seriesuid(self) -> str:
+        """Series UID of the scan."""
+        return self.scan.seriesuid
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the scan's slabs and record."""
+        return self.out_dir / SLAB_FOLDER / self.scan.seriesuid
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def pipeline_digest(steps: list[dict]) -> str:
+    """Return a short digest of a pipeline's steps and parameters."""
+    return _digest(steps)
+
+
+def _file_state(path: Path | None) -> list | None:
+    if path is None:
+        return None
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise LungDetError(f"{path}: cannot be read ({error.strerror})") from error
+    return [path.name, stat.st_size, stat.st_mtime_ns]
+
+
+def fingerprint(job: PrepareJob) -> dict[str, str]:
+    """Return what the result depends on: source files, annotations, pipeline, code.
+
+    Two equal fingerprints mean that the prepared scan on disk is still right. Source files count
+    by name, size and time of change, so that 120 GB need not be read to find nothing to do.
+
+    Raises
+    ------
+    LungDetError
+        If a file is missing or its header unusable.
+    """
+    scan = job.scan
+    header = read_metaimage_header(scan.path)
+    source = [_file_state(p) for p in (scan.path, header.data_path, scan.lung_mask_path)]
+    annotations = [[*n.centre_xyz_mm, n.diameter_mm] for n in (*scan.nodules, *scan.findings)]
+    return {
+        "source": _digest(source),
+        "annotations": _digest([len(scan.nodules), annotations, scan.subset]),
+        "pipeline": pipeline_digest(job.steps),
+        "code": code_version(),
+    }
+
+
+def read_record(folder: Path) -> dict | None:
+    """Return a prepared scan's record, or None where there is no whole one."""
+    try:
+        record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and "slabs" in record else None
+
+
+def why_not_current(job: PrepareJob) -> list[str]:
+    """Return why the scan has to be prepared (again), in words; empty where it is still right.
+
+    Raises
+    ------
+    LungDetError
+        If the scan's files cannot be read.
+    """
+    now = fingerprint(job)
+    record = read_record(job.folder)
+    if record is None:
+        if (job.folder / RECORD_NAME).exists():
+            return ["its record is damaged"]
+        return [NOT_PREPARED]
+    before = record.get("fingerprint", {})
+    reasons = [_EXPLAINED[key] for key in _EXPLAINED if before.get(key) != now[key]]
+    if before.get("pipeline") != now["pipeline"]:
+        changes = "; ".join(pipeline_changes(record.get("pipeline") or [], job.steps))
+        reasons.append(f"the prep pipeline changed ({changes})")
+    if before.get("code") != now["code"]:
+        reasons.append(f"the code changed ({before.get('code')} -> {now['code']})")
+    if not reasons and not _images_are_there(job.folder, record):
+        reasons.append("slab images are missing")
+    return reasons
+
+
+def _images_are_there(folder: Path, record: dict) -> bool:
+    sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
+    return all(sizes.get(Path(slab["file_name"]).name, 0) > 0 for slab in record["slabs"])
+
+
+def pipeline_changes(before: list[dict], now: list[dict]) -> list[str]:
+    """Say in words what differs between two pipelines, e.g. ``WindowHU.level_hu: -600 -> -500``."""
+    names_before, names_now = ([step.get("type") for step in steps] for steps in (before, now))
+    if names_before != names_now:
+        return [f"steps: {', '.join(map(str, names_before))} -> {', '.join(map(str, names_now))}"]
+    changes = []
+    for old, new in zip(before, now, strict=True):
+        for key in sorted({*old, *new}):
+            if old.get(key, _UNSET) != new.get(key, _UNSET):
+                changes.append(f"{new['type']}.{key}: {_shown(old, key)} -> {_shown(new, key)}")
+    return changes
+
+
+_UNSET: Any = object()
+
+
+def _shown(step: dict, key: str) -> str:
+    return json.dumps(step[key]) if key in step else "default"

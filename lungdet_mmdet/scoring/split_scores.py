@@ -1,0 +1,208 @@
+"""Everything a report says about one tested split, computed from its detections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.nodules.tables import Finding
+from lungdet_mmdet.scoring.anomaly import AnomalyUnits, anomaly_scores, scan_units, slab_units
+from lungdet_mmdet.scoring.average_precision import (
+    key_suffix,
+    size_band_counts,
+    size_band_scores,
+)
+from lungdet_mmdet.scoring.bootstrap import (
+    DEFAULT_RESAMPLES,
+    Interval,
+    percentile_interval,
+    resample_weights,
+)
+from lungdet_mmdet.scoring.froc import (
+    FP_RATES,
+    MAX_MARKS_PER_SCAN,
+    FrocMatches,
+    FrocResult,
+    evaluate_froc,
+    match_marks,
+)
+from lungdet_mmdet.scoring.operating_point import operating_point_scores
+from lungdet_mmdet.scoring.size_bands import (
+    DEFAULT_MAX_DETECTIONS,
+    PAPER_BANDS_MM,
+    MatchedSlabs,
+    SizeBand,
+    match_slabs,
+)
+from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
+from lungdet_mmdet.scoring.submission import Marks
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """What the figures depend on beside slabs and detections.
+
+    Parameters
+    ----------
+    bands_mm, max_dets, count_unseen : see ``match_slabs``.
+    max_marks_per_scan : see ``match_marks``.
+    threshold : score threshold of the figures that need one; None leaves them out.
+    n_resamples : resamples of the scans for the intervals; 0 leaves the intervals out.
+    seed : of the resampling.
+    """
+
+    bands_mm: tuple[float, ...] = PAPER_BANDS_MM
+    max_dets: int = DEFAULT_MAX_DETECTIONS
+    count_unseen: bool = True
+    max_marks_per_scan: int = MAX_MARKS_PER_SCAN
+    threshold: float | None = None
+    n_resamples: int = DEFAULT_RESAMPLES
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_resamples < 0:
+            raise LungDetError(f"{self.n_resamples} resamples: give 0 or more")
+        if self.threshold is not None and not 0.0 <= self.threshold <= 1.0:
+            raise LungDetError(f"threshold {self.threshold}: a score lies within 0 and 1")
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """The figures of a split with their intervals, and what plots and tables are made from.
+
+    Parameters
+    ----------
+    figures, intervals : by name, see ``size_band_scores``, ``operating_point_scores``,
+        ``anomaly_scores``; ``CPM`` and ``sensitivity_at_<rate>`` of the FROC. No interval where
+        none was asked for.
+    counts : what they rest on: those of ``size_band_counts``; ``n_distinct_<band>``, nodules
+        counted once however many slabs show them; ``n_kept_<band>``, boxes at the threshold;
+        ``n_positive_slabs``, ``n_healthy_slabs`` and the same for scans; ``n_froc_nodules``.
+    """
+
+    figures: dict[str, float]
+    intervals: dict[str, Interval]
+    counts: dict[str, int]
+    matched: MatchedSlabs
+    slabs: AnomalyUnits
+    scans: AnomalyUnits
+    froc: FrocResult
+    options: ScoringOptions
+
+
+def match_marks_of_split(
+    slab_set: SlabSet, marks: Marks, *, max_marks_per_scan: int = MAX_MARKS_PER_SCAN
+) -> FrocMatches:
+    """Match candidates to the nodules of a split by LUNA16's rules.
+
+    Nodules that do not count are neither missed nor false positives when found, so they are
+    treated as excluded findings.
+    """
+    discarded = [
+        Finding(item.seriesuid, item.centre_xyz_mm, item.diameter_mm) for item in slab_set.discarded
+    ]
+    return match_marks(
+        marks,
+        slab_set.nodules,
+        [*slab_set.excluded, *discarded],
+        slab_set.series,
+        max_marks_per_scan=max_marks_per_scan,
+    )
+
+
+def score_split(
+    slab_set: SlabSet,
+    detections: Sequence[SlabDetections],
+    marks: Marks,
+    options: ScoringOptions,
+) -> SplitScores:
+    """Compute every figure of a split, with 95 % intervals from resampling scans.
+
+    Parameters
+    ----------
+    slab_set : the split's annotations.
+    detections : one record per slab that the model saw.
+    marks : the 3-D candidates merged from them.
+    """
+    matched = match_slabs(
+        slab_set,
+        detections,
+        edges_mm=options.bands_mm,
+        max_detections=options.max_dets,
+        count_unseen=options.count_unseen,
+    )
+    seen = slab_set.restricted_to(item.img_id for item in detections)
+    slabs, scans = slab_units(slab_set, detections), scan_units(slab_set, detections)
+
+    def statistic(weights: NDArray[np.float64] | None) -> dict[str, NDArray[np.float64]]:
+        figures = size_band_scores(matched, weights)
+        if options.threshold is not None:
+            figures |= operating_point_scores(matched, options.threshold, weights)
+        for units in (slabs, scans):
+            figures |= anomaly_scores(units, weights, threshold=options.threshold)
+        return figures
+
+    figures = {name: float(values[0]) for name, values in statistic(None).items()}
+    intervals: dict[str, Interval] = {}
+    if options.n_resamples:
+        rng = np.random.default_rng(options.seed)
+        resampled = statistic(resample_weights(len(matched.series), options.n_resamples, rng=rng))
+        intervals = {name: percentile_interval(values) for name, values in resampled.items()}
+    matches = match_marks_of_split(seen, marks, max_marks_per_scan=options.max_marks_per_scan)
+    froc = evaluate_froc(matches, n_resamples=options.n_resamples, seed=options.seed)
+    rates = [f"sensitivity_at_{rate:g}" for rate in FP_RATES]
+    figures |= {"CPM": froc.cpm} | dict(zip(rates, froc.sensitivities, strict=True))
+    if froc.cpm_interval is not None:
+        intervals["CPM"] = froc.cpm_interval
+        intervals |= dict(zip(rates, froc.sensitivity_intervals, strict=True))
+    return SplitScores(
+        figures,
+        intervals,
+        _counts(seen, matched, slabs, scans, froc, options),
+        matched,
+        slabs,
+        scans,
+        froc,
+        options,
+    )
+
+
+def _counts(
+    seen: SlabSet,
+    matched: MatchedSlabs,
+    slabs: AnomalyUnits,
+    scans: AnomalyUnits,
+    froc: FrocResult,
+    options: ScoringOptions,
+) -> dict[str, int]:
+    counts = size_band_counts(matched)
+    row = matched.iou_row(0.5)
+    for matches in matched.bands:
+        suffix = key_suffix(matches.band.name)
+        counts[f"n_distinct{suffix}"] = _distinct_nodules(seen, matches.band, options.count_unseen)
+        if options.threshold is not None:
+            kept = (matches.scores >= options.threshold) & ~matches.is_ignored[row]
+            counts[f"n_kept{suffix}"] = int(np.count_nonzero(kept))
+    for units in (slabs, scans):
+        counts[f"n_positive_{units.name}s"] = int(np.count_nonzero(units.is_positive))
+        counts[f"n_healthy_{units.name}s"] = int(np.count_nonzero(~units.is_positive))
+    counts["n_froc_nodules"] = froc.matches.true_positives + froc.matches.false_negatives
+    return counts
+
+
+def _distinct_nodules(seen: SlabSet, band: SizeBand, count_unseen: bool) -> int:
+    diameters: dict[tuple[str, str, int], float] = {}
+    for slab in seen.slabs.values():
+        for number, box in enumerate(slab.boxes):
+            if not box.is_ignored:
+                # A box without a nodule's name counts by itself.
+                key = ("", box.nodule_id, 0) if box.nodule_id else ("box", str(slab.img_id), number)
+                diameters[key] = box.diameter_mm
+    values = list(diameters.values())
+    if count_unseen:
+        values += [item.diameter_mm for item in seen.unseen]
+    return int(np.count_nonzero(band.holds(np.array(values, dtype=np.float64))))

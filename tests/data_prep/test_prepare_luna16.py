@@ -1,0 +1,200 @@
+"""The command line as a whole, and what is left after its processes are killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lungdet_mmdet.execution.scan_runs import process_pool
+from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
+from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
+from lungdet_mmdet.preparation.rehearsal import (
+    REHEARSAL_STEPS,
+    rehearsal_uid,
+    write_rehearsal_folder,
+)
+
+N_SCANS = 4
+TARGET = rehearsal_uid(2)
+# A step that kills once, in the midst of a scan, where the environment says so.
+KILL_SWITCH = """
+import os, signal
+from pathlib import Path
+from mmdet.registry import TRANSFORMS
+
+@TRANSFORMS.register_module()
+class KillSwitch:
+    def __call__(self, results):
+        mark = Path(os.environ.get("KILL_MARK", "/nowhere"))
+        if results["seriesuid"] == os.environ.get("KILL_ON") and not mark.exists():
+            mark.touch()
+            own = os.environ["KILL_WHOM"] == "worker"
+            os.kill(os.getpid() if own else os.getppid(), signal.SIGKILL)
+            if not own:
+                signal.pause()
+        return results
+"""
+STEPS = [*REHEARSAL_STEPS[:4], {"type": "KillSwitch"}, *REHEARSAL_STEPS[4:]]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Input folder, config and module of the kill switch."""
+    work = tmp_path_factory.mktemp("prepare")
+    write_rehearsal_folder(work / "luna16", N_SCANS)
+    (work / "kill_switch.py").write_text(KILL_SWITCH)
+    (work / "config.py").write_text(
+        f"custom_imports = dict(imports=['kill_switch'])\nprep_pipeline = {STEPS!r}\n"
+    )
+    return work
+
+
+@pytest.fixture
+def run(work, repository):
+    """Run the command line in a process of its own."""
+
+    def run_command(out_dir, *arguments, **environment):
+        command = [sys.executable, str(repository / "data_prep" / "prepare_luna16.py")]
+        path = os.pathsep.join([str(repository), str(work)])
+        return subprocess.run(
+            [*command, str(work / "luna16"), str(out_dir), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path, **environment},
+            timeout=120,
+            check=False,
+        )
+
+    return run_command
+
+
+@pytest.fixture
+def prepare(work, monkeypatch):
+    """Prepare in this process; spawned workers find the kill switch, too."""
+    monkeypatch.syspath_prepend(str(work))
+
+    def run(out_dir, workers=0):
+        folder = read_luna16_folder(work / "luna16")
+        pool = process_pool(workers)
+        return prepare_cohort(
+            folder, out_dir, STEPS, pool, workers=workers, imports=("kill_switch",), tell=str
+        )
+
+    return run
+
+
+def content(out_dir):
+    """Every prepared byte, and the manifest without its durations."""
+    files = {
+        str(path.relative_to(out_dir)): path.read_bytes()
+        for path in sorted((out_dir / "slabs").rglob("*"))
+        if path.is_file()
+    }
+    manifest = json.loads((out_dir / "manifest.json").read_text())
+    for scan in manifest["scans"]:
+        assert scan.pop("seconds") > 0
+    return files, manifest
+
+
+@pytest.fixture
+def undisturbed(prepare, tmp_path):
+    prepare(tmp_path / "undisturbed")
+    return content(tmp_path / "undisturbed")
+
+
+def test_the_command_prepares_and_splits_and_a_bad_scan_gives_exit_code_1(run, work, tmp_path):
+    data = next((work / "luna16").glob(f"*/{TARGET}.zraw"))
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-40])
+    try:
+        done = run(tmp_path / "out", "--config", work / "config.py", "--workers", 0)
+    finally:
+        data.write_bytes(whole)
+    assert done.returncode == 1, done.stderr
+    assert f"prepared {N_SCANS - 1}, up to date 0, failed 1" in done.stdout
+    assert f"failed: {TARGET} [input]" in done.stdout
+    assert "strict protocol on phantom" in done.stdout
+    names = {path.name for path in (tmp_path / "out" / "annotations").iterdir()}
+    assert names == {"train.json", "val.json", "test.json", "split.json"}
+    assert "Traceback" not in done.stderr
+
+
+def test_a_parent_killed_in_the_midst_of_a_scan_leaves_nothing_wrong(
+    run, prepare, work, tmp_path, undisturbed
+):
+    out = tmp_path / "out"
+    killed = run(
+        out,
+        *("--config", work / "config.py", "--workers", 1),
+        **{"KILL_ON": TARGET, "KILL_WHOM": "parent", "KILL_MARK": str(tmp_path / "mark")},
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "mark").exists()
+    assert not (out / "manifest.json").exists()
+    assert not (out / "slabs" / TARGET).exists()
+    resumed = prepare(out)
+    assert set(resumed.skipped) == {rehearsal_uid(0), rehearsal_uid(1)}
+    assert content(out) == undisturbed
+
+
+def test_a_worker_killed_in_the_midst_of_a_scan_costs_nothing(
+    prepare, tmp_path, undisturbed, monkeypatch
+):
+    monkeypatch.setenv("KILL_ON", TARGET)
+    monkeypatch.setenv("KILL_WHOM", "worker")
+    monkeypatch.setenv("KILL_MARK", str(tmp_path / "mark"))
+    summary = prepare(tmp_path / "out", workers=2)
+    assert (tmp_path / "mark").exists()
+    assert summary.exit_code == 0
+    # The same bytes as without a worker at all.
+    assert content(tmp_path / "out") == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--protocol", "fold"], "give --fold 0-9"),
+        (["--config", "none.py"], "none.py: no such config file"),
+        (["--workers", "-2"], "workers is -2"),
+    ],
+)
+def test_unusable_options_are_named(arguments, message, load_tool, work, tmp_path, capsys):
+    code = load_tool().main([str(work / "luna16"), str(tmp_path / "out"), *arguments])
+    assert code == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def load_tool(repository):
+    def load():
+        import importlib.util
+
+        path = repository / "data_prep" / "prepare_luna16.py"
+        spec = importlib.util.spec_from_file_location("prepare_luna16", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.mark.realdata
+def test_the_two_real_scans(luna16_sample, repository, tmp_path):
+    from mmengine.config import Config
+
+    config = Config.fromfile(
+        repository / "configs" / "_base_" / "prep_luna16.py", import_custom_modules=False
+    )
+    steps = json.loads(json.dumps(config.prep_pipeline))
+    folder = read_luna16_folder(luna16_sample)
+    summary = prepare_cohort(folder, tmp_path / "out", steps, process_pool(0), workers=0, tell=str)
+    assert len(folder.missing_series) == 886
+    nodules = [n for scan in summary.manifest["scans"] for n in scan["nodules"]]
+    assert len(nodules) == 3
+    assert min(n["coverage"] for n in nodules) >= 0.98
+    for scan, litres in zip(summary.manifest["scans"], (5.93, 5.34), strict=True):
+        assert scan["lung_volume_l"] == pytest.approx(litres, rel=0.05)
+        assert scan["lung_mask"]["n_lungs"] == 2

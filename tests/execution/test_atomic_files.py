@@ -1,0 +1,108 @@
+import errno
+import json
+import os
+from contextlib import contextmanager
+
+import pytest
+
+from lungdet_mmdet.execution.atomic_files import (
+    DiskFullError,
+    OutputError,
+    replacing_folder,
+    sweep_leftovers,
+    write_bytes,
+    write_json,
+)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_written_with_its_parents(tmp_path):
+    write_bytes(tmp_path / "a" / "b.bin", b"12")
+    assert (tmp_path / "a" / "b.bin").read_bytes() == b"12"
+    assert names(tmp_path / "a") == ["b.bin"]
+
+
+def test_json_keeps_order_and_letters(tmp_path):
+    write_json(tmp_path / "x.json", {"b": "ü", "a": [1]})
+    text = (tmp_path / "x.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"b": "ü", "a": [1]}
+    assert text.index('"b"') < text.index('"a"')
+    assert "ü" in text
+
+
+def test_nan_is_no_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", float("nan"))
+
+
+def test_a_full_disk_keeps_the_old_file_and_names_the_remedy(tmp_path, monkeypatch):
+    target = tmp_path / "x.bin"
+    target.write_bytes(b"old")
+
+    def full(source, destination):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(DiskFullError, match=r"x\.bin.*No space left.*free some space"):
+        write_bytes(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["x.bin"]
+
+
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="choose another output"):
+        write_bytes(tmp_path / "file" / "x.bin", b"")
+
+
+def test_a_folder_replaces_the_old_one_as_a_whole(tmp_path):
+    old = tmp_path / "scan"
+    old.mkdir()
+    (old / "stale.png").touch()
+    with replacing_folder(old) as folder:
+        (folder / "new.png").write_bytes(b"1")
+        assert names(old) == ["stale.png"]
+    assert names(old) == ["new.png"]
+    assert names(tmp_path) == ["scan"]
+
+
+@contextmanager
+def _fails_after_one_file(target):
+    with replacing_folder(target) as folder:
+        (folder / "new.png").touch()
+        raise KeyError("x")
+    yield
+
+
+def test_an_error_leaves_the_old_folder_and_no_litter(tmp_path):
+    old = tmp_path / "scan"
+    old.mkdir()
+    (old / "stale.png").touch()
+    with pytest.raises(KeyError), _fails_after_one_file(old):
+        pass
+    assert names(old) == ["stale.png"]
+    assert names(tmp_path) == ["scan"]
+
+
+def test_a_full_disk_while_filling_a_folder_is_told_as_such(tmp_path):
+    with pytest.raises(DiskFullError, match="scan"), replacing_folder(tmp_path / "scan"):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+    assert names(tmp_path) == []
+
+
+def test_only_half_made_things_are_swept(tmp_path):
+    (tmp_path / ".scan.x1.partial").mkdir()
+    (tmp_path / ".scan.x1.partial" / "000.png").touch()
+    (tmp_path / ".manifest.json.x2.tmp").touch()
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "notes.tmp").touch()
+    (tmp_path / ".lock").touch()
+    assert sweep_leftovers(tmp_path) == 2
+    assert names(tmp_path) == [".lock", "notes.tmp", "scan"]
+
+
+def test_a_folder_that_is_not_there_needs_no_sweeping(tmp_path):
+    assert sweep_leftovers(tmp_path / "none") == 0

@@ -1,0 +1,181 @@
+"""Runs on real Dask clusters: the same results, lost workers and schedulers survived."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("distributed")
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution import dask_executor
+from lungdet_mmdet.execution.dask_executor import DaskCluster
+from lungdet_mmdet.execution.scan_runs import process_pool, run_per_scan
+from lungdet_mmdet.execution.workplace import find_workplace
+
+FOR_WORKERS = Path(__file__).parent / "for_workers"
+
+
+def tell_nobody(line):
+    pass
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Two worker processes of one thread each."""
+    from distributed import LocalCluster
+
+    sys.path.insert(0, str(FOR_WORKERS))  # spawned workers get this process's path
+    try:
+        with LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            dashboard_address=None,
+            silence_logs="CRITICAL",
+        ) as cluster:
+            yield cluster.scheduler_address
+    finally:
+        sys.path.remove(str(FOR_WORKERS))
+
+
+@pytest.fixture
+def cluster(address):
+    return DaskCluster(address, tell=tell_nobody)
+
+
+def jobs_of(functions, uids, folder=""):
+    return [functions.Job(uid, str(folder)) for uid in uids]
+
+
+def test_scans_fail_as_they_do_locally(functions, cluster):
+    jobs = jobs_of(functions, ["a", "bad", "odd", "big", "z"])
+    there = run_per_scan(functions.refuse_bad, jobs, cluster, max_at_work=2)
+    here = run_per_scan(functions.refuse_bad, jobs, process_pool(0))
+
+    def plain(run):
+        return sorted((f.seriesuid, f.stage, f.reason) for f in run.failures)
+
+    assert sorted(there.results) == sorted(here.results) == ["a", "z"]
+    assert plain(there) == plain(here)
+    assert there.exit_code == 1
+
+
+def test_a_full_disk_ends_the_run(functions, cluster, tmp_path):
+    uids = [*"abcdefgh"]
+    run = run_per_scan(functions.fill_disk, jobs_of(functions, uids, tmp_path), cluster)
+    assert run.stopped_by.seriesuid == "b"
+    assert len(list(tmp_path.iterdir())) < len(uids)
+
+
+def test_only_the_scan_that_kills_its_workers_is_given_up(functions, cluster, tmp_path):
+    uids = ["a", "killer", "b", "once", "c", "d"]
+    run = run_per_scan(
+        functions.kill_worker, jobs_of(functions, uids, tmp_path), cluster, max_at_work=2
+    )
+    assert sorted(run.results) == ["a", "b", "c", "d", "once"]
+    (failure,) = run.failures
+    assert (failure.seriesuid, failure.stage) == ("killer", "worker")
+
+
+def test_setup_runs_in_the_workers(functions, address, tmp_path, monkeypatch):
+    cluster = DaskCluster(address, functions.note_process, tell_nobody)
+    jobs = jobs_of(functions, "ab", tmp_path)
+    run = run_per_scan(functions.process_was_noted, jobs, cluster, max_at_work=2)
+    assert run.results == [True, True]
+
+
+def test_nothing_answers(monkeypatch):
+    monkeypatch.setattr(dask_executor, "CONNECT_S", 0.2)
+    with pytest.raises(LungDetError, match="no Dask scheduler answers.*dask scheduler"):
+        DaskCluster("tcp://127.0.0.1:9")()
+
+
+def test_workers_must_see_the_scans(address, tmp_path):
+    with pytest.raises(LungDetError, match=r"does not see .*nowhere.*shared file system"):
+        find_workplace(0, dask=address, read_from=[tmp_path / "nowhere"], tell=tell_nobody)
+
+
+def test_a_cluster_that_is_in_order_is_taken(address, tmp_path):
+    told = []
+    place = find_workplace(
+        0, dask=address, read_from=[tmp_path], write_to=tmp_path / "out", tell=told.append
+    )
+    assert place.workers >= 2
+    assert told == [f"{address}: 2 scans at a time, more as workers come"]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_another_version_at_a_worker_is_refused(address, tmp_path, monkeypatch):
+    monkeypatch.setattr("lungdet_mmdet.__version__", "0.0.1")
+    with pytest.raises(LungDetError, match=r"has lungdet_mmdet .* \(here 0\.0\.1\)"):
+        find_workplace(0, dask=address, tell=tell_nobody)
+
+
+class OwnCluster:
+    """A scheduler on a port of its own and one worker, both killed without warning."""
+
+    def __init__(self, repository):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        path = os.pathsep.join([str(repository), str(FOR_WORKERS)])
+        self.environment = {**os.environ, "PYTHONPATH": path}
+        self.processes = []
+
+    def start(self):
+        self._run("dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port))
+        self._run("dask_worker", self.address, "--nthreads", "1", "--no-nanny")
+
+    def _run(self, command, *arguments):
+        call = [sys.executable, "-m", f"distributed.cli.{command}", *arguments, "--no-dashboard"]
+        self.processes.append(
+            subprocess.Popen(
+                call,
+                env=self.environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+
+    def kill(self):
+        for process in self.processes:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        self.processes.clear()
+
+
+@pytest.fixture
+def own_cluster(repository):
+    cluster = OwnCluster(repository)
+    yield cluster
+    cluster.kill()
+
+
+def test_a_killed_scheduler_costs_only_the_scans_at_work(functions, own_cluster, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    own_cluster.start()
+    runs = []
+
+    def work():
+        jobs = jobs_of(functions, ["first", "held", "last"], tmp_path)
+        cluster = DaskCluster(own_cluster.address, tell=tell_nobody)
+        runs.append(run_per_scan(functions.hold_the_first_attempt, jobs, cluster))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    with (tmp_path / "pipe").open("rb") as pipe:
+        assert pipe.read() == b"."  # a scan is in its midst
+    own_cluster.kill()
+    own_cluster.start()
+    thread.join(timeout=60)
+    (run,) = runs
+    assert sorted(run.results) == ["first", "held", "last"]
+    assert run.failures == []
+    attempts = {uid: (tmp_path / uid).stat().st_size for uid in ("first", "held", "last")}
+    assert attempts == {"first": 1, "held": 2, "last": 1}

@@ -1,0 +1,177 @@
+import errno
+import json
+
+import cv2
+import pytest
+
+from lungdet_mmdet.cohort.split_writer import write_splits
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution import atomic_files
+from lungdet_mmdet.execution.folder_lock import only_run_in
+from lungdet_mmdet.execution.scan_runs import process_pool
+from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
+from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
+from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline
+from lungdet_mmdet.preparation.rehearsal import rehearsal_uid
+from lungdet_mmdet.preparation.summary_text import summary_lines
+
+UIDS = [rehearsal_uid(index) for index in range(3)]
+
+
+def scan_file(source, index, suffix=".mhd"):
+    return next(source.glob(f"*/{rehearsal_uid(index)}{suffix}"))
+
+
+def test_the_manifest_has_one_entry_per_scan(prepare, steps):
+    manifest = prepare().manifest
+    assert manifest["data"] == "phantom"
+    assert manifest["pipeline"] == steps
+    assert [scan["seriesuid"] for scan in manifest["scans"]] == UIDS
+    first = manifest["scans"][0]
+    assert (first["status"], first["subset"], first["flags"]) == ("ok", 0, [])
+    # Two ellipsoids of half axes 50, 75 and 75 mm hold 2.36 litres.
+    assert first["lung_volume_l"] == pytest.approx(2.36, rel=0.03)
+    (nodule,) = first["nodules"]
+    assert (nodule["diameter_mm"], nodule["coverage"]) == (20.0, 1.0)
+    assert first["nonzero_share"] == round(first["nonzero_after"] / first["nonzero_before"], 4)
+    assert first["seconds"] > 0
+    assert manifest["nodules"] == 3
+    assert (manifest["nodules_poorly_covered"], manifest["nodules_lost"]) == ([], [])
+
+
+def test_voxels_before_and_after_masking_are_those_of_body_and_lungs(prepare):
+    scan = prepare().manifest["scans"][0]
+    voxel_ml = 2.5 * 4 * 4 / 1000
+    # An elliptic cylinder of half axes 140 and 110 mm, 180 mm high, holds 8709 ml; voxels of its
+    # blurred surface, up to one source voxel of 5 mm outside, are above air as well: 9431 ml.
+    assert 8709 < scan["nonzero_before"] * voxel_ml < 9431
+    # The mask has a rim beyond the lungs' surface.
+    assert 2300 < scan["nonzero_after"] * voxel_ml < 2600
+
+
+def test_slab_files_are_what_the_pipeline_gives(prepare, source, out, steps):
+    prepare()
+    results = build_prep_pipeline(steps)({"scan_path": str(scan_file(source, 0))})
+    record = json.loads((out / "slabs" / UIDS[0] / "scan.json").read_text())
+    assert len(record["slabs"]) == len(results["slabs"])
+    for slab, image in zip(record["slabs"], results["slabs"], strict=True):
+        stored = cv2.imread(str(out / "slabs" / slab["file_name"]), cv2.IMREAD_UNCHANGED)
+        assert (stored == image).all()
+        assert (slab["height"], slab["width"]) == image.shape
+
+
+def test_a_broken_scan_fails_alone_and_is_listed_with_its_nodules(prepare, source, out):
+    data = scan_file(source, 1, ".zraw")
+    data.write_bytes(data.read_bytes()[:-50])
+    summary = prepare()
+    assert summary.exit_code == 1
+    assert summary.prepared == [UIDS[0], UIDS[2]]
+    (failure,) = json.loads((out / "failures.json").read_text())
+    assert (failure["seriesuid"], failure["stage"]) == (UIDS[1], "input")
+    assert data.name in failure["reason"]
+    assert failure["nodules"][0]["diameter_mm"] == 20.0
+    entry = summary.manifest["scans"][1]
+    assert (entry["status"], entry["lung_volume_l"]) == ("failed", None)
+    assert any(UIDS[1] in line for line in summary_lines(summary, out))
+
+
+def test_a_mended_scan_is_prepared_and_no_longer_listed(prepare, source, out):
+    data = scan_file(source, 1, ".zraw")
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-50])
+    prepare()
+    data.write_bytes(whole)
+    summary = prepare()
+    assert (summary.prepared, summary.exit_code) == ([UIDS[1]], 0)
+    assert json.loads((out / "failures.json").read_text()) == []
+
+
+def test_nodules_in_no_slab_and_of_failed_scans_count_as_missed(prepare, source, out):
+    table = source / "annotations.csv"
+    # Above the lungs, in slices that preparation drops (the lungs end at z = 160 mm).
+    table.write_text(table.read_text() + f"{UIDS[0]},0,0,173,6\n")
+    data = scan_file(source, 2, ".zraw")
+    data.write_bytes(data.read_bytes()[:-50])
+    summary = prepare()
+    record = json.loads((out / "slabs" / UIDS[0] / "scan.json").read_text())
+    assert max(slab["z_range_mm"][1] for slab in record["slabs"]) < 170
+    assert [n["nodule_id"] for n in summary.manifest["nodules_lost"]] == [f"{UIDS[0]}/1"]
+    write_splits(out, protocol="strict")
+    parts = [
+        json.loads((out / "annotations" / f"{p}.json").read_text())
+        for p in ("train", "val", "test")
+    ]
+    unseen = {n["nodule_id"] for part in parts for n in part["unseen_nodules"]}
+    assert unseen == {f"{UIDS[0]}/1", f"{UIDS[2]}/0"}
+    assert sum(len(part["nodules"]) for part in parts) == 4
+
+
+def test_a_scan_gone_from_the_input_stays_until_the_pipeline_changes(prepare, source, out, steps):
+    prepare()
+    scan_file(source, 2).unlink()
+    kept = prepare()
+    assert kept.manifest["not_in_input"] == [UIDS[2]]
+    assert [scan["seriesuid"] for scan in kept.manifest["scans"]] == UIDS
+    assert any("1 scans prepared earlier" in line for line in summary_lines(kept, out))
+
+    steps[5]["level_hu"] = -500
+    changed = prepare()
+    assert changed.manifest["outdated"] == [UIDS[2]]
+    assert [scan["seriesuid"] for scan in changed.manifest["scans"]] == UIDS[:2]
+    assert not (out / "slabs" / UIDS[2]).exists()
+    assert (out / "outdated" / UIDS[2] / "scan.json").is_file()
+
+
+def test_leftovers_of_a_killed_run_are_swept(prepare, out):
+    (out / "slabs" / f".{UIDS[0]}.abc.partial").mkdir(parents=True)
+    (out / "slabs" / f".{UIDS[0]}.abc.partial" / "000.png").touch()
+    (out / ".manifest.json.abc.tmp").touch()
+    (out / ".seconds.jsonl").write_text(f'["{UIDS[1]}", 12.5]\n["{UIDS[2]}", 3')
+    summary = prepare()
+    hidden = [path.name for path in out.rglob(".*")]
+    assert hidden == [".lock"]
+    assert len(summary.prepared) == 3
+
+
+def test_a_full_disk_stops_with_its_reason_and_the_next_run_goes_on(prepare, out, monkeypatch):
+    hidden_folder = atomic_files._hidden_folder
+
+    def full_from_the_second_on(folder):
+        if folder.name != UIDS[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return hidden_folder(folder)
+
+    monkeypatch.setattr(atomic_files, "_hidden_folder", full_from_the_second_on)
+    stopped = prepare()
+    assert (stopped.finished, stopped.exit_code) == (False, 1)
+    assert stopped.prepared == [UIDS[0]]
+    assert "free some space" in stopped.failures[0].reason
+    monkeypatch.undo()
+    resumed = prepare()
+    assert resumed.prepared == UIDS[1:]
+    assert resumed.exit_code == 0
+
+
+def test_two_runs_in_one_folder_are_refused(prepare, out):
+    with only_run_in(out), pytest.raises(LungDetError, match="another run"):
+        prepare()
+
+
+def test_the_input_folder_is_no_output_folder(source, steps):
+    folder = read_luna16_folder(source)
+    with pytest.raises(LungDetError, match="choose another one"):
+        prepare_cohort(folder, source, steps, process_pool(0), workers=0)
+
+
+def test_a_pipeline_without_slabs_names_the_missing_step(prepare, steps):
+    steps.pop()
+    summary = prepare()
+    assert len(summary.failures) == 3
+    assert "MIPSlabs" in summary.failures[0].reason
+
+
+def test_the_report_stands_beside_the_manifest(prepare, out):
+    prepare()
+    page = (out / "prep_report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") == 3
+    assert all(uid in page for uid in UIDS)

@@ -1,0 +1,119 @@
+"""tools/publish_model.py: a training checkpoint in, a safe model file out."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.inference.model_file import read_model_file
+from lungdet_mmdet.inference.untrained_model import (
+    untrained_config,
+    untrained_weights,
+    write_training_checkpoint,
+)
+
+TOOL = Path(__file__).parents[2] / "tools" / "publish_model.py"
+
+
+@pytest.fixture(scope="module")
+def publish():
+    spec = importlib.util.spec_from_file_location("publish_tool", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("training") / "epoch_1.pth"
+    write_training_checkpoint(path)
+    return path
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    path = tmp_path / "metrics.json"
+    content = {"data": "phantom", "protocol": "strict", "split": "val"}
+    path.write_text(json.dumps(content | {"metrics": {"AP50": 0.5, "threshold": 0.375}}))
+    return path
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    folder = tmp_path / "prepared"
+    (folder / "annotations").mkdir(parents=True)
+    content = {
+        "info": {"data": "phantom", "protocol": "strict", "seed": 3},
+        "images": [{}] * 5, "series": ["a", "b"], "nodules": [{}],
+    }  # fmt: skip
+    (folder / "annotations" / "train.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_the_model_file_holds_all_that_a_receiver_needs(
+    publish, checkpoint, metrics, prepared, tmp_path, capsys
+):
+    out = tmp_path / "model.pth"
+    arguments = [str(checkpoint), str(out), "--metrics", str(metrics), "--data", str(prepared)]
+    assert publish([*arguments, "--note", "for a test"]) == 0
+    model = read_model_file(out)
+    assert model.threshold == 0.375
+    assert model.metrics["metrics"]["AP50"] == 0.5
+    assert model.data == {
+        "name": "phantom",
+        "train": {
+            "info": {"data": "phantom", "protocol": "strict", "seed": 3},
+            "series": 2, "slabs": 5, "nodules": 1,
+        },
+        "training": {"epoch": 1, "iter": 10},
+        "note": "for a test",
+    }  # fmt: skip
+    assert set(model.made_with) >= {"lungdet_mmdet", "torch", "mmdet", "preparation_code"}
+    expected = untrained_weights(untrained_config())
+    assert all(torch.equal(model.state_dict[name], expected[name]) for name in expected)
+    printed = capsys.readouterr().out
+    assert model.sha256 in printed
+    assert "trained on: phantom" in printed
+
+
+def test_the_threshold_given_wins(publish, checkpoint, metrics, tmp_path):
+    out = tmp_path / "model.pth"
+    publish([str(checkpoint), str(out), "--metrics", str(metrics), "--threshold", "0.25"])
+    assert read_model_file(out).threshold == 0.25
+
+
+def test_without_metrics_there_is_no_threshold(publish, checkpoint, tmp_path, capsys):
+    publish([str(checkpoint), str(tmp_path / "model.pth")])
+    assert read_model_file(tmp_path / "model.pth").threshold is None
+    assert "no threshold" in capsys.readouterr().out
+
+
+def test_weights_of_another_config_are_refused(publish, checkpoint, repository, tmp_path):
+    config = repository / "configs" / "lung_deform_detr_phantom.py"
+    out = tmp_path / "model.pth"
+    with pytest.raises(LungDetError, match="cannot be built from its config and weights"):
+        publish([str(checkpoint), str(out), "--config", str(config)])
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--threshold", "2"], "threshold is 2"),
+        (["--config", "none.py"], r"none\.py: no such config"),
+        (["--metrics", "none.json"], r"none\.json: cannot be read"),
+        (["--data", "none"], r"none: no annotations"),
+    ],
+)
+def test_bad_arguments_are_named(publish, checkpoint, tmp_path, extra, message):
+    with pytest.raises(LungDetError, match=message):
+        publish([str(checkpoint), str(tmp_path / "model.pth"), *extra])
+    assert not (tmp_path / "model.pth").exists()
+
+
+def test_a_missing_checkpoint_is_named(publish, tmp_path):
+    with pytest.raises(LungDetError, match=r"none\.pth: no such checkpoint"):
+        publish([str(tmp_path / "none.pth"), str(tmp_path / "model.pth")])

@@ -1,0 +1,186 @@
+"""The test command, from a config and a checkpoint to the report, on a tiny untrained detector."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("mmdet")
+
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+import lungdet_mmdet.plugin  # noqa: F401
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.scoring.operating_point_record import OperatingPoint
+from lungdet_mmdet.testing.slab_test import run_slab_test
+from lungdet_mmdet.training.config_file import read_config
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIG = """
+_base_ = ['{base}']
+model = dict(num_queries=10, backbone=dict(depth=18, base_channels=8),
+             neck=dict(in_channels=[16, 32, 64]), decoder=dict(num_layers=1),
+             test_cfg=dict(max_per_img=5))
+test_dataloader = dict(num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+"""
+SIDE = 96
+POINT = OperatingPoint(0.01, "max_f1", data="phantom", protocol="strict", split="val")
+
+
+def coco(split, series, *, complete=True):
+    """Two slabs per scan; the first slab of the first scan holds a nodule of 10 mm."""
+    images, number = [], 0
+    for uid in series:
+        for index in (0, 1):
+            number += 1
+            images.append({
+                "id": number, "file_name": f"{uid}/{index:03d}.png", "width": SIDE, "height": SIDE,
+                "seriesuid": uid, "slab_index": index, "spacing": [1.0, 1.0, 7.5],
+                "origin": [0.0, 0.0, 7.5 * index], "direction": [1, 0, 0, 0, 1, 0, 0, 0, 1],
+                "z_range_mm": [7.5 * index - 3.75, 7.5 * index + 3.75],
+            })  # fmt: skip
+    nodule = {"nodule_id": f"{series[0]}/0", "seriesuid": series[0], "diameter_mm": 10.0,
+              "centre_xyz_mm": [40.0, 40.0, 0.0]}  # fmt: skip
+    return {
+        "info": {"protocol": "strict", "data": "phantom", "seed": 0, "split": split,
+                 "complete_series": complete},
+        "images": images,
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [35.5, 35.5, 10, 10],
+                         "area": 100.0, "iscrowd": 0, "diameter_mm": 10.0, "overlap_mm": 7.5,
+                         "kind": "nodule", "nodule_id": nodule["nodule_id"]}],
+        "categories": [{"id": 1, "name": "nodule"}],
+        "series": series, "nodules": [nodule], "excluded": [], "unseen_nodules": [],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A prepared folder of six scans, a config of a tiny detector, and two checkpoints of it."""
+    root = tmp_path_factory.mktemp("test_tool")
+    rng = np.random.default_rng(0)
+    splits = {"train": ["1.1", "1.2"], "val": ["1.3", "1.4"], "test": ["1.5", "1.6"]}
+    (root / "annotations").mkdir()
+    for split, series in splits.items():
+        (root / f"annotations/{split}.json").write_text(json.dumps(coco(split, series)))
+        for uid in series:
+            (root / "slabs" / uid).mkdir(parents=True)
+            for index in (0, 1):
+                slab = rng.integers(0, 90, (SIDE, SIDE), dtype=np.uint8)
+                cv2.imwrite(str(root / "slabs" / uid / f"{index:03d}.png"), slab)
+    base = REPOSITORY / "configs" / "lung_deform_detr_phantom.py"
+    (root / "tiny.py").write_text(CONFIG.format(base=base))
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        weights = MODELS.build(Config.fromfile(str(root / "tiny.py")).model).state_dict()
+    torch.save({"state_dict": weights, "meta": {}}, root / "bare.pth")
+    meta = {"operating_point": POINT.as_record()}
+    torch.save({"state_dict": weights, "meta": meta}, root / "validated.pth")
+    return root
+
+
+@pytest.fixture
+def run_tool(monkeypatch, folder, tmp_path):
+    """Run the command with further arguments; returns the exit code."""
+    spec = importlib.util.spec_from_file_location("test_tool", REPOSITORY / "tools" / "test.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setenv("LUNGDET_DATA", str(folder))
+
+    def run(checkpoint, *more, config="tiny.py"):
+        arguments = [
+            "test.py", str(folder / config), str(folder / checkpoint), "--data", str(folder),
+            "--work-dir", str(tmp_path), "--bootstrap", "20",
+        ]  # fmt: skip
+        monkeypatch.setattr(sys, "argv", [*arguments, *more])
+        return module.main()
+
+    return run
+
+
+@pytest.fixture
+def figures(tmp_path):
+    return lambda: json.loads((tmp_path / "metrics.json").read_text())
+
+
+def test_writes_table_figures_plots_and_page(run_tool, figures, tmp_path, capsys):
+    assert run_tool("validated.pth", "--show-dir", str(tmp_path / "show")) == 0
+
+    printed = capsys.readouterr().out
+    for part in ("phantom data, strict protocol, test split: 4 slabs of 2 scans", "93.3 %",
+                 "chosen by max_f1 on phantom data", "threshold 0.010", "CPM"):  # fmt: skip
+        assert part in printed
+    written = figures()
+    assert written["threshold"] == written["metrics"]["threshold"] == 0.01
+    assert written["counts"]["n_scans"] == 2
+    assert len(written["ci95"]["CPM"]) == 2
+    assert written["metrics"]["AP50_large"] is None
+    assert (written["data"], written["protocol"], written["split"]) == ("phantom", "strict", "test")
+    assert (written["checkpoint"], written["config"]) == ("validated.pth", "tiny.py")
+    assert written["parameters"] > 10_000
+    assert written["seconds_per_slab"] > 0
+    assert len(list((tmp_path / "plots").glob("*.png"))) == 5
+    assert "phantom data" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "submission.csv").read_text().startswith("seriesuid,coordX")
+    assert [path.name for path in (tmp_path / "show").glob("*")]
+
+
+def test_without_an_operating_point_nothing_is_chosen(run_tool, figures, tmp_path, capsys):
+    run_tool("bare.pth", "--no-report", "--split", "val")
+
+    assert "carries no operating point" in capsys.readouterr().out
+    written = figures()
+    assert written["threshold"] is None
+    assert not {"precision", "F1", "slab_sensitivity", "threshold"} & set(written["metrics"])
+    assert not (tmp_path / "report.html").exists()
+    assert written["split"] == "val"
+
+
+def test_table_and_metrics_give_the_same_figures(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LUNGDET_DATA", str(folder))
+    config = read_config(folder / "tiny.py", data=folder, work_dir=tmp_path)
+
+    outcome = run_slab_test(config, folder / "validated.pth", split="test", n_resamples=0)
+
+    assert {"AP50", "F1", "scan_AUROC", "CPM"} <= outcome.scores.figures.keys()
+    for key, value in outcome.scores.figures.items():
+        assert outcome.metrics[key] == pytest.approx(value, nan_ok=True), key
+    for key in outcome.scores.counts.keys() & outcome.metrics.keys():
+        assert outcome.metrics[key] == outcome.scores.counts[key]
+
+
+def test_only_the_first_process_writes(run_tool, tmp_path, monkeypatch):
+    monkeypatch.setattr("lungdet_mmdet.testing.slab_test.is_main_process", lambda: False)
+
+    assert run_tool("bare.pth") == 0
+    assert not (tmp_path / "metrics.json").exists()
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_weights_of_another_model_are_refused(run_tool, folder):
+    torch.save({"state_dict": {"other": torch.zeros(1)}, "meta": {}}, folder / "other.pth")
+
+    with pytest.raises(LungDetError, match=r"other\.pth.*config that it was trained with"):
+        run_tool("other.pth", "--no-report")
+
+
+def test_a_leaking_split_is_refused_unless_allowed(run_tool, folder, figures):
+    clean = (folder / "annotations/test.json").read_text()
+    leaking = coco("test", ["1.1", "1.6"], complete=False)
+    try:
+        (folder / "annotations/test.json").write_text(json.dumps(leaking))
+        with pytest.raises(LungDetError, match="leaks"):
+            run_tool("bare.pth", "--no-report")
+        assert run_tool("bare.pth", "--no-report", "--allow-leak") == 0
+    finally:
+        (folder / "annotations/test.json").write_text(clean)
+    said = " ".join(figures()["warnings"])
+    assert "1.1 (train and test)" in said
+    assert "does not hold all slabs" in said

@@ -1,0 +1,93 @@
+"""Find nodules in CT scans: python tools/infer.py INPUT... --checkpoint MODEL.pth --out DIR."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import lungdet_mmdet  # noqa: F401
+from lungdet_mmdet.errors import LungDetError
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Find nodules in CT scans. Research software, not for clinical use."
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="INPUT",
+        help=".mhd, .mha, .nrrd, .nii, .nii.gz; a folder with scans or DICOM series; a .txt file "
+        "with one of these a line",
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="model file (tools/publish_model.py)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="one folder per scan is made here")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="score from which a candidate counts as positive (default: the model's own, or 0.5); "
+        "weaker ones stay in the tables, marked",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=4, help="slabs at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="scans at a time, each in a process with its own copy of the model; 0 = one scan at a "
+        "time in this process (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--stride-mm",
+        type=float,
+        help="distance of neighbouring slabs; less than their thickness makes them overlap: better "
+        "recall and position along z, more time (default: the model's own)",
+    )
+    parser.add_argument("--series", metavar="UID", help="DICOM series to read")
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="also load checkpoints that can run code of whoever made them",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    from lungdet_mmdet.inference.batch import detect_scans
+
+    run = detect_scans(
+        args.inputs,
+        args.out,
+        checkpoint=args.checkpoint,
+        device=args.device,
+        threshold=args.threshold,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        stride_mm=args.stride_mm,
+        series_uid=args.series,
+        trust_checkpoint=args.trust_checkpoint,
+        say=print,
+    )
+    for line in run.lines():
+        print(line)
+    for failure in run.failures:
+        print(f"FAILED {failure.seriesuid}: {failure.reason}", file=sys.stderr)
+    return run.exit_code
+
+
+if __name__ == "__main__":
+    # Of no use to whoever reads results: how mmdet and torch were built.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(mmdet|torch|highdicom)\b")
+    try:
+        sys.exit(main())
+    except LungDetError as error:
+        sys.exit(f"error: {error}")
