@@ -38,7 +38,14 @@ setup(
         "rich>=13",
     ],
     extras_require={
-        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.10"],
+        "dev": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            "mypy>=1.10",
+            "pydicom>=3",
+            "highdicom>=0.23",
+        ],
         "cluster": ["dask>=2024.1", "distributed>=2024.1"],
         "dicom": ["pydicom>=3.0", "highdicom>=0.23"],
         "viz": ["tensorboard>=2.14"],

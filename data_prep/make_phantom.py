@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.cohort import plan_cohort, write_cohort
+from lungdet_mmdet.phantom.scan import DEFAULT_MEAN_NODULES
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,6 +28,12 @@ def parse_args() -> argparse.Namespace:
         help="small: about 210 x 210 x 85 voxels, 1.5 s a scan; full: 512 x 512, as LUNA16",
     )
     parser.add_argument(
+        "--mean-nodules",
+        type=float,
+        default=DEFAULT_MEAN_NODULES,
+        help="nodules per scan that has any, on average (default %(default)s, as in LUNA16)",
+    )
+    parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )
     return parser.parse_args()
@@ -36,7 +43,9 @@ def main() -> int:
     args = parse_args()
     if args.workers < 1:
         raise LungDetError(f"--workers is {args.workers}: use at least 1")
-    plan = plan_cohort(n_scans=args.scans, seed=args.seed, size=args.size)
+    plan = plan_cohort(
+        n_scans=args.scans, seed=args.seed, size=args.size, mean_nodules=args.mean_nodules
+    )
     with tqdm(total=len(plan), desc="phantoms", unit="scan") as bar:
         if args.workers == 1:
             scans = write_cohort(args.out_dir, plan, on_scan=lambda _: bar.update())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
 from lungdet_mmdet.errors import LungDetError
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     from mmengine.config import DictAction
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -68,13 +69,13 @@ def parse_args() -> argparse.Namespace:
         help="job launcher",
     )
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return args
 
 
-def main() -> int:
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
     from lungdet_mmdet.testing.metrics_file import write_metrics
     from lungdet_mmdet.testing.report_files import write_report
     from lungdet_mmdet.testing.result_table import print_table
@@ -82,6 +83,7 @@ def main() -> int:
     from lungdet_mmdet.testing.slab_test import run_slab_test
     from lungdet_mmdet.training.config_file import check_data, read_config
     from lungdet_mmdet.training.data_checks import check_config_leaks, check_prep_pipeline
+    from lungdet_mmdet.training.processes import join_processes
 
     config = read_config(
         args.config, data=args.data, work_dir=args.work_dir, cfg_options=args.cfg_options
@@ -89,7 +91,7 @@ def main() -> int:
     check_data(config, (args.split,))
     warnings = check_config_leaks(config, allow=args.allow_leak)
     warnings += check_prep_pipeline(config, allow=True)
-    config.launcher = args.launcher
+    join_processes(config, args.launcher)
     outcome = run_slab_test(
         config,
         args.checkpoint,

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from lungdet_mmdet.training.config_file import check_data, read_config
     from lungdet_mmdet.training.data_checks import check_config_leaks, check_prep_pipeline
     from lungdet_mmdet.training.initial_checkpoint import start_from
-    from lungdet_mmdet.training.log_backends import add_tensorboard
+    from lungdet_mmdet.training.log_backends import choose_log_backends
     from lungdet_mmdet.training.precision import fall_back_from_amp, use_amp
     from lungdet_mmdet.training.pretrained import choose_pretrained
     from lungdet_mmdet.training.processes import join_processes
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.amp:
         use_amp(config)
     notes += [fall_back_from_amp(config), join_processes(config, args.launcher)]
-    add_tensorboard(config)
+    choose_log_backends(config)
     if args.auto_scale_lr:
         config.auto_scale_lr.enable = True
     resumed = args.resume is not None and resume_from(config, args.resume)

@@ -1,10 +1,15 @@
-"""Work on a Dask cluster, as an executor that says what was lost and why."""
+"""Work on a Dask cluster, as an executor that says what was lost and why.
+
+Dask's own (``Client.get_executor``) is not used: when a scheduler dies while a result is on its
+way, that future of it is never settled and a run would wait for ever, and its ``shutdown`` knows no
+``cancel_futures``.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
 from concurrent.futures import wait as wait_for
 from pathlib import Path
 from typing import Any
@@ -14,14 +19,15 @@ from lungdet_mmdet.execution.lost_work import ExecutorLostError, WorkerLostError
 
 # A cluster that is being restarted needs its time; a mistyped address should not.
 CONNECT_S, RECONNECT_S = 30.0, 600.0
+# A result is a few hundred bytes: what takes longer than this will not come.
+FETCH_S = 30.0
 
 
 class DaskExecutor(Executor):
-    """Calls on the workers of a Dask scheduler, through its client's own executor.
+    """Calls on the workers of a Dask scheduler.
 
-    What Dask tells by a cancelled future or by an exception of its own becomes
-    :class:`ExecutorLostError` (the scheduler went away or forgot its tasks) and
-    :class:`WorkerLostError` (the call's workers died, each time Dask tried).
+    A call ends with :class:`WorkerLostError` where its workers died, each time Dask tried, and with
+    :class:`ExecutorLostError` where the scheduler went away or forgot it.
 
     Parameters
     ----------
@@ -32,8 +38,6 @@ class DaskExecutor(Executor):
     def __init__(self, client: Any, setup: Callable[[], None] | None = None) -> None:
         self.client = client
         self._setup = setup
-        # Not pure: the same call made again must be done again.
-        self._inner = client.get_executor(pure=False)
         self._at_work: set[Future] = set()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
@@ -44,22 +48,47 @@ class DaskExecutor(Executor):
         ExecutorLostError
             If the scheduler is gone.
         """
-        if self.client.status not in ("running", "connecting"):
+        if self.client.status != "running":
             raise ExecutorLostError(f"the connection to the scheduler is {self.client.status}")
-        inner = self._inner.submit(_call, self._setup, functools.partial(fn, *args, **kwargs))
-        outer: Future = Future()
-        self._at_work.add(outer)
-        outer.add_done_callback(functools.partial(self._forget, inner))
-        inner.add_done_callback(functools.partial(_hand_on, outer))
-        return outer
+        call = functools.partial(fn, *args, **kwargs)
+        # Not pure: the same call made again must be done again.
+        remote = self.client.submit(_call, self._setup, call, pure=False)
+        future: Future = Future()
+        self._at_work.add(future)
+        future.add_done_callback(functools.partial(self._forget, remote))
+        remote.add_done_callback(functools.partial(self._hand_on, future))
+        return future
 
-    def _forget(self, inner: Future, outer: Future) -> None:
-        self._at_work.discard(outer)
-        if outer.cancelled():
-            inner.cancel()
+    def _hand_on(self, future: Future, remote: Any) -> None:
+        """Settle our future as Dask settled its own."""
+        if not future.set_running_or_notify_cancel():
+            return
+        error: BaseException | None = None
+        result = None
+        if remote.status == "error":
+            error = remote.exception(timeout=FETCH_S)
+            # By name: the class moved over Dask's versions.
+            if type(error).__name__ == "KilledWorker":
+                error = WorkerLostError(str(error))
+        elif remote.status != "finished" or self.client.status != "running":
+            error = _gone(f"its task is {remote.status}")
+        else:
+            try:
+                result = remote.result(timeout=FETCH_S)
+            except BaseException as problem:  # whatever it is, the future must be settled
+                error = _gone(repr(problem))
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def _forget(self, remote: Any, future: Future) -> None:
+        self._at_work.discard(future)
+        if future.cancelled():
+            remote.cancel()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Leave the cluster; calls at work there run to their end, but nobody waits for them.
+        """Leave the cluster; what its workers are in the midst of there runs to its end.
 
         Parameters
         ----------
@@ -80,24 +109,8 @@ def _call(setup: Callable[[], None] | None, function: Callable[[], Any]) -> Any:
     return function()
 
 
-def _hand_on(outer: Future, inner: Future) -> None:
-    """Settle our future as Dask settled its own."""
-    if not outer.set_running_or_notify_cancel():
-        return
-    try:
-        error = inner.exception()
-    except CancelledError:
-        error = ExecutorLostError("the scheduler went away or forgot its tasks")
-    if error is None:
-        outer.set_result(inner.result())
-        return
-    # By name: Dask moved and renamed these classes over its versions.
-    name = type(error).__name__
-    if name == "KilledWorker":
-        error = WorkerLostError(str(error))
-    elif name in ("FutureCancelledError", "CancelledError", "CommClosedError", "LostDataError"):
-        error = ExecutorLostError(str(error))
-    outer.set_exception(error)
+def _gone(what: str) -> BrokenExecutor:
+    return ExecutorLostError(f"the scheduler went away or forgot the call ({what})")
 
 
 class DaskCluster:

@@ -172,7 +172,8 @@ class _Run:
 
     def work_off(self, jobs: Sequence[Any], *, at_work: int) -> list[Any]:
         """Run the jobs, at most `at_work` handed over at a time; return those whose worker died."""
-        waiting, lost = deque(jobs), []
+        waiting = deque(jobs)
+        lost: list[Any] = []
         broken = False
         fruitless = 0
         while waiting and self.summary.stopped_by is None:

@@ -24,7 +24,7 @@ TITLE_POINTS, DETAIL_POINTS, NOTE_POINTS = 11.0, 8.5, 8.0
 _COLUMNS = 3
 _GAP_INCHES = 0.07
 _TITLE_INCHES = 0.42
-_INSET_SHARE = 0.38
+_INSET_SHARE = 0.32
 _LINE_INCHES = 0.16
 
 
@@ -151,7 +151,7 @@ def draw_scale_bar(axes: Axes, *, length_mm: float) -> None:
     left, right = axes.get_xlim()
     bottom, top = axes.get_ylim()
     x, y = left + 0.04 * (right - left), bottom + 0.06 * (top - bottom)
-    halo = [withStroke(linewidth=3.0, foreground=GROUND)]
+    halo = [withStroke(linewidth=2.0, foreground=GROUND)]
     axes.plot([x, x + length_mm], [y, y], color=TEXT, linewidth=1.8, path_effects=halo)
     axes.annotate(
         f"{length_mm:g} mm",

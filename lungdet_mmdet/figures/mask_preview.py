@@ -124,8 +124,8 @@ def _tile(
     height_mm, width_mm = (rows.stop - rows.start) * dy, (columns.stop - columns.start) * dx
     scale = tile_px / max(height_mm, width_mm)
     size = (max(1, round(width_mm * scale)), max(1, round(height_mm * scale)))
-    grey = (projection_hu[rows, columns].astype(np.float32) - LOW_HU) * (255 / (HIGH_HU - LOW_HU))
-    grey = cv2.resize(np.clip(grey, 0, 255).astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    level = (projection_hu[rows, columns].astype(np.float32) - LOW_HU) * (255 / (HIGH_HU - LOW_HU))
+    grey = cv2.resize(np.clip(level, 0, 255).astype(np.uint8), size, interpolation=cv2.INTER_AREA)
     share = cv2.resize((covered[rows, columns] > 0).astype(np.uint8) * 255, size)
     picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
     contours, _ = cv2.findContours(

@@ -153,7 +153,8 @@ class _Mark:
 
 def _draw(axes: Axes, picture: Picture, marks: Sequence[_Mark]) -> None:
     picture.drawn(axes)
-    for mark in marks:
+    # The first one is framed by its close-up, which shows its outline as well.
+    for mark in marks[1:]:
         mark.draw(axes)
     if not marks:
         return

@@ -24,6 +24,7 @@ p { margin: 6px 0; max-width: 900px; }
 .tiles { display: flex; flex-wrap: wrap; gap: 12px; margin: 18px 0; }
 .tile { flex: 1 1 200px; padding: 12px 16px; border: 1px solid var(--line); border-radius: 8px; }
 .tile b { display: block; font-size: 27px; font-weight: 600; color: var(--ours); }
+.wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { font-weight: 500; text-align: right; padding: 5px 10px; border-bottom: 2px solid var(--line);
   vertical-align: bottom; }
@@ -105,7 +106,7 @@ def result_table(sections: Sequence[tuple[str, Sequence[ResultRow]]], *, measure
     for heading, rows in sections:
         body += f'<tr class="section"><td colspan="6">{escape(heading)}</td></tr>'
         body += "".join(_table_row(row) for row in rows)
-    return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
 
 
 def _table_row(row: ResultRow) -> str:

@@ -51,14 +51,15 @@ tbody tr.picked { background: #17414f; }
 figure { margin: 0; flex: 1; min-width: 110px; max-width: 220px; }
 figure img { width: 100%; display: block; background: #000; border-radius: 3px; }
 figcaption { font-size: 12px; color: var(--faint); text-align: center; }
-@media (max-width: 900px) { main { grid-template-columns: 1fr; } }
+.left { position: sticky; top: 10px; }
+@media (max-width: 900px) { main { grid-template-columns: 1fr; } .left { position: static; } }
 </style>
 </head>
 <body>
 <div class="notice">%NOTICE%</div>
 <header><h1 id="title"></h1><div class="faint" id="subtitle"></div></header>
 <main>
-<div>
+<div class="left">
 <section>
 <div class="viewer"><div id="picture"><canvas id="slab"></canvas></div>
 <canvas id="overview" title="best score of each slab; click to go there"></canvas></div>

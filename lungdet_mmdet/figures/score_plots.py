@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -141,7 +142,7 @@ def _mark_threshold(axes: Axes, threshold: float | None, *, vertical: bool) -> N
     draw(threshold, color="0.2", linestyle="--", linewidth=1.0, label=f"threshold {threshold:.3f}")
 
 
-def _legend(axes: Axes, place: str = "best") -> None:
+def _legend(axes: Axes, place: Literal["best", "upper left", "lower right"] = "best") -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, loc=place)
 

@@ -48,7 +48,7 @@ def report_scan(findings: ScanFindings, records: Sequence[Mapping[str, Any]]) ->
         title=findings.scan.seriesuid,
         notice=NOTICE,
         facts=_facts(findings),
-        flags=findings.flags,
+        flags=[flag.replace("_", " ") for flag in findings.flags],
         threshold=findings.threshold,
         spacing_xy_mm=findings.slab_geometries[0].spacing_xy_mm,
         slabs=slabs,

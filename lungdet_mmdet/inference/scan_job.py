@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,6 +33,7 @@ JSON_NAME = "candidates.json"
 SLICER_NAME = "candidates.mrk.json"
 DICOM_NAME = "candidates_sr.dcm"
 REPORT_NAME = "report.html"
+OUTPUT_NAMES = frozenset({CSV_NAME, JSON_NAME, SLICER_NAME, DICOM_NAME, REPORT_NAME})
 
 
 @dataclass(frozen=True)
@@ -118,15 +120,21 @@ def detect_scan(job: DetectJob) -> JobResult:
     Raises
     ------
     LungDetError
-        If the scan cannot be used; nothing is written then.
+        If the scan cannot be used, or a folder of other files is in the place of its results;
+        nothing is written then.
     """
+    _refuse_foreign_folder(job.folder)
     now = fingerprint(job)
     earlier = finished(job, now)
     if earlier is not None:
         positives = sum(c["above_threshold"] for c in earlier["candidates"])
         return JobResult(job.scan.name, positives, len(earlier["candidates"]), skipped=True)
     detector = detector_for(job.options)
-    findings = detector.analyse(job.scan.load(), source=str(job.scan.path))
+    began = time.perf_counter()
+    scan = job.scan.load()
+    reading = round(time.perf_counter() - began, 3)
+    findings = detector.analyse(scan, source=str(job.scan.path))
+    findings = replace(findings, seconds={**findings.seconds, "reading": reading})
     partial = job.folder.with_name(f".{job.scan.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -144,6 +152,16 @@ def detect_scan(job: DetectJob) -> JobResult:
         skipped=False,
         flags=findings.flags,
     )
+
+
+def _refuse_foreign_folder(folder: Path) -> None:
+    """Results replace a folder as a whole: never one that holds anything else, such as a scan."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if folder.is_file() or names - OUTPUT_NAMES:
+        raise LungDetError(
+            f"{folder}: {', '.join(sorted(names - OUTPUT_NAMES)[:3]) or 'a file'} lies where the "
+            "results would go, and is none of them; choose another --out"
+        )
 
 
 def write_findings(

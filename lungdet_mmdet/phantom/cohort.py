@@ -20,7 +20,7 @@ from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.findings import PhantomNodule
 from lungdet_mmdet.phantom.identity import SIZE_CODES, phantom_uid
-from lungdet_mmdet.phantom.scan import Recipe, build_scan
+from lungdet_mmdet.phantom.scan import DEFAULT_MEAN_NODULES, Recipe, build_scan
 
 N_SUBSETS = 10
 LUNG_MASK_FOLDER = "seg-lungs-LUNA16"
@@ -40,6 +40,7 @@ class PlannedScan:
     seed : the seeds of all its random draws.
     size : "small" or "full".
     healthy : whether it has no nodule.
+    mean_nodules : how many nodules a scan that is not healthy has on average.
     """
 
     seriesuid: str
@@ -47,6 +48,7 @@ class PlannedScan:
     seed: tuple[int, ...]
     size: str
     healthy: bool
+    mean_nodules: float = DEFAULT_MEAN_NODULES
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,24 @@ class WrittenScan:
     n_unplaced: int
 
 
-def plan_cohort(*, n_scans: int, seed: int, size: str) -> list[PlannedScan]:
+def plan_cohort(
+    *, n_scans: int, seed: int, size: str, mean_nodules: float = DEFAULT_MEAN_NODULES
+) -> list[PlannedScan]:
     """Plan a cohort; the first scans of a larger cohort of the same seed are the same.
+
+    Parameters
+    ----------
+    n_scans, seed : how many scans, and the seed of all their random draws.
+    size : "small" or "full".
+    mean_nodules : nodules per scan that has any, on average; at least 1.
 
     Raises
     ------
     LungDetError
-        If the number of scans, the seed or the size makes no sense.
+        If the number of scans, the seed, the size or the mean makes no sense.
     """
+    if not mean_nodules >= 1:
+        raise LungDetError(f"mean number of nodules is {mean_nodules}: it must be at least 1")
     if n_scans < 1:
         raise LungDetError(f"number of phantom scans is {n_scans}: ask for at least 1")
     if size not in SIZE_CODES:
@@ -77,7 +89,14 @@ def plan_cohort(*, n_scans: int, seed: int, size: str) -> list[PlannedScan]:
         block, place = divmod(index, _HEALTHY_EVERY)
         healthy_place = np.random.default_rng([seed, block]).integers(_HEALTHY_EVERY)
         plan.append(
-            PlannedScan(uid, index % N_SUBSETS, (seed, index), size, bool(place == healthy_place))
+            PlannedScan(
+                uid,
+                index % N_SUBSETS,
+                (seed, index),
+                size,
+                bool(place == healthy_place),
+                mean_nodules,
+            )
         )
     return plan
 
@@ -87,7 +106,7 @@ def write_scan(out_dir: Path, planned: PlannedScan) -> WrittenScan:
 
     Each file appears under its name only when it is complete.
     """
-    recipe = Recipe(nodules=()) if planned.healthy else None
+    recipe = Recipe(nodules=() if planned.healthy else None, mean_nodules=planned.mean_nodules)
     scan = build_scan(planned.seed, size=planned.size, recipe=recipe)
     subset = out_dir / f"subset{planned.subset}"
     _write_image(subset, planned.seriesuid, scan.volume_hu, scan.geometry)

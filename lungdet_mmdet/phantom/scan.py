@@ -36,9 +36,9 @@ _LEAVES_PER_LUNG = {"small": 300, "full": 1300}
 _LEAF_RADIUS_MM = {"small": 0.72, "full": 0.45}
 _PAINT_STEP = {"small": 1, "full": 2}
 _AIRWAY_WALL_HU = 20.0
-_MORE_NODULES_SHARE = 0.5
-"""Chance of one more nodule after each: two a scan on average, as LUNA16's scans with nodules."""
-_MAX_NODULES = 6
+DEFAULT_MEAN_NODULES = 2.0
+"""Nodules of a scan that has any, on average: LUNA16's 601 such scans hold 1,186."""
+_MAX_OVER_MEAN = 3.0
 _MEAN_MICRO_NODULES = 3.0
 
 
@@ -74,6 +74,7 @@ class Recipe:
     ----------
     anatomy, protocol, surroundings : the patient, the acquisition and what lies around.
     nodules : nodules to draw; their positions are found (the given ones are ignored).
+    mean_nodules : mean of the number of nodules where that is drawn, at least 1.
     excluded_count : number of small findings below 3 mm.
     leaves_per_lung : ends of the arteries of one lung.
     """
@@ -82,6 +83,7 @@ class Recipe:
     protocol: Protocol | None = None
     surroundings: Surroundings | None = None
     nodules: Sequence[PhantomNodule] | None = None
+    mean_nodules: float = DEFAULT_MEAN_NODULES
     excluded_count: int | None = None
     leaves_per_lung: int | None = None
 
@@ -205,7 +207,8 @@ def _draw_findings(
     """Place and draw nodules and small findings, in patient mm; count those without a place."""
     plan = recipe.nodules
     if plan is None:
-        count = min(int(rng.geometric(1.0 - _MORE_NODULES_SHARE)), _MAX_NODULES)
+        most = round(_MAX_OVER_MEAN * recipe.mean_nodules)
+        count = min(int(rng.geometric(1.0 / recipe.mean_nodules)), most)
         plan = draw_nodule_plan(rng, count)
     heights = grid.axis_mm(0)
     view = (*protocol.centre_xy_mm, 0.5 * protocol.n_pixels * protocol.spacing_zyx_mm[2] - 4.0)

@@ -16,7 +16,7 @@ from lungdet_mmdet.figures.pipeline_figure import (
     pipeline_figure,
 )
 from lungdet_mmdet.nodules.tables import Nodule
-from lungdet_mmdet.phantom.identity import PHANTOM_UID_PREFIX
+from lungdet_mmdet.phantom.identity import is_phantom_uid
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, run_steps
 
 # These only cut the scan down: what is left looks as before.
@@ -95,7 +95,7 @@ def draw_pipeline(
     ordered = [n for n in nodules if n is not shown]
     height = recorded.plane_height_mm(shown)
     uid = str(recorded.results["seriesuid"])
-    kind = "phantom" if uid.startswith(PHANTOM_UID_PREFIX) else "scan"
+    kind = "phantom" if is_phantom_uid(uid) else "scan"
     note = f"{kind} {_short(uid)}, plane at z = {height:.1f} mm"
     if shown is not None:
         note += f", annotated nodule of {shown.diameter_mm:.1f} mm in green"
@@ -110,7 +110,7 @@ def _chosen(nodules: Sequence[Nodule], number: int | None) -> Nodule | None:
 
 
 def _short(uid: str) -> str:
-    return uid if len(uid) <= 16 else f"...{uid[-12:]}"
+    return uid if len(uid) <= 16 else f"...{uid[-12:].lstrip('.')}"
 
 
 def _stage(name: str, options: dict[str, Any], results: dict) -> Stage:

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from lungdet_mmdet.ct.lung_mask import LUNA16_LEFT, LUNA16_RIGHT
 from lungdet_mmdet.phantom.identity import phantom_uid
+from lungdet_mmdet.preparation.luna16_folder import LUNG_MASK_FOLDER
 
 SIZE_ZYX = (36, 64, 64)
 SPACING_ZYX_MM = (5.0, 5.0, 5.0)
@@ -41,34 +43,60 @@ def nodule_centre(index: int) -> tuple[float, float, float]:
     return (70.0, 5.0 * (index % 5), 80.0)
 
 
-def write_rehearsal_folder(root: Path, n_scans: int) -> Path:
-    """Write scans over subset0 and subset1, with their tables; return `root`."""
+def write_rehearsal_folder(root: Path, n_scans: int, *, lung_masks: bool = False) -> Path:
+    """Write scans over subset0 and subset1, with their tables; return `root`.
+
+    Parameters
+    ----------
+    root : the folder to write.
+    n_scans : number of scans.
+    lung_masks : also write masks as LUNA16's own: 3 in the left lung, 4 in the right.
+    """
     rows = ["seriesuid,coordX,coordY,coordZ,diameter_mm"]
     for index in range(n_scans):
         uid = rehearsal_uid(index)
-        folder = root / f"subset{index % 2}"
-        folder.mkdir(parents=True, exist_ok=True)
-        image = sitk.GetImageFromArray(_volume(index))
-        image.SetSpacing(SPACING_ZYX_MM[::-1])
-        image.SetOrigin(ORIGIN_XYZ_MM)
-        sitk.WriteImage(image, str(folder / f"{uid}.mhd"), useCompression=True)
+        _write(root / f"subset{index % 2}" / f"{uid}.mhd", _volume(index))
+        if lung_masks:
+            _write(root / LUNG_MASK_FOLDER / f"{uid}.mhd", _lung_labels())
         rows.append(",".join(map(str, (uid, *nodule_centre(index), NODULE_DIAMETER_MM))))
     (root / "annotations.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return root
 
 
-def _volume(index: int) -> np.ndarray:
-    """Return int16 Hounsfield values (z, y, x) of one scan."""
-    x0, y0, z0 = ORIGIN_XYZ_MM
-    starts = (z0, y0, x0)
-    z, y, x = np.ix_(
+def _write(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing(SPACING_ZYX_MM[::-1])
+    image.SetOrigin(ORIGIN_XYZ_MM)
+    sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def _axes_mm() -> tuple[np.ndarray, ...]:
+    """Return the world coordinates z, y, x of the voxels, shaped to broadcast."""
+    starts = ORIGIN_XYZ_MM[::-1]
+    return np.ix_(
         *(s + d * np.arange(n) for s, d, n in zip(starts, SPACING_ZYX_MM, SIZE_ZYX, strict=True))
     )
+
+
+def _lung(side: int) -> np.ndarray:
+    """Return where a lung is, bool (z, y, x); `side` is -1 for the right one, 1 for the left."""
+    z, y, x = _axes_mm()
+    return ((x - 68 * side) / 50) ** 2 + (y / 75) ** 2 + ((z - 85) / 75) ** 2 <= 1
+
+
+def _lung_labels() -> np.ndarray:
+    """Return uint8 labels (z, y, x) as in LUNA16's masks."""
+    return (LUNA16_RIGHT * _lung(-1) + LUNA16_LEFT * _lung(1)).astype(np.uint8)
+
+
+def _volume(index: int) -> np.ndarray:
+    """Return int16 Hounsfield values (z, y, x) of one scan."""
+    z, y, x = _axes_mm()
     volume = np.full(SIZE_ZYX, AIR_HU, dtype=np.int16)
     volume[np.broadcast_to((x / 140) ** 2 + (y / 110) ** 2 <= 1, SIZE_ZYX)] = TISSUE_HU
     for side in (-1, 1):
-        lung = ((x - 68 * side) / 50) ** 2 + (y / 75) ** 2 + ((z - 85) / 75) ** 2 <= 1
-        volume[lung] = LUNG_HU + index % 7
+        volume[_lung(side)] = LUNG_HU + index % 7
     cx, cy, cz = nodule_centre(index)
     radius = NODULE_DIAMETER_MM / 2
     volume[(x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2 <= radius**2] = TISSUE_HU

@@ -84,7 +84,8 @@ def fingerprint(job: PrepareJob) -> dict[str, str]:
     scan = job.scan
     header = read_metaimage_header(scan.path)
     source = [_file_state(p) for p in (scan.path, header.data_path, scan.lung_mask_path)]
-    annotations = [[*n.centre_xyz_mm, n.diameter_mm] for n in (*scan.nodules, *scan.findings)]
+    annotations = [[*n.centre_xyz_mm, n.diameter_mm] for n in scan.nodules]
+    annotations += [[*f.centre_xyz_mm, f.diameter_mm] for f in scan.findings]
     return {
         "source": _digest(source),
         "annotations": _digest([len(scan.nodules), annotations, scan.subset]),
@@ -137,7 +138,9 @@ def pipeline_changes(before: list[dict], now: list[dict]) -> list[str]:
     """Say in words what differs between two pipelines, e.g. ``WindowHU.level_hu: -600 -> -500``."""
     names_before, names_now = ([step.get("type") for step in steps] for steps in (before, now))
     if names_before != names_now:
-        return [f"steps: {', '.join(map(str, names_before))} -> {', '.join(map(str, names_now))}"]
+        added = [f"{name} added" for name in names_now if name not in names_before]
+        dropped = [f"{name} dropped" for name in names_before if name not in names_now]
+        return [*added, *dropped] or ["another order of steps"]
     changes = []
     for old, new in zip(before, now, strict=True):
         for key in sorted({*old, *new}):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import scipy
@@ -57,7 +59,7 @@ def scan_record(
         "source_geometry": results["file_geometry"].as_dict(),
         "lung_volume_l": summary["volume_l"],
         "lung_mask": {
-            key: value
+            key: _null_for_nan(value)
             for key, value in summary.items()
             if key not in ("flags", "volume_l", "tissue_voxels")
         },
@@ -69,6 +71,11 @@ def scan_record(
         "nodules": _nodules(scan, results),
         "excluded": findings_record(scan),
     }
+
+
+def _null_for_nan(value: object) -> object:
+    """JSON knows no NaN; a mask that needs no threshold has one."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _nodules(scan: ScanOnDisk, results: dict) -> list[dict]:

@@ -21,7 +21,7 @@ SLAB_VIEW, SCAN_VIEW, FROC = "slab_view", "scan_view", "froc"
 SECTIONS = (TABLE_1, AT_THRESHOLD, MEAN_IOU, SLAB_VIEW, SCAN_VIEW, FROC)
 _TITLES = {
     TABLE_1: "Table 1 of the paper: boxes on slabs, IoU 0.5",
-    AT_THRESHOLD: "Boxes on slabs at the {threshold}, IoU 0.5",
+    AT_THRESHOLD: "Boxes on slabs at {threshold}, IoU 0.5",
     MEAN_IOU: "Boxes on slabs, mean over IoU 0.5 to 0.95",
     SLAB_VIEW: "Anomaly view, {threshold}: does the slab hold a nodule?",
     SCAN_VIEW: "Anomaly view, {threshold}: does the scan hold a nodule?",
@@ -31,7 +31,7 @@ _TITLES = {
 
 def section_title(section: str, threshold: float | None) -> str:
     """Return the heading of a section; it names the threshold that its figures depend on."""
-    text = "threshold: none is known" if threshold is None else f"threshold {threshold:.3f}"
+    text = "no threshold" if threshold is None else f"threshold {threshold:.3f}"
     return _TITLES[section].format(threshold=text)
 
 

@@ -71,8 +71,8 @@ def applied_threshold(
         return AppliedThreshold(published, f"{published:.4g}, the published model's own")
     return AppliedThreshold(
         None,
-        "none: the checkpoint carries no operating point, so nothing is said about precision, "
-        "recall and false alarms at a threshold; validate in training, or give --threshold",
+        "none, since the checkpoint carries no operating point; nothing is said of precision, "
+        "recall and false alarms at a threshold. Validate in training, or give --threshold",
     )
 
 

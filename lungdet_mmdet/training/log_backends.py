@@ -9,18 +9,17 @@ from mmengine.config import Config
 TENSORBOARD = "TensorboardVisBackend"
 
 
-def add_tensorboard(config: Config) -> bool:
+def choose_log_backends(config: Config) -> None:
     """Add TensorBoard to a config's logging backends where it is installed.
 
-    Returns
-    -------
-    bool
-        Whether it logs there now.
+    Also takes the visualizer's fixed name away: mmengine then names it after the run. Runs of one
+    process that share a name write into the first one's files.
     """
     visualizer = config.get("visualizer")
-    if not visualizer or importlib.util.find_spec("tensorboard") is None:
-        return False
+    if not visualizer:
+        return
+    visualizer.pop("name", None)
     backends = visualizer.setdefault("vis_backends", [])
-    if all(backend["type"] != TENSORBOARD for backend in backends):
+    installed = importlib.util.find_spec("tensorboard") is not None
+    if installed and all(backend["type"] != TENSORBOARD for backend in backends):
         visualizer.vis_backends = [*backends, dict(type=TENSORBOARD)]
-    return True

@@ -167,15 +167,19 @@ def test_a_killed_scheduler_costs_only_the_scans_at_work(functions, own_cluster,
         cluster = DaskCluster(own_cluster.address, tell=tell_nobody)
         runs.append(run_per_scan(functions.hold_the_first_attempt, jobs, cluster))
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     with (tmp_path / "pipe").open("rb") as pipe:
         assert pipe.read() == b"."  # a scan is in its midst
     own_cluster.kill()
     own_cluster.start()
     thread.join(timeout=60)
+    assert runs, "the run did not come to an end"
     (run,) = runs
     assert sorted(run.results) == ["first", "held", "last"]
     assert run.failures == []
+    # The first one's result may have been on its way when the scheduler died.
     attempts = {uid: (tmp_path / uid).stat().st_size for uid in ("first", "held", "last")}
-    assert attempts == {"first": 1, "held": 2, "last": 1}
+    assert attempts["held"] == 2
+    assert attempts["first"] in (1, 2)
+    assert attempts["last"] == 1

@@ -141,7 +141,7 @@ def test_the_page_is_well_formed_and_names_what_it_shows(reviewed):
     Checker().feed(re.sub(r"<(line|path|circle)([^>]*)/>", "", text))
 
     assert open_tags == []
-    for part in ("strict protocol", "test split", "at the threshold 0.500", "not for clinical use",
+    for part in ("strict protocol", "test split", "at threshold 0.500", "not for clinical use",
                  "no slab, counted as missed"):  # fmt: skip
         assert part in text
 

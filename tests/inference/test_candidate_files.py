@@ -52,7 +52,7 @@ def test_the_table_is_a_luna16_submission(two, tmp_path):
     ]  # fmt: skip
     assert rows[2][-1] == "0"
     path = tmp_path / "candidates.csv"
-    path.write_text("\n".join(",".join(row[:5]) for row in rows) + "\n")
+    path.write_text(text)
     marks = read_submission(path, series=["s"])
     assert marks.scores.tolist() == [0.75, 0.25]
 

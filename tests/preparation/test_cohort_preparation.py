@@ -11,8 +11,8 @@ from lungdet_mmdet.execution.folder_lock import only_run_in
 from lungdet_mmdet.execution.scan_runs import process_pool
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
 from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
-from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline
-from lungdet_mmdet.preparation.rehearsal import rehearsal_uid
+from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, override_mask_method
+from lungdet_mmdet.preparation.rehearsal import rehearsal_uid, write_rehearsal_folder
 from lungdet_mmdet.preparation.summary_text import summary_lines
 
 UIDS = [rehearsal_uid(index) for index in range(3)]
@@ -150,6 +150,22 @@ def test_a_full_disk_stops_with_its_reason_and_the_next_run_goes_on(prepare, out
     resumed = prepare()
     assert resumed.prepared == UIDS[1:]
     assert resumed.exit_code == 0
+
+
+def test_luna16_masks_are_used_where_asked_for(tmp_path, steps):
+    source = write_rehearsal_folder(tmp_path / "luna16", 1, lung_masks=True)
+    summary = prepare_cohort(
+        read_luna16_folder(source),
+        tmp_path / "out",
+        override_mask_method(steps, "luna16"),
+        process_pool(0),
+        workers=0,
+        tell=str,
+    )
+    (scan,) = summary.manifest["scans"]
+    assert (scan["status"], scan["lung_mask"]["method"]) == ("ok", "luna16")
+    assert scan["lung_mask"]["threshold_hu"] is None
+    assert scan["lung_volume_l"] == pytest.approx(2.36, rel=0.03)
 
 
 def test_two_runs_in_one_folder_are_refused(prepare, out):

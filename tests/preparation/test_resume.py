@@ -101,4 +101,5 @@ def test_changes_of_a_pipeline_in_words():
         "A.x: 1 -> default",
         "B.y: default -> [1, 2]",
     ]
-    assert pipeline_changes(before, [{"type": "A", "x": 1}]) == ["steps: A, B -> A"]
+    assert pipeline_changes(before, [{"type": "C"}, *before[:1]]) == ["C added", "B dropped"]
+    assert pipeline_changes(before, before[::-1]) == ["another order of steps"]

@@ -1,4 +1,4 @@
-"""Every config of the repository is built; what it changes arrives; its model learns and detects."""
+"""Every config is built, what it changes arrives, and its model learns and detects."""
 
 from pathlib import Path
 
@@ -114,7 +114,9 @@ def test_three_pictures_are_not_normalised_as_colours(read_tiny, name):
     assert not preprocessor.bgr_to_rgb
 
 
-@pytest.mark.parametrize(("name", "channels"), [("mip_channels", 3), ("neighbours", 3), ("mip15", 1)])
+@pytest.mark.parametrize(
+    ("name", "channels"), [("mip_channels", 3), ("neighbours", 3), ("mip15", 1)]
+)
 def test_the_slab_steps_run(read_tiny, name, channels):
     from lungdet_mmdet.ct.geometry import ScanGeometry
     from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, prep_steps

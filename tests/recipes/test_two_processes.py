@@ -16,8 +16,7 @@ val_dataloader['dataset']['indices'] = 5
 
 def scores(work_dir):
     (path,) = work_dir.glob("*/vis_data/scalars.json")
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return rows
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_torchrun_trains_and_measures_the_same(repository, tiny_config, tmp_path):
@@ -47,7 +46,8 @@ def test_torchrun_trains_and_measures_the_same(repository, tiny_config, tmp_path
 
     alone = read_config(config, work_dir=tmp_path / "one")
     alone.load_from = str(tmp_path / "two" / "epoch_1.pth")
-    figures = Runner.from_cfg(alone).val()
+    alone.test_dataloader, alone.test_evaluator = alone.val_dataloader, alone.val_evaluator
+    figures = Runner.from_cfg(alone).test()
     assert figures["lung/n_slabs"] == 5
     for key, value in figures.items():
         assert together[key] == pytest.approx(value, abs=1e-6, nan_ok=True), key

@@ -120,7 +120,7 @@ def test_without_a_threshold_its_figures_are_left_out():
 
     assert {"AP50", "CPM", "slab_AUROC"} <= keys
     assert not keys & {"precision", "F1_small", "slab_sensitivity", "scan_false_alarms_per_100"}
-    assert section_title(AT_THRESHOLD, None).startswith("Boxes on slabs at the threshold: none")
+    assert section_title(AT_THRESHOLD, None) == "Boxes on slabs at no threshold, IoU 0.5"
 
 
 def test_all_found_is_shown_with_exact_limits():

@@ -51,18 +51,25 @@ def options(given, tmp_path):
     return ["--checkpoint", str(given / "model.pth"), "--out", str(tmp_path / "out")]
 
 
-def test_every_file_of_a_scan_is_written(infer, given, options, tmp_path, capsys):
-    assert infer([str(given / "scans"), *options, "--threshold", "0.1"]) == 0
-    out = tmp_path / "out"
-    assert {p.name for p in (out / "one").iterdir()} == FILES
-    content = json.loads((out / "one" / "candidates.json").read_text())
-    assert content["threshold"] == 0.1
-    rows = list(csv.DictReader((out / "candidates.csv").open()))
+@pytest.fixture(scope="module")
+def first_run(infer, given):
+    """Output of one run with default options."""
+    out = given / "first"
+    assert (
+        infer([str(given / "scans"), "--checkpoint", str(given / "model.pth"), "--out", str(out)])
+        == 0
+    )
+    return out
+
+
+def test_every_file_of_a_scan_is_written(first_run):
+    assert {p.name for p in (first_run / "one").iterdir()} == FILES
+    content = json.loads((first_run / "one" / "candidates.json").read_text())
+    rows = list(csv.DictReader((first_run / "candidates.csv").open()))
     assert len(rows) == len(content["candidates"]) > 0
     assert rows[0]["seriesuid"] == "one"
-    assert json.loads((out / "failures.json").read_text()) == []
-    assert "1 scans done, 0 finished before, 0 failed" in capsys.readouterr().out
-    assert not list(out.glob(".*"))
+    assert json.loads((first_run / "failures.json").read_text()) == []
+    assert not list(first_run.glob(".*"))
 
 
 def test_a_bad_scan_does_not_stop_the_others(infer, given, options, tmp_path, capsys):
@@ -79,24 +86,37 @@ def test_a_bad_scan_does_not_stop_the_others(infer, given, options, tmp_path, ca
     assert [f["seriesuid"] for f in failures] == [str(scans / "none.mhd"), "broken"]
 
 
-def test_finished_scans_are_skipped_until_a_change(
-    infer, given, options, tmp_path, capsys
+def test_finished_scans_are_skipped(infer, given, options, first_run, tmp_path, capsys):
+    shutil.copytree(first_run, tmp_path / "out")
+    assert infer([str(given / "scans"), *options, "--batch-size", "2"]) == 0
+    assert "0 scans done, 1 finished before, 0 failed" in capsys.readouterr().out
+
+
+def test_what_was_cut_off_or_asked_differently_is_done_again(
+    infer, given, options, first_run, tmp_path, capsys
 ):
-    scans = str(given / "scans")
-    report = tmp_path / "out" / "one" / "report.html"
-    assert infer([scans, *options]) == 0
-    first = report.stat().st_mtime_ns
-    capsys.readouterr()
-    assert infer([scans, *options, "--batch-size", "2"]) == 0
-    assert "0 scans done, 1 finished before" in capsys.readouterr().out
-    assert report.stat().st_mtime_ns == first
-    assert infer([scans, *options, "--stride-mm", "5"]) == 0
+    out = tmp_path / "out"
+    shutil.copytree(first_run, out)
+    (out / "one" / "candidates.json").write_text("{")
+    assert infer([str(given / "scans"), *options]) == 0
     assert "1 scans done, 0 finished before" in capsys.readouterr().out
-    assert report.stat().st_mtime_ns > first
-    # Cut off in the middle of writing: not finished.
-    (tmp_path / "out" / "one" / "candidates.json").write_text("{")
-    assert infer([scans, *options, "--stride-mm", "5"]) == 0
+    assert (out / "candidates.csv").read_text() == (first_run / "candidates.csv").read_text()
+    assert infer([str(given / "scans"), *options, "--stride-mm", "5"]) == 0
     assert "1 scans done, 0 finished before" in capsys.readouterr().out
+    n_slabs = [
+        json.loads((folder / "one" / "candidates.json").read_text())["n_slabs"]
+        for folder in (first_run, out)
+    ]
+    assert n_slabs[1] > n_slabs[0]
+
+
+def test_folders_of_other_files_are_never_replaced(infer, given, options, tmp_path, capsys):
+    scan = tmp_path / "out" / "one" / "0001.dcm"
+    scan.parent.mkdir(parents=True)
+    scan.write_text("an image")
+    assert infer([str(given / "scans"), *options]) == 1
+    assert "0001.dcm lies where the results would go" in capsys.readouterr().err
+    assert scan.read_text() == "an image"
 
 
 def test_dicom_gets_a_dicom_report_and_lists_its_series(
@@ -139,11 +159,12 @@ def test_an_unsafe_checkpoint_is_refused_before_any_scan(infer, given, tmp_path)
     assert infer([*arguments, "--trust-checkpoint"]) == 0
 
 
-def test_workers_give_the_same_table(infer, given, options, tmp_path):
-    assert infer([str(given / "scans"), *options]) == 0
-    here = (tmp_path / "out" / "candidates.csv").read_text()
-    shutil.rmtree(tmp_path / "out")
+def test_workers_give_the_same_candidates(infer, given, options, first_run, tmp_path):
     assert infer([str(given / "scans"), *options, "--workers", "1"]) == 0
-    there = list(csv.reader((tmp_path / "out" / "candidates.csv").open()))
-    for one, other in zip(csv.reader(here.splitlines()), there, strict=True):
-        assert one[8:] == other[8:]
+    one, other = (
+        json.loads((folder / "one" / "candidates.json").read_text())
+        for folder in (first_run, tmp_path / "out")
+    )
+    assert one["fingerprint"] == other["fingerprint"]
+    for first, second in zip(one["candidates"][:10], other["candidates"][:10], strict=True):
+        assert first["score"] == pytest.approx(second["score"], abs=1e-3)

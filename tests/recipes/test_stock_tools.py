@@ -1,0 +1,67 @@
+"""mmdet's own tools run on this package's configs as they are."""
+
+import json
+
+import pytest
+
+ONE_EPOCH = """
+train_cfg = dict(max_epochs=1, val_interval=1)
+train_dataloader['num_workers'] = 0
+"""
+
+
+@pytest.fixture
+def stock(run_tool, monkeypatch):
+    """Calls one of mmdet's tools by name."""
+    import sys
+
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return lambda *arguments: run_tool("stock.py", *arguments)
+
+
+def test_train_test_curves_and_inferencer(stock, tiny_config, slab_folder, tmp_path):
+    config, run = tiny_config(ONE_EPOCH), tmp_path / "run"
+    stock("train", config, "--work-dir", run)
+    checkpoint = run / "epoch_1.pth"
+    assert checkpoint.is_file()
+
+    stock("test", config, checkpoint, "--work-dir", tmp_path / "tested")
+    (scores,) = (tmp_path / "tested").glob("*/*.json")
+    assert json.loads(scores.read_text())["lung/n_slabs"] == 3
+
+    (curves,) = run.glob("*/vis_data/scalars.json")
+    plot = tmp_path / "loss.png"
+    # Its default style is seaborn's, which need not be installed.
+    stock("analyze_logs", "plot_curve", curves, "--keys", "loss", "--style", "default",
+          "--out", plot)  # fmt: skip
+    assert plot.stat().st_size > 0
+
+    from mmdet.apis import DetInferencer
+
+    inferencer = DetInferencer(
+        model=str(config), weights=str(checkpoint), device="cpu", show_progress=False
+    )
+    slab = sorted(slab_folder.glob("slabs/*/001.png"))[0]
+    found = inferencer(str(slab), out_dir=str(tmp_path / "inferred"))["predictions"][0]
+    assert len(found["scores"]) == 10  # one per query
+    assert (tmp_path / "inferred" / "vis" / "001.png").is_file()
+
+
+def test_browsing_flops_and_loading_speed(stock, tiny_config, tmp_path, capsys):
+    config = tiny_config(ONE_EPOCH)
+    pictures = tmp_path / "pictures"
+    stock("browse_dataset", config, "--output-dir", pictures, "--not-show", "--show-interval", "0")
+    assert len(list(pictures.glob("*.png"))) == 3  # named by the slab's file name alone
+    stock("get_flops", config, "--num-images", "1")
+    assert "Params:" in capsys.readouterr().out
+    stock("benchmark", config, "--task", "dataloader", "--dataset-type", "train",
+          "--max-iter", "2", "--num-warmup", "1", "--work-dir", tmp_path)  # fmt: skip
+    assert "fps" in (tmp_path / "benchmark.log").read_text()
+
+
+def test_unknown_tools_are_refused(stock):
+    from lungdet_mmdet.errors import LungDetError
+
+    with pytest.raises(LungDetError, match="no tool 'trane'; --list"):
+        stock("trane")
