@@ -10,6 +10,10 @@ VERSION = re.search(
     r'__version__ = "([^"]+)"', (ROOT / "lungdet_mmdet" / "__init__.py").read_text()
 ).group(1)
 
+CLUSTER = ["dask>=2024.1", "distributed>=2024.1"]
+DICOM = ["pydicom>=3.0", "highdicom>=0.23"]
+DOWNLOAD = ["pooch>=1.8"]
+
 setup(
     name="lungdet-mmdet",
     version=VERSION,
@@ -38,16 +42,19 @@ setup(
         "rich>=13",
     ],
     extras_require={
+        # The tests use every optional extra: no test is skipped for want of a package.
         "dev": [
             "pytest>=8",
             "hypothesis>=6.100",
             "ruff>=0.6",
             "mypy>=1.10",
-            "pydicom>=3",
-            "highdicom>=0.23",
+            *CLUSTER,
+            *DICOM,
+            *DOWNLOAD,
         ],
-        "cluster": ["dask>=2024.1", "distributed>=2024.1"],
-        "dicom": ["pydicom>=3.0", "highdicom>=0.23"],
+        "cluster": CLUSTER,
+        "dicom": DICOM,
+        "download": DOWNLOAD,
         "viz": ["tensorboard>=2.14"],
     },
 )

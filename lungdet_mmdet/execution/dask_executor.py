@@ -63,24 +63,24 @@ class DaskExecutor(Executor):
         """Settle our future as Dask settled its own."""
         if not future.set_running_or_notify_cancel():
             return
-        error: BaseException | None = None
-        result = None
-        if remote.status == "error":
-            error = remote.exception(timeout=FETCH_S)
-            # By name: the class moved over Dask's versions.
-            if type(error).__name__ == "KilledWorker":
-                error = WorkerLostError(str(error))
-        elif remote.status != "finished" or self.client.status != "running":
-            error = _gone(f"its task is {remote.status}")
-        else:
-            try:
-                result = remote.result(timeout=FETCH_S)
-            except BaseException as problem:  # whatever it is, the future must be settled
-                error = _gone(repr(problem))
+        try:
+            error = self._error_of(remote)
+            result = None if error else remote.result(timeout=FETCH_S)
+        except BaseException as problem:  # whatever it is, the future must be settled
+            error = _gone(repr(problem))
         if error is None:
             future.set_result(result)
         else:
             future.set_exception(error)
+
+    def _error_of(self, remote: Any) -> BaseException | None:
+        if self.client.status != "running" or remote.status not in ("finished", "error"):
+            return _gone(f"its task is {remote.status}, the connection {self.client.status}")
+        if remote.status == "finished":
+            return None
+        error = remote.exception(timeout=FETCH_S)
+        # By name: the class moved over Dask's versions.
+        return WorkerLostError(str(error)) if type(error).__name__ == "KilledWorker" else error
 
     def _forget(self, remote: Any, future: Future) -> None:
         self._at_work.discard(future)

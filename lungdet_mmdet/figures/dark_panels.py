@@ -133,9 +133,17 @@ def panel_grid(n_panels: int, field: Field, *, note_lines: int) -> tuple[Figure,
 
 def write_title(axes: Axes, title: str, detail: str = "") -> None:
     """Write a heading over a panel, and a smaller line under it."""
-    place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "left"}
-    axes.annotate(title, (0, 1), xytext=(1, 14), color=TEXT, fontsize=TITLE_POINTS, **place)
-    axes.annotate(detail, (0, 1), xytext=(1, 4), color=MUTED, fontsize=DETAIL_POINTS, **place)
+    lines = ((title, 14, TEXT, TITLE_POINTS), (detail, 4, MUTED, DETAIL_POINTS))
+    for text, points_up, colour, size in lines:
+        axes.annotate(
+            text,
+            (0, 1),
+            xytext=(1, points_up),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            color=colour,
+            fontsize=size,
+        )
 
 
 def write_notes(figure: Figure, lines: Sequence[str]) -> None:
@@ -180,11 +188,8 @@ def add_close_up(
     """
     left, right = axes.get_xlim()
     bottom, top = axes.get_ylim()
-    box = axes.get_position()
-    figure = axes.get_figure()
-    width, height = figure.get_size_inches()
-    side = _INSET_SHARE * box.width * width
-    share_x, share_y = _INSET_SHARE, side / (box.height * height)
+    # Panels show x and y to one scale, so a square is square in mm as well as in print.
+    share_x, share_y = _INSET_SHARE, _INSET_SHARE * (right - left) / (bottom - top)
 
     def clearance(corner: tuple[float, float]) -> float:
         x = left + (corner[0] + share_x / 2) * (right - left)

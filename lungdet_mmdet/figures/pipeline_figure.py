@@ -143,12 +143,14 @@ class _Mark:
     is_box: bool
 
     def draw(self, axes: Axes) -> None:
-        style = {"fill": False, "edgecolor": rgb(TRUTH_COLOUR), "linewidth": _LINE_WIDTH}
-        if self.is_box:
-            corner = (self.x - self.half, self.y - self.half)
-            axes.add_patch(Rectangle(corner, 2 * self.half, 2 * self.half, **style))
-        else:
-            axes.add_patch(Circle((self.x, self.y), self.half, **style))
+        corner = (self.x - self.half, self.y - self.half)
+        outline = (
+            Rectangle(corner, 2 * self.half, 2 * self.half)
+            if self.is_box
+            else Circle((self.x, self.y), self.half)
+        )
+        outline.set(fill=False, edgecolor=rgb(TRUTH_COLOUR), linewidth=_LINE_WIDTH)
+        axes.add_patch(outline)
 
 
 def _draw(axes: Axes, picture: Picture, marks: Sequence[_Mark]) -> None:

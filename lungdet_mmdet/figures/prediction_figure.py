@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -48,7 +49,7 @@ Box = tuple[float, float, float, float]
 class _Style:
     label: str
     colour: Rgb
-    dash: str
+    dash: Literal["-", "--", ":"]
     line_width: float
 
 

@@ -54,6 +54,11 @@ def draw_gallery(
         config.test_dataloader = config.val_dataloader
         config.test_evaluator = config.val_evaluator
     slab_set = read_slab_set(annotation_file(config))
+    if not slab_set.slabs:
+        raise LungDetError(
+            f"{annotation_file(config)}: no slab in this split; prepare more scans, or make the "
+            "splits again with data_prep/make_splits.py"
+        )
     detections = (
         _detected(config, checkpoint, applied.value)
         if predictions is None

@@ -36,7 +36,7 @@ def address():
             n_workers=2,
             threads_per_worker=1,
             dashboard_address=None,
-            silence_logs="CRITICAL",
+            silence_logs="INFO",
         ) as cluster:
             yield cluster.scheduler_address
     finally:

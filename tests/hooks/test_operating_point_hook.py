@@ -4,9 +4,6 @@ import json
 
 import pytest
 import torch
-
-pytest.importorskip("mmdet")
-
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 

@@ -2,9 +2,6 @@ import json
 
 import pytest
 import torch
-
-pytest.importorskip("mmdet")
-
 from mmdet.registry import METRICS
 
 from lungdet_mmdet.errors import LungDetError

@@ -3,9 +3,6 @@ import json
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("mmdet")
-
 from mmdet.registry import METRICS
 
 from lungdet_mmdet.errors import LungDetError

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("mmdet")
-
 from lungdet_mmdet.figures.pipeline_figure import SlabStage, VolumeStage
 from lungdet_mmdet.nodules.tables import Nodule
 from lungdet_mmdet.preparation.pipeline_stages import record_stages

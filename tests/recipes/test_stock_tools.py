@@ -7,6 +7,8 @@ import pytest
 ONE_EPOCH = """
 train_cfg = dict(max_epochs=1, val_interval=1)
 train_dataloader['num_workers'] = 0
+# Visualizers are global by name, and other runs of this process have taken the config's.
+visualizer = dict(name='stock')
 """
 
 

@@ -1,7 +1,3 @@
-import pytest
-
-pytest.importorskip("mmdet")
-
 from pathlib import Path
 
 from lungdet_mmdet.testing.slab_test import evaluators_for_test

@@ -8,9 +8,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("mmdet")
-
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope

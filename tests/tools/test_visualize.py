@@ -10,8 +10,6 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.slab_folder import write_slab_folder
 from lungdet_mmdet.preparation.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
 
-pytest.importorskip("mmdet")
-
 
 @pytest.fixture
 def visualize(repository):
