@@ -13,31 +13,37 @@ prep_pipeline = [
     dict(type='MIPSlabs', thickness_mm=7.5),
 ]
 
-no_dropout = dict(self_attn_cfg=dict(dropout=0.0),
-                  ffn_cfg=dict(feedforward_channels=512, ffn_drop=0.0))
+no_dropout = dict(feedforward_channels=512, ffn_drop=0.0)
 model = dict(
-    num_queries=50,
+    num_queries=30,
+    num_feature_levels=3,
     with_box_refine=True,
     as_two_stage=True,
     backbone=dict(depth=18, base_channels=32, frozen_stages=-1, norm_cfg=dict(requires_grad=True),
                   norm_eval=False, init_cfg=None),
-    neck=dict(in_channels=[64, 128, 256]),
-    encoder=dict(num_layers=1, layer_cfg=no_dropout),
-    decoder=dict(num_layers=3, layer_cfg=dict(cross_attn_cfg=dict(dropout=0.0), **no_dropout)),
+    neck=dict(in_channels=[64, 128, 256], num_outs=3),
+    encoder=dict(
+        num_layers=1,
+        layer_cfg=dict(self_attn_cfg=dict(num_levels=3, num_points=2, dropout=0.0),
+                       ffn_cfg=no_dropout)),
+    decoder=dict(
+        num_layers=3,
+        layer_cfg=dict(self_attn_cfg=dict(dropout=0.0),
+                       cross_attn_cfg=dict(num_levels=3, dropout=0.0), ffn_cfg=no_dropout)),
     test_cfg=dict(max_per_img=20))
 
-# Half of the drawn slabs hold a nodule: a short training sees enough of them.
+# More than half of the drawn slabs hold a nodule: a short training sees enough of them.
 train_dataloader = dict(
-    batch_size=8, num_workers=1, dataset=dict(positive_rate=0.5),
+    batch_size=8, num_workers=1, dataset=dict(positive_rate=0.6),
     sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True))
 val_dataloader = dict(batch_size=8, num_workers=1)
 test_dataloader = dict(batch_size=8, num_workers=1)
 
-max_iters = 600
+max_iters = 800
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=4e-4, weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=1e-4),
     clip_grad=dict(max_norm=1.0, norm_type=2),
     paramwise_cfg=dict(custom_keys=dict(sampling_offsets=dict(lr_mult=0.1),
                                         reference_points=dict(lr_mult=0.1))))
@@ -48,5 +54,5 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(by_epoch=False, interval=200, save_best=None))
+    checkpoint=dict(by_epoch=False, interval=400, save_best=None))
 log_processor = dict(by_epoch=False, window_size=20)

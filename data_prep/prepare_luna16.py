@@ -32,6 +32,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=os.cpu_count() or 1,
         help="worker processes, 0 = in this process (default: %(default)s, one per core)",
     )
+    add("--dask", metavar="ADDRESS", help="work on a Dask cluster, e.g. tcp://HOST:8786")
     add(
         "--mask",
         choices=("otsu", "luna16"),
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _prepare(args: argparse.Namespace) -> int:
     from mmengine.config import Config
 
-    from lungdet_mmdet.execution.scan_runs import process_pool
+    from lungdet_mmdet.execution.workplace import find_workplace
     from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
     from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
     from lungdet_mmdet.preparation.prep_pipeline import (
@@ -78,12 +79,19 @@ def _prepare(args: argparse.Namespace) -> int:
         raise LungDetError("--protocol fold needs the number of the fold: give --fold 0-9")
     if not args.config.is_file():
         raise LungDetError(f"{args.config}: no such config file")
-    make_executor = process_pool(args.workers, limit_threads if args.workers > 1 else None)
+    place = find_workplace(
+        args.workers,
+        dask=args.dask,
+        setup=limit_threads,
+        read_from=[args.luna16_dir],
+        write_to=args.out_dir,
+    )
     config = Config.fromfile(args.config, import_custom_modules=False)
     steps = prep_steps(config, source=str(args.config))
     if args.mask:
         steps = override_mask_method(steps, args.mask)
-    folder = read_luna16_folder(args.luna16_dir)
+    # Workers on other machines start in another folder.
+    folder = read_luna16_folder(args.luna16_dir.resolve())
     print(
         f"{len(folder.scans)} scans on disk in {folder.root}; "
         f"{len(folder.missing_series)} series of its tables are not on disk"
@@ -92,10 +100,10 @@ def _prepare(args: argparse.Namespace) -> int:
         print(f"note: {warning}")
     summary = prepare_cohort(
         folder,
-        args.out_dir,
+        args.out_dir.resolve(),
         steps,
-        make_executor,
-        workers=args.workers,
+        place.make_executor,
+        workers=place.workers,
         imports=prep_imports(config),
     )
     print("\n".join(summary_lines(summary, args.out_dir)))

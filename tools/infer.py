@@ -46,6 +46,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "time in this process (default: %(default)s)",
     )
     parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="work on a Dask cluster, e.g. tcp://HOST:8786; all its machines must see INPUT and "
+        "DIR under the same paths",
+    )
+    parser.add_argument(
         "--stride-mm",
         type=float,
         help="distance of neighbouring slabs; less than their thickness makes them overlap: better "
@@ -72,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         threshold=args.threshold,
         batch_size=args.batch_size,
         workers=args.workers,
+        dask=args.dask,
         stride_mm=args.stride_mm,
         series_uid=args.series,
         trust_checkpoint=args.trust_checkpoint,

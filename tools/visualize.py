@@ -7,6 +7,7 @@ python tools/visualize.py predictions CONFIG CHECKPOINT --data PREPARED_DIR --ou
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,8 +92,8 @@ def draw_pipeline_figure(args: argparse.Namespace) -> None:
 
 def find_table(scan: Path) -> Path | None:
     """Return the table of nodules where LUNA16's layout has it, None where it is not."""
-    folders = scan.resolve().parents[:2]
-    return next((f / TABLE_NAME for f in folders if (f / TABLE_NAME).is_file()), None)
+    tables = [Path(os.path.normpath(scan.parent / up / TABLE_NAME)) for up in (".", "..")]
+    return next((table for table in tables if table.is_file()), None)
 
 
 def draw_prediction_figure(args: argparse.Namespace) -> None:

@@ -217,7 +217,9 @@ def _patient_id(path: Path) -> str:
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    return reader.GetMetaData(_PATIENT_ID).strip(" \0") if reader.HasMetaDataKey(_PATIENT_ID) else ""
+    return (
+        reader.GetMetaData(_PATIENT_ID).strip(" \0") if reader.HasMetaDataKey(_PATIENT_ID) else ""
+    )
 
 
 def _copy_tables(tables: Path, out_dir: Path) -> dict[str, int]:

@@ -73,12 +73,13 @@ def slab_pictures(
     for index in indices:
         info = dataset.get_data_info(index)
         low, high = info["z_range_mm"]
+        where = f"slab {info['slab_index']} z {low:.1f} to {high:.1f}"
         here = annotations[info["img_id"]]
         stored = draw_slab(
             read_slab(info["img_path"]),
             truth_boxes(here),
             spacing_x_mm=info["spacing"][0],
-            caption=f"..{info['seriesuid'][-8:]} slab {info['slab_index']} z {low:.1f} to {high:.1f}",
+            caption=f"..{info['seriesuid'][-8:]} {where}",
             min_short_side=SHORT_SIDE_PX,
         )
         shown = [_shown(dataset[index], info["spacing"][0]) for _ in range(repeats)]

@@ -242,6 +242,8 @@ class _Run:
 def _check_that_workers_start(executor: Executor) -> None:
     try:
         executor.submit(_ready).result()
+    except ExecutorLostError:
+        return  # that tells nothing of the workers; the next executor is tried
     except BrokenExecutor as error:
         raise LungDetError(
             "worker processes die before they can begin (out of memory, or a broken "

@@ -42,6 +42,8 @@ SCALE_BAR_MM = 50.0
 CLOSE_UP_MM = 36.0
 _LABEL_SHARE = 0.2
 """Height of a label in a close-up, as a share of its field."""
+_LABEL_REACH = 0.3
+"""Labels of boxes whose centres lie nearer than this share of the field would overlap."""
 Box = tuple[float, float, float, float]
 
 
@@ -169,7 +171,7 @@ def _boxes(outcome: SlabOutcome) -> list[_Drawn]:
 
 def _focus(boxes: Sequence[_Drawn]) -> _Drawn:
     """Return what the close-up is about: the largest nodule, else the last box."""
-    nodules = [box for box in boxes if box.style in (FOUND, MISSED)]
+    nodules = [box for box in boxes if _is_truth(box)]
     return max(nodules, key=lambda box: box.width, default=boxes[-1])
 
 
@@ -193,7 +195,7 @@ def _draw(axes: Axes, picture: Picture, boxes: Sequence[_Drawn]) -> None:
     picture.drawn(inset)
     for box in boxes:
         _outline(inset, box)
-    for box in boxes:
+    for box in _labelled(boxes, close):
         _label(inset, box, close)
 
 
@@ -204,19 +206,37 @@ def _outline(axes: Axes, box: _Drawn) -> None:
     axes.add_patch(patch)
 
 
+def _labelled(boxes: Sequence[_Drawn], close: Field) -> list[_Drawn]:
+    """Return the boxes in a close-up whose labels do not hide each other, best scores first."""
+    chosen: list[_Drawn] = []
+    for box in reversed(boxes):
+        x, y = box.centre
+        inside = close.left < x < close.right and close.top < y < close.bottom
+        rivals = [other for other in chosen if _is_truth(other) == _is_truth(box)]
+        reach = _LABEL_REACH * close.width
+        if box.label and inside and all(_apart(box, other) > reach for other in rivals):
+            chosen.append(box)
+    return chosen
+
+
+def _is_truth(box: _Drawn) -> bool:
+    return box.style in (FOUND, MISSED)
+
+
+def _apart(one: _Drawn, other: _Drawn) -> float:
+    return max(abs(a - b) for a, b in zip(one.centre, other.centre, strict=True))
+
+
 def _label(axes: Axes, box: _Drawn, close: Field) -> None:
-    """Write scores over boxes, diameters under them, where the close-up holds them."""
-    x0, y0, x1, y1 = box.box_xyxy_mm
-    x, y = box.centre
-    if not (box.label and close.left < x < close.right and close.top < y < close.bottom):
-        return
-    is_truth = box.style in (FOUND, MISSED)
+    """Write the score over a detection, the diameter under a nodule."""
+    _, y0, _, y1 = box.box_xyxy_mm
+    is_truth = _is_truth(box)
     room = (close.bottom - y1 if is_truth else y0 - close.top) > _LABEL_SHARE * close.height
     # Without room outside the label stands inside the box.
     goes_down = is_truth == room
     axes.annotate(
         box.label,
-        (x, y1 if is_truth else y0),
+        (box.centre[0], y1 if is_truth else y0),
         xytext=(0, -2 if goes_down else 2),
         textcoords="offset points",
         ha="center",

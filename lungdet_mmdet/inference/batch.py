@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lungdet_mmdet.execution.atomic_files import write_bytes, write_json
-from lungdet_mmdet.execution.scan_runs import ScanFailure, process_pool, run_per_scan
+from lungdet_mmdet.execution.scan_runs import ScanFailure, run_per_scan
+from lungdet_mmdet.execution.workplace import find_workplace
 from lungdet_mmdet.inference.scan_inputs import list_inputs
 from lungdet_mmdet.inference.scan_job import (
     CSV_NAME,
@@ -72,6 +73,7 @@ def detect_scans(
     threshold: float | None = None,
     batch_size: int = 4,
     workers: int = 0,
+    dask: str | None = None,
     stride_mm: float | None = None,
     series_uid: str | None = None,
     trust_checkpoint: bool = False,
@@ -86,6 +88,7 @@ def detect_scans(
     checkpoint, device, threshold, batch_size, stride_mm, trust_checkpoint : see
         :class:`ScanDetector`.
     workers : processes; 0 works in this one.
+    dask : address of a Dask scheduler whose workers do the work instead.
     series_uid : which DICOM series to read.
     say : is told what the user should know before the work begins.
 
@@ -102,8 +105,19 @@ def detect_scans(
     from lungdet_mmdet.inference.model_file import file_sha256, read_model_file
 
     out_dir = Path(out_dir)
+    if dask:
+        # Workers on other machines start in another folder.
+        out_dir, checkpoint = out_dir.resolve(), Path(checkpoint).resolve()
+        inputs = [Path(path).resolve() for path in inputs]
     check_out_dir(out_dir)
-    make_executor = process_pool(workers, limit_threads)
+    place = find_workplace(
+        workers,
+        dask=dask,
+        setup=limit_threads,
+        read_from=[checkpoint],
+        write_to=out_dir if dask else None,
+        tell=say,
+    )
     read_model_file(checkpoint, trust=trust_checkpoint)
     options = DetectorOptions(
         checkpoint=Path(checkpoint),
@@ -114,14 +128,14 @@ def detect_scans(
         stride_mm=stride_mm,
         trust_checkpoint=trust_checkpoint,
     )
-    if workers == 0:
+    if workers == 0 and not dask:
         detector_for(options)
     listed = list_inputs(inputs, series_uid=series_uid)
     for note in listed.notes:
         say(note)
     jobs = [DetectJob(scan, out_dir, options) for scan in listed.scans]
     run = run_per_scan(
-        detect_scan, jobs, make_executor, max_at_work=workers, description="detecting"
+        detect_scan, jobs, place.make_executor, max_at_work=place.workers, description="detecting"
     )
     batch = BatchRun(
         out_dir=out_dir,

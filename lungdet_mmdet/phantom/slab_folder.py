@@ -38,7 +38,7 @@ def write_slab_folder(
     """Write the slabs, records and manifest of a prepared folder; the splits are made after it.
 
     The second slab of every series (the first, where there is one) shows one nodule of 5 to 7.4 mm,
-    a bright disc in its middle plane, and no other slab does. The series go round the ten official subsets.
+    a bright disc, and no other slab does. The series go round the ten official subsets.
 
     Parameters
     ----------

@@ -111,7 +111,7 @@ def make_fold(config: Config, work_dir: Path, number: int, *, seed: int) -> Fold
         if part != "train":
             _point_evaluators(config, part, path)
     config.work_dir = str(folder)
-    digest.update(config.pretty_text.encode())
+    digest.update(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
     config.dump(folder / CONFIG_NAME)
     return Fold(number, folder, digest.hexdigest())
 

@@ -36,7 +36,7 @@ def address():
             n_workers=2,
             threads_per_worker=1,
             dashboard_address=None,
-            silence_logs="INFO",
+            silence_logs="CRITICAL",
         ) as cluster:
             yield cluster.scheduler_address
     finally:
@@ -72,14 +72,14 @@ def test_a_full_disk_ends_the_run(functions, cluster, tmp_path):
     assert len(list(tmp_path.iterdir())) < len(uids)
 
 
-def test_only_the_scan_that_kills_its_workers_is_given_up(functions, cluster, tmp_path):
-    uids = ["a", "killer", "b", "once", "c", "d"]
-    run = run_per_scan(
-        functions.kill_worker, jobs_of(functions, uids, tmp_path), cluster, max_at_work=2
-    )
-    assert sorted(run.results) == ["a", "b", "c", "d", "once"]
-    (failure,) = run.failures
-    assert (failure.seriesuid, failure.stage) == ("killer", "worker")
+def test_a_worker_killed_in_the_midst_of_a_scan_costs_a_second_attempt(
+    functions, cluster, tmp_path
+):
+    jobs = jobs_of(functions, ["a", "once", "b"], tmp_path)
+    run = run_per_scan(functions.kill_worker, jobs, cluster, max_at_work=2)
+    assert sorted(run.results) == ["a", "b", "once"]
+    assert run.failures == []
+    assert (tmp_path / "once").stat().st_size == 2
 
 
 def test_setup_runs_in_the_workers(functions, address, tmp_path, monkeypatch):
@@ -105,8 +105,10 @@ def test_a_cluster_that_is_in_order_is_taken(address, tmp_path):
     place = find_workplace(
         0, dask=address, read_from=[tmp_path], write_to=tmp_path / "out", tell=told.append
     )
-    assert place.workers >= 2
-    assert told == [f"{address}: 2 scans at a time, more as workers come"]
+    assert place.workers == 128
+    # One of the two may still be on its way back after being killed.
+    assert told[-1].startswith(f"{address}: ")
+    assert told[-1].endswith(" scans at a time, more as workers come")
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -117,20 +119,27 @@ def test_another_version_at_a_worker_is_refused(address, tmp_path, monkeypatch):
 
 
 class OwnCluster:
-    """A scheduler on a port of its own and one worker, both killed without warning."""
+    """A scheduler on a port of its own and workers, all killed without warning and not replaced.
+
+    One death of a worker is enough for Dask to give a call up.
+    """
 
     def __init__(self, repository):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.address = f"tcp://127.0.0.1:{self.port}"
-        path = os.pathsep.join([str(repository), str(FOR_WORKERS)])
-        self.environment = {**os.environ, "PYTHONPATH": path}
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(repository), str(FOR_WORKERS)]),
+            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
+        }
         self.processes = []
 
-    def start(self):
+    def start(self, *, workers=1):
         self._run("dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port))
-        self._run("dask_worker", self.address, "--nthreads", "1", "--no-nanny")
+        for _ in range(workers):
+            self._run("dask_worker", self.address, "--nthreads", "1", "--no-nanny")
 
     def _run(self, command, *arguments):
         call = [sys.executable, "-m", f"distributed.cli.{command}", *arguments, "--no-dashboard"]
@@ -151,7 +160,9 @@ class OwnCluster:
 
 
 @pytest.fixture
-def own_cluster(repository):
+def own_cluster(repository, monkeypatch):
+    # Processes are slow to start on a machine that is busy with something else.
+    monkeypatch.setattr(dask_executor, "CONNECT_S", 300.0)
     cluster = OwnCluster(repository)
     yield cluster
     cluster.kill()
@@ -173,7 +184,7 @@ def test_a_killed_scheduler_costs_only_the_scans_at_work(functions, own_cluster,
         assert pipe.read() == b"."  # a scan is in its midst
     own_cluster.kill()
     own_cluster.start()
-    thread.join(timeout=60)
+    thread.join(timeout=300)
     assert runs, "the run did not come to an end"
     (run,) = runs
     assert sorted(run.results) == ["first", "held", "last"]
@@ -183,3 +194,15 @@ def test_a_killed_scheduler_costs_only_the_scans_at_work(functions, own_cluster,
     assert attempts["held"] == 2
     assert attempts["first"] in (1, 2)
     assert attempts["last"] == 1
+
+
+def test_only_the_scan_that_kills_its_workers_is_given_up(functions, own_cluster, tmp_path):
+    own_cluster.start(workers=4)
+    jobs = jobs_of(functions, ["a", "killer", "b"], tmp_path)
+    cluster = DaskCluster(own_cluster.address, tell=tell_nobody)
+    run = run_per_scan(functions.kill_worker, jobs, cluster, max_at_work=3)
+    assert sorted(run.results) == ["a", "b"]
+    (failure,) = run.failures
+    assert (failure.seriesuid, failure.stage) == ("killer", "worker")
+    # Once among others, then twice alone.
+    assert (tmp_path / "killer").stat().st_size == 3

@@ -45,6 +45,7 @@ def losses(work_dir):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     # Killed in the third epoch; killed after the checkpoint of iteration 3, in the second pass over
     # the data, with one batch of two accumulated.

@@ -22,6 +22,7 @@ def stock(run_tool, monkeypatch):
     return lambda *arguments: run_tool("stock.py", *arguments)
 
 
+@pytest.mark.slow
 def test_train_test_curves_and_inferencer(stock, tiny_config, slab_folder, tmp_path):
     config, run = tiny_config(ONE_EPOCH), tmp_path / "run"
     stock("train", config, "--work-dir", run)
@@ -50,6 +51,7 @@ def test_train_test_curves_and_inferencer(stock, tiny_config, slab_folder, tmp_p
     assert (tmp_path / "inferred" / "vis" / "001.png").is_file()
 
 
+@pytest.mark.slow
 def test_browsing_flops_and_loading_speed(stock, tiny_config, tmp_path, capsys):
     config = tiny_config(ONE_EPOCH)
     pictures = tmp_path / "pictures"

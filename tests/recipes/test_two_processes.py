@@ -19,6 +19,7 @@ def scores(work_dir):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_torchrun_trains_and_measures_the_same(repository, tiny_config, tmp_path):
     from lungdet_mmdet.training.config_file import read_config
 
@@ -41,6 +42,7 @@ def test_torchrun_trains_and_measures_the_same(repository, tiny_config, tmp_path
     assert [row["iter"] for row in rows if "loss" in row] == [1, 2, 3]
     together = next(row for row in rows if "lung/n_slabs" in row)
     assert together["lung/n_slabs"] == 5
+    assert (tmp_path / "two" / "best_lung_AP50_epoch_1.pth").is_file()
 
     from mmengine.runner import Runner
 

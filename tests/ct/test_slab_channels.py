@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.mip import mip_slabs
+from lungdet_mmdet.ct.slab_channels import mip_channels, neighbour_channels
+from lungdet_mmdet.errors import LungDetError
+
+
+def ramp(n_slices, *, dz=1.25, direction=(1, 0, 0, 0, 1, 0, 0, 0, 1)):
+    """A volume whose slice k is k everywhere, so that a projection is its topmost slice."""
+    volume = np.arange(n_slices, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 3), np.uint8)
+    return volume, ScanGeometry((n_slices, 2, 3), (dz, 1.0, 1.0), (5.0, -7.0, 100.0), direction)
+
+
+@pytest.mark.parametrize(
+    "direction", [(1, 0, 0, 0, 1, 0, 0, 0, 1), (1, 0, 0, 0, -1, 0, 0, 0, -1)], ids=["up", "down"]
+)
+def test_channels_lie_about_the_middle_of_the_slab(direction):
+    volume, geometry = ramp(24, direction=direction)
+    _, slabs = mip_slabs(volume, geometry, thickness_mm=7.5)
+    channels = mip_channels(volume, geometry, slabs, thicknesses_mm=(5.0, 7.5, 10.0, 15.0))
+    assert channels.shape == (4, 2, 3, 4)
+    # Slab 1 holds slices 6 to 11, its middle is 8.5: 4 slices end at 10, 6 at 11, 8 at 12 and
+    # 12 at 14.
+    assert channels[1, 0, 0].tolist() == [10, 11, 12, 14]
+    # The lowest slices, where the volume is turned upside down.
+    below = mip_channels(23 - volume, geometry, slabs, thicknesses_mm=(5.0, 15.0))
+    assert (23 - below[1, 0, 0]).tolist() == [7, 3]
+
+
+def test_the_slabs_own_thickness_gives_the_slabs():
+    volume = np.random.default_rng(0).integers(0, 255, (13, 4, 5), dtype=np.uint8)
+    geometry = ScanGeometry((13, 4, 5), (1.25, 1.0, 1.0), (0.0, 0.0, 0.0))
+    slabs, geometries = mip_slabs(volume, geometry, thickness_mm=7.5)
+    channels = mip_channels(volume, geometry, geometries[:2], thicknesses_mm=(7.5,))
+    assert np.array_equal(channels[..., 0], slabs[:2])
+
+
+def test_channels_end_with_the_scan():
+    volume, geometry = ramp(6)
+    _, slabs = mip_slabs(volume, geometry, thickness_mm=2.5)  # slices 0-1, 2-3, 4-5
+    channels = mip_channels(volume, geometry, slabs, thicknesses_mm=(100.0, 5.0))
+    assert channels[:, 0, 0].tolist() == [[5, 2], [5, 4], [5, 5]]
+
+
+def test_a_single_slice_is_its_own_middle():
+    volume, geometry = ramp(3)
+    _, slabs = mip_slabs(volume, geometry, thickness_mm=0.0)
+    channels = mip_channels(volume, geometry, slabs, thicknesses_mm=(0.0, 3.75))
+    assert channels[:, 0, 0].tolist() == [[0, 1], [1, 2], [2, 2]]
+
+
+@pytest.mark.parametrize("thicknesses", [(), (-1.0,), (float("nan"),), (float("inf"),)])
+def test_impossible_thicknesses_are_refused(thicknesses):
+    volume, geometry = ramp(3)
+    with pytest.raises(LungDetError, match="channel thicknesses"):
+        mip_channels(volume, geometry, [], thicknesses_mm=thicknesses)
+
+
+def test_neighbours_stand_beside_each_slab():
+    slabs = np.arange(3, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), np.uint8)
+    channels = neighbour_channels(slabs)
+    assert channels.dtype == np.uint8
+    assert channels[:, 0, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 2]]
+
+
+def test_a_lonely_slab_is_its_own_neighbour():
+    assert neighbour_channels(np.full((1, 2, 2), 7, np.uint8)).tolist() == [[[[7] * 3] * 2] * 2]

@@ -1,0 +1,75 @@
+import json
+import runpy
+
+import pytest
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.scoring.run_comparison import read_run, sorted_runs
+
+
+@pytest.fixture
+def compare(repository):
+    return runpy.run_path(str(repository / "tools" / "compare.py"))["main"]
+
+
+def write_run(folder, *, split="test", **fields):
+    content = {"data": "phantom", "protocol": "strict", "split": split, "metrics": {}, **fields}
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps(content))
+    return str(folder)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """An old file without intervals, a new one with them, and one without a small nodule."""
+    return [
+        write_run(tmp_path / "old", metrics={"AP50": 0.5, "CPM": 0.25}),
+        write_run(
+            tmp_path / "new",
+            metrics={"AP50": 0.75, "AP50_small": None, "CPM": 0.125},
+            ci95={"AP50": [0.625, 0.875], "AP50_small": None, "CPM": [None, None]},
+            parameters=6_400_000,
+            seconds_per_slab=0.0425,
+        ),
+        write_run(tmp_path / "undefined", metrics={"AP50": None, "CPM": 0.5}),
+    ]
+
+
+def test_runs_come_best_first_with_intervals_size_and_speed(compare, runs, tmp_path, capsys):
+    assert compare([*runs, "--metrics", "AP50", "AP50_small", "--out", str(tmp_path / "out")]) == 0
+    lines = (tmp_path / "out" / "comparison.md").read_text().splitlines()
+    assert lines[0] == "phantom data, strict protocol, test split"
+    assert lines[2:] == [
+        "| run | AP50 | AP50_small | parameters | ms per slab |",
+        "| --- | --- | --- | --- | --- |",
+        "| new | 0.750 (0.625-0.875) | - | 6.4 M | 42.5 |",
+        "| old | 0.500 | - | - | - |",
+        "| undefined | - | - | - | - |",
+    ]
+    assert (tmp_path / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    output = capsys.readouterr()
+    assert output.out.index("new") < output.out.index("old") < output.out.index("undefined")
+    assert output.err == ""
+
+
+def test_another_figure_sorts_otherwise(runs):
+    names = [run.name for run in sorted_runs([read_run(path) for path in runs], "CPM")]
+    assert names == ["undefined", "old", "new"]
+
+
+def test_runs_on_other_slabs_are_not_compared_silently(compare, runs, tmp_path, capsys):
+    other = write_run(tmp_path / "val", split="val", metrics={"AP50": 1.0})
+    compare([*runs, other])
+    error = capsys.readouterr().err
+    assert "not tested on the same slabs" in error
+    assert "phantom data, strict protocol, val split: val" in error
+
+
+def test_bad_input_is_named(compare, runs, tmp_path):
+    with pytest.raises(LungDetError, match=r"none/metrics\.json|no metrics here"):
+        read_run(tmp_path / "none")
+    (tmp_path / "bad.json").write_text("[1]")
+    with pytest.raises(LungDetError, match=r"bad\.json: not the metrics of a tested run"):
+        read_run(tmp_path / "bad.json")
+    with pytest.raises(LungDetError, match="no run has the figure 'F7'; they have AP50"):
+        compare([*runs, "--sort", "F7"])

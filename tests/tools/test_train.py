@@ -1,0 +1,143 @@
+import json
+import runpy
+
+import pytest
+
+from lungdet_mmdet.cohort.split_writer import write_splits
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.phantom.slab_folder import write_slab_folder
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch, repository):
+    """A prepared folder whose manifest names the main config's pipeline."""
+    from mmengine.config import Config
+
+    from lungdet_mmdet.preparation.prep_pipeline import prep_steps
+
+    monkeypatch.setenv("LUNGDET_DATA", "unused")
+    config = Config.fromfile(repository / "configs" / "lung_deform_detr.py")
+    steps = prep_steps(config, source="main config")
+    folder = write_slab_folder(tmp_path / "data", n_series=6, n_slabs=2, prep_pipeline=steps)
+    write_splits(folder, protocol="strict")
+    return folder
+
+
+class StoppedBeforeBuildingError(Exception):
+    """Raised in place of building the run."""
+
+
+@pytest.fixture
+def train(repository, prepared, tmp_path, monkeypatch):
+    """Runs tools/train.py as far as the runner, and returns the config it would build."""
+    import mmengine.runner
+
+    built = []
+
+    class StopRunner:
+        @classmethod
+        def from_cfg(cls, config):
+            built.append(config)
+            raise StoppedBeforeBuildingError
+
+    monkeypatch.setattr(mmengine.runner, "Runner", StopRunner)
+    main = runpy.run_path(str(repository / "tools" / "train.py"))["main"]
+
+    def run(name="lung_deform_detr.py", *arguments):
+        config = repository / "configs" / name
+        with pytest.raises(StoppedBeforeBuildingError):
+            main(
+                [str(config), "--data", str(prepared), "--work-dir", str(tmp_path / "run"),
+                 "--pretrained", "none", *map(str, arguments)]
+            )  # fmt: skip
+        return built[-1]
+
+    return run
+
+
+def leak(prepared):
+    """Put a training series on the validation side, too."""
+    train, val = (prepared / "annotations" / f"{part}.json" for part in ("train", "val"))
+    content = json.loads(val.read_text())
+    content["series"].append(json.loads(train.read_text())["series"][0])
+    val.write_text(json.dumps(content))
+
+
+def test_a_sound_split_passes(train):
+    config = train()
+    assert config.model.backbone.init_cfg is None
+    assert config.work_dir.endswith("run")
+
+
+def test_a_leaking_split_stops_the_run_with_the_series(train, prepared):
+    leak(prepared)
+    with pytest.raises(LungDetError, match=r"the split leaks: 1 series .*2\.999\.7426866"):
+        train()
+    train("lung_deform_detr.py", "--allow-leak")
+
+
+def test_slabs_of_another_pipeline_stop_the_run(train):
+    with pytest.raises(LungDetError) as caught:
+        train("lung_deform_detr_mip10.py")
+    message = str(caught.value)
+    assert '"thickness_mm": 10' in message
+    assert '"thickness_mm": 7.5' in message
+    assert "prepare_luna16.py" in message
+    train("lung_deform_detr_mip10.py", "--allow-other-prep")
+
+
+def test_another_order_of_the_same_steps_is_another_pipeline(train):
+    with pytest.raises(LungDetError, match="nothing .the order differs."):
+        train("lung_deform_detr_clahe_after.py")
+
+
+def test_the_mask_method_may_differ(train, prepared):
+    path = prepared / "manifest.json"
+    text = path.read_text()
+    assert '"otsu"' in text
+    path.write_text(text.replace('"otsu"', '"luna16"'))
+    train()
+
+
+def test_an_initial_checkpoint_replaces_the_backbones_weights(train, tmp_path):
+    (tmp_path / "coco.pth").touch()
+    config = train("lung_deform_detr.py", "--load-from", tmp_path / "coco.pth")
+    assert config.load_from == str(tmp_path / "coco.pth")
+    assert config.custom_hooks[-1].type == "FitCheckpointHook"
+
+
+def test_resuming_takes_the_latest_checkpoint(train, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "epoch_4.pth").touch()
+    (folder / "last_checkpoint").write_text(str(folder / "epoch_4.pth"))
+    config = train("lung_deform_detr.py", "--resume")
+    assert config.resume is True
+    assert config.load_from == str(folder / "epoch_4.pth")
+
+
+def test_resuming_with_nothing_there_starts_anew(train):
+    config = train("lung_deform_detr.py", "--resume")
+    assert not config.resume
+    assert config.load_from is None
+
+
+def test_tensorboard_is_used_where_it_is_installed(train, monkeypatch):
+    import importlib.machinery
+    import importlib.util
+
+    find_spec = importlib.util.find_spec
+    spec = importlib.machinery.ModuleSpec("tensorboard", None)
+
+    def with_tensorboard(installed):
+        def find(name, package=None):
+            if name == "tensorboard":
+                return spec if installed else None
+            return find_spec(name, package)
+
+        return find
+
+    for installed in (True, False):
+        monkeypatch.setattr(importlib.util, "find_spec", with_tensorboard(installed))
+        types = [backend.type for backend in train().visualizer.vis_backends]
+        assert types == ["LocalVisBackend"] + ["TensorboardVisBackend"] * installed
