@@ -155,6 +155,7 @@ def _of_training_checkpoint(path: Path) -> ModelFile:
         name=path.name,
         sha256=file_sha256(path),
         config=parts.config,
+        threshold=None if parts.operating_point is None else parts.operating_point.threshold,
         state_dict=parts.state_dict,
         data=parts.trained,
     )

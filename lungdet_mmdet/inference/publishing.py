@@ -38,7 +38,8 @@ def publish_model(
     out : the model file.
     config_path : its config; None takes the one in the checkpoint.
     metrics : content of ``metrics.json``: figures with data, protocol and split.
-    threshold : score from which a candidate counts as positive; None takes that of the metrics.
+    threshold : score from which a candidate counts as positive; None takes the operating point that
+        the checkpoint carries, or else that of the metrics.
     data_root : prepared dataset that it was trained on; None takes the config's.
     note : a sentence about the model.
 
@@ -54,7 +55,10 @@ def publish_model(
     config = None if config_path is None else Config.fromfile(str(config_path))
     parts = read_training_checkpoint(checkpoint, config=config)
     metrics = metrics or {}
-    if threshold is None:
+    point = parts.operating_point
+    if threshold is None and point is not None:
+        threshold = point.threshold
+    elif threshold is None:
         threshold = metrics.get("metrics", {}).get("threshold")
     if threshold is not None and not 0.0 <= threshold <= 1.0:
         raise LungDetError(f"threshold is {threshold}: it must lie within 0 and 1")
@@ -68,6 +72,7 @@ def publish_model(
         metrics=_plain(metrics),
         data=data_provenance(root, required=data_root is not None)
         | {"training": _plain(parts.trained)}
+        | ({"operating_point": _plain(point.as_record())} if point is not None else {})
         | ({"note": note} if note else {}),
         made_with=versions(),
     )

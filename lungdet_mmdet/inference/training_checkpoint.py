@@ -17,6 +17,7 @@ from mmengine.config import Config, ConfigDict
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps
+from lungdet_mmdet.scoring.operating_point_record import OperatingPoint, operating_point_of
 
 # Weights are in the file: initial ones must be neither fetched nor drawn.
 _DROPPED_MODEL_KEYS = frozenset({"init_cfg", "pretrained", "_scope_"})
@@ -33,12 +34,14 @@ class TrainingCheckpoint:
     state_dict : weights.
     trained : epoch, iteration, time and seed of the training, as far as known.
     data_root : folder of the prepared dataset it was trained on, "" if unknown.
+    operating_point : threshold chosen at its validation, None if it had none.
     """
 
     config: dict[str, Any]
     state_dict: Mapping[str, torch.Tensor]
     trained: dict[str, Any]
     data_root: str
+    operating_point: OperatingPoint | None
 
 
 def read_training_checkpoint(path: Path, *, config: Config | None = None) -> TrainingCheckpoint:
@@ -70,6 +73,7 @@ def read_training_checkpoint(path: Path, *, config: Config | None = None) -> Tra
             key: meta[key] for key in ("epoch", "iter", "time", "seed") if meta.get(key) is not None
         },
         data_root=str(config.get("data_root") or ""),
+        operating_point=operating_point_of(content),
     )
 
 

@@ -13,6 +13,8 @@ from lungdet_mmdet.scoring.size_bands import BandMatches, MatchedSlabs
 
 RECALL_STEPS = np.linspace(0.0, 1.0, 101)  # COCO's 101 recall levels
 PAPER_IOU = 0.5
+# Of the table of right detections by scans that makes a bootstrap one matrix product: 400 MB.
+MAX_CELLS = 50_000_000
 
 
 def average_precision(
@@ -41,13 +43,13 @@ def average_precision(
         nothing = np.where(missing, np.nan, 0.0)
         return nothing, nothing.copy()
 
-    n_hits, n_series = len(hit_rows), len(matches.nodules_per_series)
+    n_hits = len(hit_rows)
     # Wrong detections of each scan that score above the k-th right one: (K, S).
     interval = np.cumsum(is_hit)[~is_hit]
     before_a_hit = interval < n_hits
-    cells = interval[before_a_hit] * n_series + series_rows[~is_hit][before_a_hit]
-    wrong = np.bincount(cells, minlength=n_hits * n_series).reshape(n_hits, n_series)
-    wrong_above = np.cumsum(wrong, axis=0, dtype=np.float64) @ weights  # (K, B)
+    wrong_above = _wrong_above(
+        interval[before_a_hit], series_rows[~is_hit][before_a_hit], n_hits, weights
+    )
     hits_above = np.cumsum(weights[hit_rows], axis=0)  # (K, B)
 
     safe_nodules = np.where(missing, 1.0, n_nodules)
@@ -61,6 +63,29 @@ def average_precision(
         mean[column] = envelope[reached, column].sum() / len(RECALL_STEPS)
     mean[missing] = np.nan
     return mean, np.where(missing, np.nan, recall[-1])
+
+
+def _wrong_above(
+    intervals: NDArray[np.intp],
+    series_rows: NDArray[np.intp],
+    n_hits: int,
+    weights: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return (K, B): how many wrong detections score above each right one, in each resample.
+
+    ``intervals`` is, per wrong detection, the number of right ones above it.
+    """
+    n_series, n_resamples = weights.shape
+    if n_hits * n_series <= MAX_CELLS:
+        cells = intervals * n_series + series_rows
+        wrong = np.bincount(cells, minlength=n_hits * n_series).reshape(n_hits, n_series)
+        return np.cumsum(wrong, axis=0, dtype=np.float64) @ weights
+    # Right detections times scans would be 10 TB for a million slabs.
+    columns = [
+        np.bincount(intervals, weights=weights[series_rows, column], minlength=n_hits)
+        for column in range(n_resamples)
+    ]
+    return np.cumsum(np.stack(columns, axis=1), axis=0)
 
 
 def size_band_scores(

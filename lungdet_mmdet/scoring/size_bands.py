@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from lungdet_mmdet.scoring.slab_records import NODULE_CATEGORY, SlabDetections, 
 PAPER_BANDS_MM = (7.0, 15.0)  # Lung-DETR, Table 1: up to 7, 7 to 15, over 15 mm
 COCO_IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 DEFAULT_MAX_DETECTIONS = 100
+# pycocotools holds a dictionary for every detection: a part of the slabs at a time bounds that.
+SLABS_AT_A_TIME = 2000
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def size_bands(edges_mm: Sequence[float] = PAPER_BANDS_MM) -> tuple[SizeBand, ..
 
 @dataclass(frozen=True)
 class BandMatches:
-    """All detections of all slabs within one band, best score first, and whether each is right.
+    """The detections that count in one band, best score first, and whether each is right.
 
     Attributes
     ----------
@@ -144,64 +146,80 @@ def match_slabs(
     by_id = {item.img_id: item for item in reversed(detections)}
     seen = slab_set.restricted_to(by_id)
     bands = size_bands(edges_mm)
-    coco_eval = _run_cocoeval(seen, by_id, bands, iou_thresholds, max_detections)
-
-    # Bands times slabs, in the order pycocotools runs its loops; None where a slab holds nothing.
-    n_slabs = len(seen.slabs)
-    per_image = coco_eval.evalImgs
     row_of = {uid: row for row, uid in enumerate(seen.series)}
-    img_rows = [row_of[slab.seriesuid] for slab in seen.slabs.values()]
-    band_matches = []
-    for number, band in enumerate(bands):
-        results = per_image[number * n_slabs : (number + 1) * n_slabs]
-        nodules = np.zeros(len(seen.series), dtype=np.int64)
-        for row, result in zip(img_rows, results, strict=True):
-            if result is not None:
-                nodules[row] += int(np.count_nonzero(np.asarray(result["gtIgnore"]) == 0))
+    gathered = [_Gathered.empty(band, len(seen.series), len(iou_thresholds)) for band in bands]
+    img_ids = list(seen.slabs)
+    for begin in range(0, len(img_ids), SLABS_AT_A_TIME):
+        slabs = {img_id: seen.slabs[img_id] for img_id in img_ids[begin : begin + SLABS_AT_A_TIME]}
+        part = replace(seen, slabs=slabs)
+        per_image = _run_cocoeval(part, by_id, bands, iou_thresholds, max_detections).evalImgs
+        # Bands times slabs, in the order of pycocotools' loops; None where a slab holds nothing.
+        rows = [row_of[slab.seriesuid] for slab in slabs.values()]
+        for number, target in enumerate(gathered):
+            target.add(rows, per_image[number * len(slabs) : (number + 1) * len(slabs)])
+    for target in gathered:
         for item in seen.unseen if count_unseen else ():
-            if band.holds(np.array([item.diameter_mm]))[0]:
-                nodules[row_of[item.seriesuid]] += 1
-        band_matches.append(_collect(band, img_rows, results, nodules, len(iou_thresholds)))
+            if target.band.holds(np.array([item.diameter_mm]))[0]:
+                target.nodules[row_of[item.seriesuid]] += 1
     return MatchedSlabs(
         series=seen.series,
         iou_thresholds=tuple(float(iou) for iou in iou_thresholds),
-        bands=tuple(band_matches),
-        n_slabs=n_slabs,
+        bands=tuple(target.joined() for target in gathered),
+        n_slabs=len(seen.slabs),
         n_detections=sum(min(len(item.scores), max_detections) for item in by_id.values()),
         n_ignore_regions=sum(box.is_ignored for slab in seen.slabs.values() for box in slab.boxes),
         n_unseen=len(seen.unseen) if count_unseen else 0,
     )
 
 
-def _collect(
-    band: SizeBand,
-    img_rows: Sequence[int],
-    results: Sequence[dict | None],
-    nodules: NDArray[np.int64],
-    n_thresholds: int,
-) -> BandMatches:
-    """Join the per-slab results of one band, best score first (ties keep the slabs' order)."""
-    scores: list[NDArray[np.float64]] = [np.zeros(0)]
-    rows: list[NDArray[np.intp]] = [np.zeros(0, dtype=np.intp)]
-    matched: list[NDArray[np.bool_]] = [np.zeros((n_thresholds, 0), dtype=bool)]
-    ignored: list[NDArray[np.bool_]] = [np.zeros((n_thresholds, 0), dtype=bool)]
-    for row, result in zip(img_rows, results, strict=True):
-        if result is None or not len(result["dtScores"]):
-            continue
-        scores.append(np.asarray(result["dtScores"], dtype=np.float64))
-        rows.append(np.full(len(result["dtScores"]), row, dtype=np.intp))
-        matched.append(np.asarray(result["dtMatches"]) != 0)
-        ignored.append(np.asarray(result["dtIgnore"]).astype(bool))
-    all_scores = np.concatenate(scores)
-    order = np.argsort(-all_scores, kind="mergesort")
-    return BandMatches(
-        band=band,
-        scores=all_scores[order],
-        series_rows=np.concatenate(rows)[order],
-        is_matched=np.concatenate(matched, axis=1)[:, order],
-        is_ignored=np.concatenate(ignored, axis=1)[:, order],
-        nodules_per_series=nodules,
-    )
+@dataclass
+class _Gathered:
+    """The per-slab results of one band so far, as lists of arrays."""
+
+    band: SizeBand
+    scores: list[NDArray[np.float64]]
+    rows: list[NDArray[np.intp]]
+    matched: list[NDArray[np.bool_]]
+    ignored: list[NDArray[np.bool_]]
+    nodules: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, band: SizeBand, n_series: int, n_thresholds: int) -> _Gathered:
+        """Begin with arrays of no detections, so that there is always something to join."""
+        nothing = np.zeros((n_thresholds, 0), dtype=bool)
+        rows = np.zeros(0, dtype=np.intp)
+        return cls(
+            band, [np.zeros(0)], [rows], [nothing], [nothing], np.zeros(n_series, dtype=np.int64)
+        )
+
+    def add(self, rows: Sequence[int], results: Sequence[dict | None]) -> None:
+        """Keep what counts of the results of some slabs; ``rows`` are those of their scans."""
+        for row, result in zip(rows, results, strict=True):
+            if result is None:
+                continue
+            self.nodules[row] += int(np.count_nonzero(np.asarray(result["gtIgnore"]) == 0))
+            ignored = np.asarray(result["dtIgnore"]).astype(bool)
+            # Most detections lie outside a band and count at no threshold there.
+            counts = ~ignored.all(axis=0)
+            if not counts.any():
+                continue
+            self.scores.append(np.asarray(result["dtScores"], dtype=np.float64)[counts])
+            self.rows.append(np.full(int(counts.sum()), row, dtype=np.intp))
+            self.matched.append((np.asarray(result["dtMatches"]) != 0)[:, counts])
+            self.ignored.append(ignored[:, counts])
+
+    def joined(self) -> BandMatches:
+        """Return everything, best score first (ties keep the slabs' order)."""
+        scores = np.concatenate(self.scores)
+        order = np.argsort(-scores, kind="mergesort")
+        return BandMatches(
+            band=self.band,
+            scores=scores[order],
+            series_rows=np.concatenate(self.rows)[order],
+            is_matched=np.concatenate(self.matched, axis=1)[:, order],
+            is_ignored=np.concatenate(self.ignored, axis=1)[:, order],
+            nodules_per_series=self.nodules,
+        )
 
 
 def _run_cocoeval(

@@ -291,3 +291,22 @@ def test_weights_are_the_same_as_repeating_the_scans():
     assert {
         key: pytest.approx(float(values[0]), nan_ok=True) for key, values in weighted.items()
     } == expected
+
+
+def test_slabs_matched_a_few_at_a_time_score_the_same(monkeypatch):
+    truth, detections = random_case(4)
+    at_once = scores_of(truth, detections)
+    monkeypatch.setattr("lungdet_mmdet.scoring.size_bands.SLABS_AT_A_TIME", 3)
+    assert len(truth.slabs) % 3 != 0
+    assert scores_of(truth, detections) == at_once
+
+
+def test_the_small_memory_way_to_average_precision_gives_the_same(monkeypatch):
+    truth, detections = random_case(5)
+    matched = match_slabs(truth, detections)
+    weights = np.random.default_rng(1).integers(0, 4, (len(matched.series), 5)).astype(float)
+    by_table = size_band_scores(matched, weights)
+    monkeypatch.setattr("lungdet_mmdet.scoring.average_precision.MAX_CELLS", 0)
+    by_columns = size_band_scores(matched, weights)
+    for key, values in by_table.items():
+        np.testing.assert_array_equal(by_columns[key], values, err_msg=key)

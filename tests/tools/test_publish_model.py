@@ -117,3 +117,27 @@ def test_bad_arguments_are_named(publish, checkpoint, tmp_path, extra, message):
 def test_a_missing_checkpoint_is_named(publish, tmp_path):
     with pytest.raises(LungDetError, match=r"none\.pth: no such checkpoint"):
         publish([str(tmp_path / "none.pth"), str(tmp_path / "model.pth")])
+
+
+def test_the_threshold_chosen_at_validation_travels_with_the_model(
+    publish, checkpoint, metrics, tmp_path
+):
+    validated, out = tmp_path / "validated.pth", tmp_path / "model.pth"
+    content = torch.load(checkpoint, weights_only=False)
+    point = {"threshold": 0.625, "rule": "max_f1", "data": "phantom", "split": "val"}
+    content["meta"]["operating_point"] = point
+    torch.save(content, validated)
+    assert publish([str(validated), str(out), "--metrics", str(metrics)]) == 0
+    model = read_model_file(out)
+    assert model.threshold == 0.625
+    assert model.data["operating_point"]["rule"] == "max_f1"
+    assert read_model_file(validated, trust=True).threshold == 0.625
+
+
+def test_a_threshold_given_by_hand_wins(publish, checkpoint, tmp_path):
+    validated, out = tmp_path / "validated.pth", tmp_path / "model.pth"
+    content = torch.load(checkpoint, weights_only=False)
+    content["meta"]["operating_point"] = {"threshold": 0.625, "rule": "max_f1"}
+    torch.save(content, validated)
+    assert publish([str(validated), str(out), "--threshold", "0.25"]) == 0
+    assert read_model_file(out).threshold == 0.25
