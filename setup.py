@@ -27,7 +27,7 @@ setup(
         "torch>=2.0",
         # The maintained continuation of OpenMMLab's stack, under the same import names. A machine
         # that has OpenMMLab's originals installs this package with --no-deps (README).
-        "onedl-mmengine>=0.10.7,<0.11",
+        "onedl-mmengine>=0.10.8,<0.11",
         "onedl-mmcv>=2.3,<2.4",
         "onedl-mmdetection>=3.5,<3.6",
         "numpy>=1.24,<3",

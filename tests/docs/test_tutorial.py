@@ -9,6 +9,7 @@ import shlex
 import sys
 
 import pytest
+import torch
 
 pytest.importorskip("mmdet")
 
@@ -50,7 +51,11 @@ def workplace(repository, tmp_path, monkeypatch):
     monkeypatch.setenv("LUNGDET_DATA", "unused")
     monkeypatch.delenv("LUNGDET_DATA")
     monkeypatch.setenv("LUNGDET_OFFLINE", "1")
-    return tmp_path
+    threads = torch.get_num_threads()
+    # On a busy machine several threads of tiny tensors wait for each other.
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.slow
