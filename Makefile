@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+OLD := .venv-openmmlab
 
-.PHONY: demo demo-long test lint clean
+.PHONY: install demo demo-long test test-openmmlab lint clean
 .DELETE_ON_ERROR:
 
 $(STAMP): setup.py constraints.txt
@@ -29,5 +30,18 @@ demo: $(STAMP)
 demo-long: $(STAMP)
 	$(BIN)/python tools/demo.py demo --long
 
+# The same tests on OpenMMLab's original packages, in a virtual environment of their own.
+$(OLD)/.installed: constraints-openmmlab.txt setup.py
+	$(PYTHON) -m venv $(OLD)
+	$(OLD)/bin/python -m pip install --disable-pip-version-check -q -c constraints-openmmlab.txt \
+		torch mmengine mmcv-lite mmdet setuptools numpy scipy SimpleITK scikit-image \
+		opencv-python opencv-python-headless pycocotools matplotlib tqdm rich pillow packaging \
+		psutil seaborn pytest hypothesis ruff pydicom highdicom pooch dask distributed
+	$(OLD)/bin/python -m pip install --disable-pip-version-check -q --no-deps -e .
+	touch $@
+
+test-openmmlab: $(OLD)/.installed
+	$(OLD)/bin/python -m pytest
+
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) $(OLD) demo build dist *.egg-info

@@ -112,10 +112,11 @@ def survey() -> list[Finding]:
 
 
 def checkpoint_caution(findings: list[Finding]) -> str | None:
-    """Say so where mmengine saves checkpoints that the installed torch refuses to load.
+    """Say what loading a checkpoint means with OpenMMLab's mmengine and a current torch.
 
     From 2.6 on ``torch.load`` accepts plain weights only by default. A checkpoint of mmengine
-    holds its logs too, and OpenMMLab's mmengine (0.10.7, its last) does not allow for that.
+    holds its logs too, and OpenMMLab's mmengine (0.10.7, its last) does not allow for that; the
+    plugin then reads checkpoints without that guard.
     """
     installed = {name: version for found in findings for name, version in found.installed.items()}
     torch_version, mmengine_version = installed.get("torch"), installed.get("mmengine")
@@ -126,9 +127,9 @@ def checkpoint_caution(findings: list[Finding]) -> str | None:
     ):
         return None
     return (
-        f"mmengine {mmengine_version} cannot load its own checkpoints with torch {torch_version}: "
-        "training runs, but resuming and testing will fail. Use the maintained continuation "
-        "(pip uninstall mmengine mmcv mmdet; "
+        f"mmengine {mmengine_version} cannot load its own checkpoints with torch {torch_version} "
+        "by itself; the tools of this package load them unguarded, so resume and test only your own. "
+        "To be rid of this, use the maintained continuation (pip uninstall mmengine mmcv mmdet; "
         "pip install onedl-mmengine onedl-mmcv onedl-mmdetection) or a torch below 2.6 "
         '(pip install "torch<2.6").'
     )

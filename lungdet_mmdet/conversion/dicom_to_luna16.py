@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import SimpleITK as sitk
 
+from lungdet_mmdet.conversion.accounts import (
+    ConversionSummary,
+    ConvertedSeries,
+    write_accounts,
+)
 from lungdet_mmdet.conversion.dicom_index import (
     SeriesFiles,
     folders_with_files,
@@ -24,11 +26,10 @@ from lungdet_mmdet.ct.dicom import read_dicom_series
 from lungdet_mmdet.ct.dicom_series import DicomSeries, read_dicom_header
 from lungdet_mmdet.ct.metaimage import read_metaimage_header
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.execution.atomic_files import sweep_leftovers, write_bytes, write_json
+from lungdet_mmdet.execution.atomic_files import sweep_leftovers
 from lungdet_mmdet.execution.folder_lock import only_run_in
-from lungdet_mmdet.execution.scan_failure import ScanFailure
-from lungdet_mmdet.execution.scan_runs import ExecutorFactory, RunSummary, run_per_scan
-from lungdet_mmdet.nodules.tables import read_patients, read_subsets
+from lungdet_mmdet.execution.scan_runs import ExecutorFactory, run_per_scan
+from lungdet_mmdet.nodules.tables import read_subsets
 
 # Where series go that no table assigns to one of LUNA16's subsets.
 SCAN_FOLDER = "scans"
@@ -38,7 +39,6 @@ TABLES = (
     "seriesuids.csv",
     "subset_of_series.csv",
 )
-REJECTS_NAME, CONVERTED_NAME, PATIENTS_NAME = "rejects.json", "converted.json", "patients.csv"
 _PATIENT_ID = "0010|0020"
 # A UID names files here: nothing in it may lead elsewhere.
 _PLAIN_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*")
@@ -53,61 +53,6 @@ class SeriesJob:
     files: SeriesFiles
     folder: Path
     compress: bool
-
-
-@dataclass(frozen=True)
-class ConvertedSeries:
-    """A converted series: its header file, what was repaired, and whose it is.
-
-    ``unsuitable`` is why it is no chest CT to convert; "" where it was converted.
-    """
-
-    seriesuid: str
-    path: str
-    images: int
-    flags: tuple[str, ...] = ()
-    patient_id: str = ""
-    unsuitable: str = ""
-
-
-@dataclass
-class ConversionSummary:
-    """What a conversion did.
-
-    Parameters
-    ----------
-    converted : series written now.
-    skipped : series that were there already.
-    unsuitable : series that are no axial CT, with the reason.
-    failures : series and folders that could not be read.
-    not_found : wanted series that are not in the tree.
-    run : how the run over the series ended.
-    """
-
-    converted: list[ConvertedSeries] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    unsuitable: list[ConvertedSeries] = field(default_factory=list)
-    failures: list[ScanFailure] = field(default_factory=list)
-    not_found: list[str] = field(default_factory=list)
-    run: RunSummary = field(default_factory=RunSummary)
-
-    @property
-    def exit_code(self) -> int:
-        """0 if every wanted CT series is there, 130 or 143 after an interrupt, else 1."""
-        return self.run.exit_code or int(bool(self.failures or self.not_found))
-
-    def lines(self) -> list[str]:
-        """Return the summary as text."""
-        lines = [f"not converted: {f.seriesuid}: {f.reason}" for f in self.failures]
-        lines += [f"left out: {s.seriesuid}: {s.unsuitable}" for s in self.unsuitable]
-        lines += [f"repaired: {s.seriesuid}: {flag}" for s in self.converted for flag in s.flags]
-        lines += [f"not in the tree: {uid}" for uid in self.not_found]
-        lines.append(
-            f"{len(self.converted)} series converted, {len(self.skipped)} were there already, "
-            f"{len(self.unsuitable)} left out, {len(self.failures)} not converted, "
-            f"{len(self.not_found)} not found"
-        )
-        return lines
 
 
 def convert_dicom_tree(
@@ -175,7 +120,7 @@ def convert_dicom_tree(
         summary.failures += summary.run.failures
         for result in sorted(summary.run.results, key=lambda r: r.seriesuid):
             (summary.unsuitable if result.unsuitable else summary.converted).append(result)
-        _write_accounts(out_dir, summary, keep_patient_ids=keep_patient_ids)
+        write_accounts(out_dir, summary, keep_patient_ids=keep_patient_ids)
     if not (out_dir / "annotations.csv").is_file():
         tell(
             f"note: {out_dir} has no annotations.csv: scans can be searched for nodules, but "
@@ -261,41 +206,3 @@ def _is_there(header: Path) -> bool:
     except LungDetError:
         return False
     return True
-
-
-def _write_accounts(out_dir: Path, summary: ConversionSummary, *, keep_patient_ids: bool) -> None:
-    kept = [e for e in _read_list(out_dir / CONVERTED_NAME) if e["seriesuid"] in summary.skipped]
-    entries = kept + [
-        {"seriesuid": s.seriesuid, "file": s.path, "images": s.images, "flags": list(s.flags)}
-        for s in summary.converted
-    ]
-    write_json(out_dir / CONVERTED_NAME, sorted(entries, key=lambda e: e["seriesuid"]))
-    rejects = [failure.as_dict() for failure in summary.failures]
-    rejects += [
-        {"seriesuid": s.seriesuid, "stage": "unsuitable", "reason": s.unsuitable}
-        for s in summary.unsuitable
-    ]
-    rejects += [
-        {"seriesuid": uid, "stage": "not found", "reason": "not in the tree"}
-        for uid in summary.not_found
-    ]
-    write_json(out_dir / REJECTS_NAME, rejects)
-    if keep_patient_ids:
-        _write_patients(out_dir / PATIENTS_NAME, summary)
-
-
-def _read_list(path: Path) -> list[dict]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-
-
-def _write_patients(path: Path, summary: ConversionSummary) -> None:
-    patients = read_patients(path) if path.is_file() else {}
-    patients |= {s.seriesuid: s.patient_id for s in summary.converted if s.patient_id}
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["seriesuid", "patient_id"])
-    table.writerows(sorted(patients.items()))
-    write_bytes(path, text.getvalue().encode("utf-8"))
