@@ -128,7 +128,7 @@ def checkpoint_caution(findings: list[Finding]) -> str | None:
         return None
     return (
         f"mmengine {mmengine_version} cannot load its own checkpoints with torch {torch_version} "
-        "by itself; the tools of this package load them unguarded, so resume and test only your own. "
+        "by itself; this package loads them unguarded, so resume and test only your own. "
         "To be rid of this, use the maintained continuation (pip uninstall mmengine mmcv mmdet; "
         "pip install onedl-mmengine onedl-mmcv onedl-mmdetection) or a torch below 2.6 "
         '(pip install "torch<2.6").'
