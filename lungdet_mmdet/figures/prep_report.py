@@ -33,6 +33,8 @@ _COLUMNS = (
     ("s", "seconds", "number"),
 )
 _MAX_NODULES = 6
+# At 30 kB a scan, 60 MB: what a browser still opens. The worst come first; the others are on disk.
+MAX_PICTURES = 2000
 
 
 def prep_report_html(manifest: dict[str, Any], read_preview: Callable[[str], bytes | None]) -> str:
@@ -46,10 +48,14 @@ def prep_report_html(manifest: dict[str, Any], read_preview: Callable[[str], byt
     Returns
     -------
     str
-        HTML with images embedded, about 30 kB per scan; every string of the data is escaped.
+        HTML with images embedded, about 30 kB per scan for the first 2000; every string of the
+        data is escaped.
     """
     scans = worst_first(manifest["scans"])
-    rows = [_row(rank, scan, read_preview(scan["seriesuid"])) for rank, scan in enumerate(scans, 1)]
+    rows = [
+        _row(rank, scan, read_preview(scan["seriesuid"]) if rank <= MAX_PICTURES else None)
+        for rank, scan in enumerate(scans, 1)
+    ]
     heads = "".join(_head(*column) for column in _COLUMNS)
     body = "\n".join(
         [
@@ -248,6 +254,11 @@ def _details(manifest: dict[str, Any]) -> str:
     steps = "\n".join(json.dumps(step) for step in manifest["pipeline"])
     notes = [f"{len(manifest['missing_series'])} series of the tables are not on disk."]
     notes += [f"{len(manifest[key])} scans {text}." for key, text in _ELSEWHERE if manifest[key]]
+    if len(manifest["scans"]) > MAX_PICTURES:
+        notes.append(
+            f"Pictures of the {MAX_PICTURES} scans that are worst; the others are in "
+            "slabs/SERIESUID/preview.jpg."
+        )
     notes += manifest["table_warnings"]
     listed = "".join(f"<p>{escape(note)}</p>" for note in notes)
     return (

@@ -111,6 +111,16 @@ def test_one_row_per_scan_with_its_picture():
     assert "15.0 M to 5.2 M per scan" in page
 
 
+def test_only_the_worst_of_a_large_cohort_have_pictures(monkeypatch):
+    monkeypatch.setattr("lungdet_mmdet.figures.prep_report.MAX_PICTURES", 3)
+    page = prep_report_html(manifest(SCANS), lambda uid: uid.encode())
+    tags = parsed(page)
+    assert len([a for tag, a in tags if tag == "tr" and "data-uid" in a]) == 6
+    # The first of the three is the failed one, which has none.
+    assert len([tag for tag, _ in tags if tag == "img"]) == 2
+    assert "Pictures of the 3 scans that are worst" in page
+
+
 def test_the_page_needs_nothing_from_elsewhere():
     page = prep_report_html(manifest(SCANS), lambda uid: None)
     assert not re.search(r"https?://|src=\"(?!data:)|<link|@import|url\(", page)
