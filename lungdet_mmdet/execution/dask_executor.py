@@ -8,6 +8,7 @@ way, that future of it is never settled and a run would wait for ever, and its `
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
 from concurrent.futures import wait as wait_for
@@ -148,21 +149,21 @@ class DaskCluster:
             raise LungDetError(
                 "--dask needs dask.distributed: pip install 'lungdet-mmdet[cluster]'"
             ) from error
-        timeout_s = RECONNECT_S if self._was_connected else CONNECT_S
-        if self._was_connected:
-            self._tell(f"connecting to {self.address} again")
-        place = (
-            {"scheduler_file": self.address}
-            if Path(self.address).is_file()
-            else {"address": self.address}
-        )
-        try:
-            client = Client(**place, timeout=timeout_s, set_as_default=False)
-        except (OSError, ValueError, TypeError) as error:
-            raise LungDetError(
-                f"{self.address}: no Dask scheduler answers ({error}); start one with "
-                "`dask scheduler`, and give its address as tcp://HOST:8786"
-            ) from error
+        deadline = time.monotonic() + (RECONNECT_S if self._was_connected else 0.0)
+        while True:
+            # Looked at anew each time: a restarted scheduler may have written another address.
+            is_file = Path(self.address).is_file()
+            place = {"scheduler_file": self.address} if is_file else {"address": self.address}
+            try:
+                client = Client(**place, timeout=CONNECT_S, set_as_default=False)
+                break
+            except (OSError, ValueError, TypeError) as error:
+                if time.monotonic() >= deadline:
+                    raise LungDetError(
+                        f"{self.address}: no Dask scheduler answers ({error}); start one with "
+                        "`dask scheduler`, and give its address as tcp://HOST:8786"
+                    ) from error
+                self._tell(f"{self.address} does not answer: waiting for it to come back")
         self._was_connected = True
         if not client.nthreads():
             self._tell(f"{self.address} has no workers yet: waiting for the first")
