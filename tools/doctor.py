@@ -18,7 +18,6 @@ from importlib import metadata
 from pathlib import Path
 
 RESNET50_URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
-OFFLINE_VARIABLE = "LUNGDET_OFFLINE"
 TIMEOUT_S = 5
 
 SCIENCE_MODULES = {
@@ -179,6 +178,8 @@ def _attention_output(device: str):
 def check_weights(url: str = RESNET50_URL) -> Iterator[Line]:
     import torch
 
+    from lungdet_mmdet.offline import OFFLINE_VARIABLE, is_offline
+
     topic = "weights"
     ways_out = (
         f"download {url} elsewhere and give its local path in the config, "
@@ -187,8 +188,10 @@ def check_weights(url: str = RESNET50_URL) -> Iterator[Line]:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     if cached.is_file():
         yield Line(OK, topic, f"pretrained ResNet-50 is in the cache: {cached}")
-    elif os.environ.get(OFFLINE_VARIABLE) == "1":
-        text = f"pretrained ResNet-50 is not in the cache; {OFFLINE_VARIABLE}=1, so not looked for"
+    elif is_offline():
+        text = (
+            f"pretrained ResNet-50 is not in the cache; {OFFLINE_VARIABLE} forbids looking for it"
+        )
         yield Line(WARN, topic, text, ways_out)
     else:
         try:

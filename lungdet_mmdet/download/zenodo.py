@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.offline import OFFLINE_VARIABLE, is_offline
 
 ZENODO_API = "https://zenodo.org/api/records"
-OFFLINE_VARIABLE = "LUNGDET_OFFLINE"
 TIMEOUT_S = 60
 
 
@@ -32,11 +32,10 @@ class RemoteFile:
 
 def require_network() -> None:
     """Raise LungDetError where the environment forbids network access (LUNGDET_OFFLINE=1)."""
-    value = os.environ.get(OFFLINE_VARIABLE, "")
-    if value not in ("", "0"):
+    if is_offline():
         raise LungDetError(
-            f"{OFFLINE_VARIABLE}={value} forbids network access; unset it to download, or use "
-            "--verify, which needs no network"
+            f"{OFFLINE_VARIABLE}={os.environ[OFFLINE_VARIABLE]} forbids network access; unset it "
+            "to download, or use --verify, which needs no network"
         )
 
 

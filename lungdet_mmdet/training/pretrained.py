@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -11,8 +10,8 @@ import torch
 from mmengine.config import Config
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.offline import OFFLINE_VARIABLE, is_offline
 
-OFFLINE_VARIABLE = "LUNGDET_OFFLINE"
 REACH_TIMEOUT_S = 10.0
 _THREE_WAYS_OUT = (
     "There are three ways out:\n"
@@ -25,11 +24,6 @@ _THREE_WAYS_OUT = (
 def cached_copy(url: str) -> Path:
     """Return where torch keeps its copy of a downloaded file (it need not be there)."""
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
-
-
-def is_offline() -> bool:
-    """Whether LUNGDET_OFFLINE forbids network access."""
-    return os.environ.get(OFFLINE_VARIABLE, "0") not in ("", "0")
 
 
 def why_unreachable(url: str) -> str | None:
