@@ -21,10 +21,10 @@ from lungdet_mmdet.conversion.dicom_index import (
     look_through,
     series_of,
 )
-from lungdet_mmdet.conversion.metaimage_writing import write_metaimage
 from lungdet_mmdet.ct.dicom import read_dicom_series
 from lungdet_mmdet.ct.dicom_series import DicomSeries, read_dicom_header
 from lungdet_mmdet.ct.metaimage import read_metaimage_header
+from lungdet_mmdet.ct.metaimage_writing import write_metaimage
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.execution.atomic_files import sweep_leftovers
 from lungdet_mmdet.execution.folder_lock import only_run_in
@@ -147,7 +147,9 @@ def convert_series(job: SeriesJob) -> ConvertedSeries:
     if series.why_unsuitable:
         return ConvertedSeries(job.seriesuid, "", len(paths), unsuitable=series.why_unsuitable)
     scan = read_dicom_series(series)
-    path = write_metaimage(job.folder, job.seriesuid, scan, compress=job.compress)
+    path = write_metaimage(
+        job.folder, job.seriesuid, scan.volume_hu, scan.geometry, compress=job.compress
+    )
     return ConvertedSeries(
         job.seriesuid,
         f"{job.folder.name}/{path.name}",

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
-from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.metaimage_writing import write_metaimage
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution.atomic_files import write_bytes
 from lungdet_mmdet.phantom.findings import PhantomNodule
 from lungdet_mmdet.phantom.identity import SIZE_CODES, phantom_uid
 from lungdet_mmdet.phantom.scan import DEFAULT_MEAN_NODULES, Recipe, build_scan
@@ -109,8 +105,10 @@ def write_scan(out_dir: Path, planned: PlannedScan) -> WrittenScan:
     recipe = Recipe(nodules=() if planned.healthy else None, mean_nodules=planned.mean_nodules)
     scan = build_scan(planned.seed, size=planned.size, recipe=recipe)
     subset = out_dir / f"subset{planned.subset}"
-    _write_image(subset, planned.seriesuid, scan.volume_hu, scan.geometry)
-    _write_image(out_dir / LUNG_MASK_FOLDER, planned.seriesuid, scan.lung_labels, scan.geometry)
+    masks = out_dir / LUNG_MASK_FOLDER
+    uid, geometry = planned.seriesuid, scan.geometry
+    write_metaimage(subset, uid, scan.volume_hu, geometry, compress=True)
+    write_metaimage(masks, uid, scan.lung_labels, geometry, compress=True)
     return WrittenScan(planned.seriesuid, scan.nodules, scan.excluded, scan.n_unplaced)
 
 
@@ -146,7 +144,8 @@ def write_cohort(
     ordered = [written[p.seriesuid] for p in plan]
     _write_table(out_dir / "annotations.csv", ((s.seriesuid, s.nodules) for s in ordered))
     _write_table(out_dir / "annotations_excluded.csv", ((s.seriesuid, s.excluded) for s in ordered))
-    _write_text(out_dir / "seriesuids.csv", "".join(f"{s.seriesuid}\n" for s in ordered))
+    series = "".join(f"{s.seriesuid}\n" for s in ordered)
+    write_bytes(out_dir / "seriesuids.csv", series.encode("utf-8"))
     return ordered
 
 
@@ -178,29 +177,6 @@ def _refuse_foreign_scans(out_dir: Path, plan: list[PlannedScan]) -> None:
             )
 
 
-def _write_image(folder: Path, name: str, volume: np.ndarray, geometry: ScanGeometry) -> None:
-    """Write ``name``.mhd and ``name``.zraw; the header, by which readers find it, comes last."""
-    image = sitk.GetImageFromArray(volume)
-    image.SetSpacing(geometry.spacing_xyz_mm.tolist())
-    image.SetOrigin(geometry.origin_xyz_mm)
-    image.SetDirection(geometry.direction)
-    with _scratch_folder(folder) as scratch:
-        # Level 1: noise hardly compresses, higher levels only take longer.
-        sitk.WriteImage(image, str(scratch / f"{name}.mhd"), True, 1)
-        for suffix in (".zraw", ".mhd"):
-            os.replace(scratch / f"{name}{suffix}", folder / f"{name}{suffix}")
-
-
-@contextmanager
-def _scratch_folder(parent: Path) -> Iterator[Path]:
-    """Give a folder on the same file system, and remove it afterwards."""
-    scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 def _write_table(path: Path, rows: Iterable[tuple[str, tuple[PhantomNodule, ...]]]) -> None:
     """Write findings as LUNA16 does: one row each, world coordinates and diameter in mm."""
     text = io.StringIO()
@@ -210,11 +186,4 @@ def _write_table(path: Path, rows: Iterable[tuple[str, tuple[PhantomNodule, ...]
         for finding in findings:
             centre = (f"{v:.6f}" for v in finding.centre_xyz_mm)
             table.writerow([seriesuid, *centre, f"{finding.diameter_mm:g}"])
-    _write_text(path, text.getvalue())
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a text file in one step."""
-    scratch = path.with_name(f".{path.name}.writing")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
+    write_bytes(path, text.getvalue().encode("utf-8"))
