@@ -1,7 +1,9 @@
 """Files and folders that are either whole or not there.
 
 Everything is made under a hidden name beside its target and renamed when it is finished. A process
-that is killed leaves at most such a hidden name behind, which :func:`sweep_leftovers` removes.
+that is killed leaves at most such a hidden name behind, which :func:`sweep_leftovers` removes. A
+process holds a lock on what it writes under a hidden name, so that a sweep takes nothing from a run
+that is still at work.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution import advisory_lock
 
 FILE_SUFFIX = ".tmp"
 FOLDER_SUFFIX = ".partial"
+# A whole folder, moved aside while another takes its place.
+ASIDE_SUFFIX = ".before"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -62,6 +67,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise output_error(path, error) from error
     try:
         with os.fdopen(handle, "wb") as file:
+            advisory_lock.take(handle)
             file.write(data)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
@@ -83,21 +89,17 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     """Give an empty hidden folder that takes the place of `folder` when the block ends well.
 
     The block is for writing only: an ``OSError`` in it becomes an :class:`OutputError`. After any
-    error `folder` is as it was before.
+    error `folder` is as it was before; after a kill it is that or the new one, at the latest once
+    :func:`sweep_leftovers` has been there.
     """
     partial = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = _hidden_folder(folder)
-        yield partial
-        partial.chmod(0o755)
-        if folder.exists():
-            before = _hidden_folder(folder)
-            os.rename(folder, before)
-            os.rename(partial, folder)
-            shutil.rmtree(before)
-        else:
-            os.rename(partial, folder)
+        with advisory_lock.held(partial):
+            yield partial
+            partial.chmod(0o755)
+            _put_in_place(partial, folder)
     except OSError as error:
         raise output_error(folder, error) from error
     finally:
@@ -105,26 +107,60 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _hidden_folder(folder: Path) -> Path:
+def _put_in_place(partial: Path, folder: Path) -> None:
+    if not folder.exists():
+        os.rename(partial, folder)
+        return
+    aside = _hidden_folder(folder, ASIDE_SUFFIX)
+    with advisory_lock.held(folder):
+        os.rename(folder, aside)
+        try:
+            os.rename(partial, folder)
+        except OSError:
+            os.rename(aside, folder)
+            raise
+        shutil.rmtree(aside)
+
+
+def _hidden_folder(folder: Path, suffix: str = FOLDER_SUFFIX) -> Path:
     # A name of its own for each attempt: a worker that outlives its run must not write into the
     # folder of the run after.
-    made = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=FOLDER_SUFFIX)
-    return Path(made)
+    return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=suffix))
 
 
-def sweep_leftovers(folder: Path) -> int:
-    """Remove what killed processes left half-made directly in `folder`; return how many.
+def sweep_leftovers(folder: Path, *, of: str | None = None) -> int:
+    """Tidy up what killed processes left directly in `folder`; return how many things.
 
-    To be called only while nothing else writes there.
+    What is half-made is removed. A folder that was moved aside for another that never came is put
+    back. What a process is still writing is left alone.
+
+    Parameters
+    ----------
+    folder : where to look.
+    of : only leftovers of the file or folder of this name; None for all.
     """
     if not folder.is_dir():
         return 0
     swept = 0
-    for path in folder.iterdir():
-        if path.name.startswith(".") and path.suffix == FOLDER_SUFFIX and path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-            swept += 1
-        elif path.name.startswith(".") and path.suffix == FILE_SUFFIX and path.is_file():
-            path.unlink(missing_ok=True)
-            swept += 1
+    for path in list(folder.iterdir()):
+        if path.suffix not in (FILE_SUFFIX, FOLDER_SUFFIX, ASIDE_SUFFIX):
+            continue
+        # .NAME.RANDOM.SUFFIX, where only NAME may hold dots.
+        hidden_name = path.name.rsplit(".", 2)[0]
+        if not hidden_name.startswith(".") or (of is not None and hidden_name != f".{of}"):
+            continue
+        swept += _sweep(path, folder / hidden_name[1:])
     return swept
+
+
+def _sweep(path: Path, target: Path) -> bool:
+    """Remove a leftover of `target`, or put it back in its place; False if it is in use."""
+    if advisory_lock.is_taken(path):
+        return False
+    if path.suffix == FILE_SUFFIX:
+        path.unlink(missing_ok=True)
+    elif path.suffix == ASIDE_SUFFIX and not target.exists() and any(path.iterdir()):
+        os.rename(path, target)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+    return True

@@ -8,12 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution import advisory_lock
 from lungdet_mmdet.execution.atomic_files import output_error
-
-try:
-    import fcntl
-except ImportError:  # not on this platform: two runs at a time are then the user's own care
-    fcntl = None  # type: ignore[assignment]
 
 LOCK_NAME = ".lock"
 
@@ -33,22 +29,11 @@ def only_run_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise output_error(folder, error) from error
     try:
-        _lock(handle, folder)
+        if not advisory_lock.take(handle):
+            raise LungDetError(
+                f"{folder}: another run is writing there; wait until it ends, stop it, or choose "
+                "another output folder"
+            )
         yield
     finally:
         os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise LungDetError(
-            f"{folder}: another run is writing there; wait until it ends, stop it, or choose "
-            "another output folder"
-        ) from None
-    except OSError:
-        # Some network file systems know no locks; a run there is as safe as without this guard.
-        return

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,7 +11,12 @@ from pathlib import Path
 
 from lungdet_mmdet.ct.dicom import slice_stack
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.execution.atomic_files import write_bytes, write_json
+from lungdet_mmdet.execution.atomic_files import (
+    replacing_folder,
+    sweep_leftovers,
+    write_bytes,
+    write_json,
+)
 from lungdet_mmdet.figures.scan_report import ReportScan, report_html
 from lungdet_mmdet.inference.candidate_files import (
     candidate_records,
@@ -123,6 +126,8 @@ def detect_scan(job: DetectJob) -> JobResult:
         If the scan cannot be used, or a folder of other files is in the place of its results;
         nothing is written then.
     """
+    # Only this scan's: other runs may be writing into the same output folder.
+    sweep_leftovers(job.out_dir, of=job.scan.name)
     _refuse_foreign_folder(job.folder)
     now = fingerprint(job)
     earlier = finished(job, now)
@@ -135,16 +140,8 @@ def detect_scan(job: DetectJob) -> JobResult:
     reading = round(time.perf_counter() - began, 3)
     findings = detector.analyse(scan, source=str(job.scan.path))
     findings = replace(findings, seconds={**findings.seconds, "reading": reading})
-    partial = job.folder.with_name(f".{job.scan.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with replacing_folder(job.folder) as partial:
         write_findings(partial, findings, scan_input=job.scan, fingerprint=now)
-        if job.folder.exists():
-            shutil.rmtree(job.folder)
-        os.rename(partial, job.folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return JobResult(
         job.scan.name,
         len(findings.positives),

@@ -104,5 +104,71 @@ def test_only_half_made_things_are_swept(tmp_path):
     assert names(tmp_path) == [".lock", "notes.tmp", "scan"]
 
 
+def test_only_the_leftovers_of_one_scan_are_swept_where_asked_for(tmp_path):
+    for name in (".1.2.x1.partial", ".1.2.3.x2.partial", ".1.x3.partial"):
+        (tmp_path / name).mkdir()
+    assert sweep_leftovers(tmp_path, of="1.2") == 1
+    assert names(tmp_path) == [".1.2.3.x2.partial", ".1.x3.partial"]
+
+
+def test_what_a_process_is_writing_is_not_swept(tmp_path):
+    with replacing_folder(tmp_path / "scan") as folder:
+        (folder / "000.png").touch()
+        assert sweep_leftovers(tmp_path) == 0
+    assert names(tmp_path / "scan") == ["000.png"]
+
+
+def _killed_between_the_renames(tmp_path, monkeypatch):
+    """Leave behind what a kill does after the old folder was moved aside."""
+    rename = os.rename
+    renamed = []
+
+    def only_once(source, destination):
+        if renamed:
+            raise SystemExit  # as a kill: nothing of the clean-up of an OSError is done
+        renamed.append(rename(source, destination))
+
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "old.png").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", only_once)
+        with pytest.raises(SystemExit), replacing_folder(tmp_path / "scan") as folder:
+            (folder / "new.png").touch()
+
+
+def test_a_folder_moved_aside_by_a_killed_run_is_put_back(tmp_path, monkeypatch):
+    _killed_between_the_renames(tmp_path, monkeypatch)
+    assert not (tmp_path / "scan").exists()
+    assert sweep_leftovers(tmp_path) == 1
+    assert names(tmp_path) == ["scan"]
+    assert names(tmp_path / "scan") == ["old.png"]
+
+
+def test_a_folder_moved_aside_is_not_put_back_over_its_successor(tmp_path, monkeypatch):
+    _killed_between_the_renames(tmp_path, monkeypatch)
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "newer.png").touch()
+    sweep_leftovers(tmp_path)
+    assert names(tmp_path) == ["scan"]
+    assert names(tmp_path / "scan") == ["newer.png"]
+
+
+def test_a_rename_that_fails_puts_the_old_folder_back(tmp_path, monkeypatch):
+    rename = os.rename
+
+    def refused(source, destination):
+        if str(source).endswith(".partial"):
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, destination)
+
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "old.png").touch()
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(OutputError, match="Input/output"), replacing_folder(tmp_path / "scan"):
+        pass
+    assert names(tmp_path) == ["scan"]
+    assert names(tmp_path / "scan") == ["old.png"]
+
+
 def test_a_folder_that_is_not_there_needs_no_sweeping(tmp_path):
     assert sweep_leftovers(tmp_path / "none") == 0
