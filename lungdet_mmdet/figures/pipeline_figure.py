@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.patches import Circle, Rectangle
-
-from lungdet_mmdet.ct.contrast import window_hu
-from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.slab_geometry import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.figures.dark_panels import (
-    Field,
-    Picture,
-    add_close_up,
+    CLOSE_UP_SHARE,
+    Panel,
+    broken_into_lines,
     draw_scale_bar,
     panel_grid,
     png_of,
@@ -26,49 +16,15 @@ from lungdet_mmdet.figures.dark_panels import (
     write_notes,
     write_title,
 )
+from lungdet_mmdet.figures.plane_picture import Field, Picture
 from lungdet_mmdet.figures.slab_overlays import TRUTH_COLOUR
-from lungdet_mmdet.nodules.slab_boxes import SlabStack, sphere_boxes
+from lungdet_mmdet.figures.stage_plane import NoduleMark, Stage, nodule_mark, stage_picture
 from lungdet_mmdet.nodules.tables import Nodule
 
-MASK_COLOUR = np.array([70, 200, 255], dtype=np.float32)
-MASK_WEIGHT = 0.45
 MARGIN_MM = 12.0
 """Rim of the field around what the last step shows."""
-SCALE_BAR_MM = 50.0
-CLOSE_UP_MM = 30.0
-_LINE_WIDTH = 1.3
-
-
-@dataclass(frozen=True)
-class VolumeStage:
-    """A volume after one step.
-
-    Parameters
-    ----------
-    title, detail : what the step does, and with which values.
-    volume : (z, y, x), int16 Hounsfield units or uint8 grey levels.
-    geometry : its grid.
-    tint : uint8 (z, y, x), non-zero where to lay colour over it; None for nowhere.
-    """
-
-    title: str
-    detail: str
-    volume: np.ndarray
-    geometry: ScanGeometry
-    tint: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class SlabStage:
-    """The slabs after one step: uint8 (n, y, x) or (n, y, x, 3), and where they lie."""
-
-    title: str
-    detail: str
-    slabs: np.ndarray
-    geometries: tuple[SlabGeometry, ...]
-
-
-Stage = VolumeStage | SlabStage
+CLOSE_UP_MM = 26.0
+"""Height of a close-up; large nodules get more."""
 
 
 def pipeline_figure(
@@ -101,135 +57,44 @@ def pipeline_figure(
     """
     if not stages:
         raise LungDetError("the prep pipeline has no step that shows a picture")
-    pictures = [_picture(stage, height_mm) for stage in stages]
+    pictures = [stage_picture(stage, height_mm) for stage in stages]
+    marks = [
+        [mark for n in nodules if (mark := nodule_mark(stage, n, height_mm)) is not None]
+        for stage in stages
+    ]
     field = pictures[-1].field.widened(MARGIN_MM)
-    figure, panels = panel_grid(len(stages), field, note_lines=len(notes))
-    for stage, picture, axes in zip(stages, pictures, panels, strict=True):
-        write_title(axes, stage.title, stage.detail)
-        marks = [mark for n in nodules if (mark := _mark(stage, n, height_mm)) is not None]
-        _draw(axes, picture, marks)
-        draw_scale_bar(axes, length_mm=SCALE_BAR_MM)
-    write_notes(figure, notes)
+    # The slab cuts every nodule that its middle plane cuts: one close-up for all panels.
+    close_up = _close_up(marks[-1][0]) if marks[-1] else None
+    lines = broken_into_lines(notes)
+    figure, panels = panel_grid(
+        len(stages), field, note_lines=len(lines), close_ups=close_up is not None
+    )
+    for stage, picture, found, panel in zip(stages, pictures, marks, panels, strict=True):
+        write_title(panel.plane, stage.title, stage.detail)
+        _draw(panel, picture, found, close_up)
+    write_notes(figure, lines)
     return png_of(figure)
 
 
-def slab_at(geometries: Sequence[SlabGeometry], height_mm: float) -> int:
-    """Return which slab a position along the normal lies in, the one whose middle is nearest.
-
-    Raises
-    ------
-    LungDetError
-        If it lies in none.
-    """
-    inside = [
-        (abs(sum(slab.z_range_mm) / 2 - height_mm), place)
-        for place, slab in enumerate(geometries)
-        if slab.z_range_mm[0] <= height_mm <= slab.z_range_mm[1]
-    ]
-    if not inside:
-        raise LungDetError(
-            f"no slab holds the plane at {height_mm:.1f} mm; choose another nodule with --nodule"
-        )
-    return min(inside)[1]
+def _close_up(mark: NoduleMark) -> Field:
+    height = max(CLOSE_UP_MM, 2.8 * mark.half)
+    return Field.around((mark.x, mark.y), height / CLOSE_UP_SHARE, height)
 
 
-@dataclass(frozen=True)
-class _Mark:
-    """Outline of a nodule in mm: middle, half width, and whether it is a box or a section."""
-
-    x: float
-    y: float
-    half: float
-    is_box: bool
-
-    def draw(self, axes: Axes) -> None:
-        corner = (self.x - self.half, self.y - self.half)
-        outline = (
-            Rectangle(corner, 2 * self.half, 2 * self.half)
-            if self.is_box
-            else Circle((self.x, self.y), self.half)
-        )
-        outline.set(fill=False, edgecolor=rgb(TRUTH_COLOUR), linewidth=_LINE_WIDTH)
-        axes.add_patch(outline)
-
-
-def _draw(axes: Axes, picture: Picture, marks: Sequence[_Mark]) -> None:
-    picture.drawn(axes)
-    # The first one is framed by its close-up, which shows its outline as well.
-    for mark in marks[1:]:
-        mark.draw(axes)
-    if not marks:
-        return
-    first = marks[0]
-    half = max(CLOSE_UP_MM / 2, 1.5 * first.half)
-    close = Field(first.x - half, first.x + half, first.y - half, first.y + half)
-    inset = add_close_up(axes, close, away_from=[(first.x, first.y)], frame=rgb(TRUTH_COLOUR))
-    picture.drawn(inset)
-    for mark in marks:
-        mark.draw(inset)
-
-
-def _mark(stage: Stage, nodule: Nodule, height_mm: float) -> _Mark | None:
-    centre = np.asarray(nodule.centre_xyz_mm)
-    if isinstance(stage, SlabStage):
-        slab = stage.geometries[slab_at(stage.geometries, height_mm)]
-        boxes, overlap = sphere_boxes(
-            centre[None], np.array([nodule.diameter_mm]), SlabStack((slab,))
-        )
-        if overlap[0, 0] <= 0:
-            return None
-        half = 0.5 * float(boxes[0, 0, 2] - boxes[0, 0, 0]) * slab.spacing_xy_mm[0]
-        axes_xyz = np.asarray(slab.direction).reshape(3, 3)
+def _draw(
+    panel: Panel, picture: Picture, marks: Sequence[NoduleMark], close_up: Field | None
+) -> None:
+    picture.drawn(panel.plane)
+    draw_scale_bar(panel.plane)
+    if close_up is None:
+        shown = marks
     else:
-        axes_xyz = stage.geometry.axes_xyz
-        away = float(centre @ axes_xyz[:, 2]) - height_mm
-        if abs(away) >= nodule.diameter_mm / 2:
-            return None
-        half = math.sqrt((nodule.diameter_mm / 2) ** 2 - away**2)
-    x, y = (centre @ axes_xyz[:, :2]).tolist()
-    return _Mark(x, y, half, isinstance(stage, SlabStage))
-
-
-def _picture(stage: Stage, height_mm: float) -> Picture:
-    if isinstance(stage, SlabStage):
-        place = slab_at(stage.geometries, height_mm)
-        slab = stage.geometries[place]
-        axes_xyz = np.asarray(slab.direction).reshape(3, 3)
-        field_of = partial(_field, slab.origin_xyz_mm, axes_xyz, slab.spacing_xy_mm)
-        return Picture(stage.slabs[place], field_of((slab.width, slab.height)))
-    geometry = stage.geometry
-    origin = np.asarray(geometry.origin_xyz_mm)
-    dz, dy, dx = geometry.spacing_zyx_mm
-    place = round((height_mm - float(origin @ geometry.normal_xyz)) / dz)
-    if not 0 <= place < geometry.size_zyx[0]:
-        raise LungDetError(
-            f"the plane at {height_mm:.1f} mm is not among the slices of '{stage.title}'; choose "
-            "another nodule with --nodule"
-        )
-    image = stage.volume[place]
-    if image.dtype != np.uint8:
-        image = window_hu(image[None])[0]
-    if stage.tint is not None:
-        image = _tinted(image, stage.tint[place])
-    size_xy = (geometry.size_zyx[2], geometry.size_zyx[1])
-    return Picture(image, _field(origin, geometry.axes_xyz, (dx, dy), size_xy))
-
-
-def _field(
-    origin_xyz_mm: Sequence[float] | np.ndarray,
-    axes_xyz: np.ndarray,
-    spacing_xy_mm: tuple[float, float],
-    size_xy: tuple[int, int],
-) -> Field:
-    """Return the outer edges of a plane's pixels, in mm along its own axes."""
-    x, y = (np.asarray(origin_xyz_mm) @ axes_xyz[:, :2]).tolist()
-    (sx, sy), (width, height) = spacing_xy_mm, size_xy
-    left, top = x - sx / 2, y - sy / 2
-    return Field(left, left + width * sx, top, top + height * sy)
-
-
-def _tinted(grey: np.ndarray, where: np.ndarray) -> np.ndarray:
-    colour = np.repeat(grey[:, :, None], 3, axis=2).astype(np.float32)
-    inside = where != 0
-    colour[inside] = (1 - MASK_WEIGHT) * colour[inside] + MASK_WEIGHT * MASK_COLOUR
-    return np.rint(colour).astype(np.uint8)
+        strip = panel.show_close_up(close_up, frame=rgb(TRUTH_COLOUR))
+        picture.drawn(strip)
+        for mark in marks:
+            mark.draw(strip)
+        draw_scale_bar(strip)
+        # What the close-up shows is framed by its outline already.
+        shown = [mark for mark in marks if not close_up.holds(mark.field)]
+    for mark in shown:
+        mark.draw(panel.plane)

@@ -9,12 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lungdet_mmdet.figures.pipeline_figure import (
-    SlabStage,
-    Stage,
-    VolumeStage,
-    pipeline_figure,
-)
+from lungdet_mmdet.figures.pipeline_figure import pipeline_figure
+from lungdet_mmdet.figures.stage_plane import SlabStage, Stage, VolumeStage
 from lungdet_mmdet.nodules.tables import Nodule
 from lungdet_mmdet.phantom.identity import is_phantom_uid
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, run_steps
@@ -96,9 +92,9 @@ def draw_pipeline(
     height = recorded.plane_height_mm(shown)
     uid = str(recorded.results["seriesuid"])
     kind = "phantom" if is_phantom_uid(uid) else "scan"
-    note = f"{kind} {_short(uid)}, plane at z = {height:.1f} mm"
+    note = f"{kind} {_short(uid)} at z = {height:.1f} mm"
     if shown is not None:
-        note += f", annotated nodule of {shown.diameter_mm:.1f} mm in green"
+        note += f"; in green the annotated nodule of {shown.diameter_mm:.1f} mm"
         ordered.insert(0, shown)
     return pipeline_figure(recorded.stages, height_mm=height, nodules=ordered, notes=[note])
 

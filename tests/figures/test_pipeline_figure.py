@@ -5,12 +5,8 @@ import pytest
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.slab_geometry import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.figures.pipeline_figure import (
-    SlabStage,
-    VolumeStage,
-    pipeline_figure,
-    slab_at,
-)
+from lungdet_mmdet.figures.pipeline_figure import pipeline_figure
+from lungdet_mmdet.figures.stage_plane import SlabStage, VolumeStage, slab_at
 from lungdet_mmdet.nodules.tables import Nodule
 
 # Slice k lies at z = 100 + 2 k mm and is filled with grey level 20 k.

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.figures.pipeline_figure import SlabStage, VolumeStage
+from lungdet_mmdet.figures.stage_plane import SlabStage, VolumeStage
 from lungdet_mmdet.nodules.tables import Nodule
 from lungdet_mmdet.preparation.pipeline_stages import record_stages
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline

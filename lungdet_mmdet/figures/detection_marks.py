@@ -1,0 +1,140 @@
+"""Annotated and detected boxes of one slab as they are drawn: colours, lines, places of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+
+from lungdet_mmdet.figures.dark_panels import DETAIL_POINTS, GROUND, Rgb, rgb
+from lungdet_mmdet.figures.plane_picture import Field
+from lungdet_mmdet.figures.slab_overlays import (
+    DETECTION_COLOUR,
+    IGNORED_COLOUR,
+    TRUTH_COLOUR,
+)
+from lungdet_mmdet.scoring.slab_outcome import FALSE_POSITIVE, HIT, IGNORED, SlabOutcome
+
+Dash = Literal["-"] | tuple[float, tuple[float, float]]
+_DOTS: Dash = (0.0, (0.9, 0.8))
+_DASHES: Dash = (0.0, (2.6, 1.2))
+"""Short enough for the box of a 4 mm nodule to stay a box."""
+_LABEL_SHARE_XY = (0.26, 0.22)
+"""Width and height of a label, as shares of the close-up."""
+_LABEL_GAP_MM = 0.8
+
+
+@dataclass(frozen=True)
+class MarkStyle:
+    """How a kind of box is drawn, and what the legend calls it."""
+
+    label: str
+    colour: Rgb
+    dash: Dash
+    line_width: float
+
+
+# Annotated boxes are thicker: a detection that fits lies on them, and both can be seen.
+FOUND = MarkStyle("nodule, found", rgb(TRUTH_COLOUR), "-", 2.2)
+MISSED = MarkStyle("nodule, missed", rgb(TRUTH_COLOUR), _DOTS, 1.6)
+RIGHT = MarkStyle("detected, right", rgb(DETECTION_COLOUR), "-", 0.9)
+WRONG = MarkStyle("false positive", rgb(DETECTION_COLOUR), _DASHES, 1.2)
+NOT_COUNTED = MarkStyle("not counted", rgb(IGNORED_COLOUR), "-", 0.9)
+_VERDICT_STYLES = {HIT: RIGHT, FALSE_POSITIVE: WRONG, IGNORED: NOT_COUNTED}
+
+
+@dataclass(frozen=True)
+class BoxMark:
+    """A box in mm of its slab, how to draw it, and its label ("" for none)."""
+
+    field: Field
+    style: MarkStyle
+    label: str
+
+    @property
+    def is_nodule(self) -> bool:
+        """Whether it is annotated and counts."""
+        return self.style in (FOUND, MISSED)
+
+    def outline(self, axes: Axes) -> None:
+        """Draw it into axes in mm."""
+        corner = (self.field.left, self.field.top)
+        patch = Rectangle(corner, self.field.width, self.field.height, fill=False, clip_on=True)
+        patch.set(
+            edgecolor=self.style.colour,
+            linewidth=self.style.line_width,
+            linestyle=self.style.dash,
+        )
+        axes.add_patch(patch)
+
+
+def box_marks(outcome: SlabOutcome) -> list[BoxMark]:
+    """Return the boxes of a slab: ignore regions, nodules, detections with the best one last."""
+    sx, sy, _ = outcome.slab.spacing_mm
+    annotated = [(box, NOT_COUNTED) for box in outcome.slab.boxes if box.is_ignored]
+    annotated += [(box, FOUND) for box in outcome.found]
+    annotated += [(box, MISSED) for box in outcome.missed]
+    marks = []
+    for box, style in annotated:
+        x, y, width, height = box.bbox_xywh_px
+        label = "" if box.is_ignored else f"{box.diameter_mm:.1f} mm"
+        field = Field(x * sx, (x + width) * sx, y * sy, (y + height) * sy)
+        marks.append(BoxMark(field, style, label))
+    for place in reversed(range(len(outcome.scores))):
+        x0, y0, x1, y1 = (outcome.boxes_xyxy_px[place] * np.array([sx, sy, sx, sy])).tolist()
+        style = _VERDICT_STYLES[outcome.verdicts[place]]
+        marks.append(BoxMark(Field(x0, x1, y0, y1), style, f"{outcome.scores[place]:.2f}"))
+    return marks
+
+
+def focus_of(marks: Sequence[BoxMark]) -> BoxMark:
+    """Return what a close-up is about: the largest nodule, else the best detection."""
+    nodules = [mark for mark in marks if mark.is_nodule]
+    return max(nodules, key=lambda mark: mark.field.width, default=marks[-1])
+
+
+def place_labels(marks: Sequence[BoxMark], close_up: Field) -> list[tuple[BoxMark, Field]]:
+    """Return which boxes of a close-up get their label, and where, the best scores first.
+
+    A score stands on the right of its box and a diameter on the left, or on the other side where
+    there is no room. What would hide another label is left out.
+    """
+    placed: list[tuple[BoxMark, Field]] = []
+    for mark in reversed(marks):
+        if not mark.label:
+            continue
+        for to_right in (not mark.is_nodule, mark.is_nodule):
+            room = _label_room(mark.field, close_up, to_right=to_right)
+            if close_up.holds(room) and not any(room.overlaps(other) for _, other in placed):
+                placed.append((mark, room))
+                break
+    return placed
+
+
+def _label_room(box: Field, close_up: Field, *, to_right: bool) -> Field:
+    width, height = (
+        share * length
+        for share, length in zip(_LABEL_SHARE_XY, (close_up.width, close_up.height), strict=True)
+    )
+    left = box.right + _LABEL_GAP_MM if to_right else box.left - _LABEL_GAP_MM - width
+    middle = box.centre[1]
+    return Field(left, left + width, middle - height / 2, middle + height / 2)
+
+
+def write_label(axes: Axes, mark: BoxMark, room: Field) -> None:
+    """Write a label into its room, against its box."""
+    on_right = room.left > mark.field.left
+    axes.annotate(
+        mark.label,
+        (room.left if on_right else room.right, room.centre[1]),
+        ha="left" if on_right else "right",
+        va="center_baseline",
+        color=mark.style.colour,
+        fontsize=DETAIL_POINTS,
+        path_effects=[withStroke(linewidth=2.0, foreground=GROUND)],
+    )
