@@ -5,7 +5,8 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='lung/AP50', rule='greater'),
+        type='AtomicCheckpointHook', interval=1, max_keep_ckpts=2, save_best='lung/AP50',
+        rule='greater'),
     # The threshold chosen on validation goes into the checkpoint of that validation.
     operating_point=dict(type='OperatingPointHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'))

@@ -1,5 +1,6 @@
 """Registered hooks."""
 
+from lungdet_mmdet.hooks.atomic_checkpoint import AtomicCheckpointHook
 from lungdet_mmdet.hooks.exact_resume import ExactResumeHook, seed_worker
 from lungdet_mmdet.hooks.fit_checkpoint import FitCheckpointHook
 from lungdet_mmdet.hooks.operating_point_hook import OperatingPointHook
@@ -7,6 +8,7 @@ from lungdet_mmdet.hooks.positives_warning import PositivesWarningHook
 from lungdet_mmdet.hooks.stop_on_bad_loss import StopOnBadLossHook
 
 __all__ = [
+    "AtomicCheckpointHook",
     "ExactResumeHook",
     "FitCheckpointHook",
     "OperatingPointHook",
