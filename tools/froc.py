@@ -14,13 +14,8 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.execution.atomic_files import write_json
 from lungdet_mmdet.nodules.tables import read_findings, read_nodules, read_series
 from lungdet_mmdet.scoring.bootstrap import DEFAULT_RESAMPLES
-from lungdet_mmdet.scoring.froc import (
-    FP_RATES,
-    MAX_MARKS_PER_SCAN,
-    FrocResult,
-    evaluate_froc,
-    match_marks,
-)
+from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult, evaluate_froc
+from lungdet_mmdet.scoring.mark_matching import MAX_MARKS_PER_SCAN, match_marks
 from lungdet_mmdet.scoring.submission import read_submission
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Sequence
 from html import escape
@@ -11,28 +10,14 @@ from typing import Any
 from lungdet_mmdet.figures.mask_preview import (
     COVERED_COLOUR,
     OUTLINE_COLOUR,
-    TILE_PX,
-    TILES,
     UNCOVERED_COLOUR,
     WELL_COVERED,
 )
 from lungdet_mmdet.figures.prep_report_page import page
+from lungdet_mmdet.figures.prep_report_rows import COLUMNS, group_of, scan_row, worst_first
 
 # Groups of rows, worst first, and how the page calls them.
 GROUPS = {"failed": "failed", "look": "worth a look", "fine": "fine"}
-_COLUMNS = (
-    # heading, key of the row's data attribute, how it is sorted ("" = not at all)
-    ("rank", "rank", "number"),
-    ("scan", "uid", "text"),
-    ("lung mask on three slabs", "", ""),
-    ("verdict", "verdict", "text"),
-    ("lungs (l)", "volume", "number"),
-    ("nodules (covered)", "coverage", "number"),
-    ("kept", "kept", "number"),
-    ("slabs", "slabs", "number"),
-    ("s", "seconds", "number"),
-)
-_MAX_NODULES = 6
 # At 30 kB a scan, 60 MB: what a browser still opens. The worst come first; the others are on disk.
 MAX_PICTURES = 2000
 
@@ -53,10 +38,10 @@ def prep_report_html(manifest: dict[str, Any], read_preview: Callable[[str], byt
     """
     scans = worst_first(manifest["scans"])
     rows = [
-        _row(rank, scan, read_preview(scan["seriesuid"]) if rank <= MAX_PICTURES else None)
+        scan_row(rank, scan, read_preview(scan["seriesuid"]) if rank <= MAX_PICTURES else None)
         for rank, scan in enumerate(scans, 1)
     ]
-    heads = "".join(_head(*column) for column in _COLUMNS)
+    heads = "".join(_head(*column) for column in COLUMNS)
     body = "\n".join(
         [
             f"<h1>Preparation report: {escape(manifest['data'])}</h1>",
@@ -74,41 +59,6 @@ def prep_report_html(manifest: dict[str, Any], read_preview: Callable[[str], byt
     return page("Preparation report", body)
 
 
-def group_of(scan: dict[str, Any]) -> str:
-    """Return "failed", "look" or "fine" for a scan of the manifest."""
-    if scan["status"] != "ok":
-        return "failed"
-    verdict = scan["lung_mask"]["verdict"]
-    return "fine" if verdict == "ok" and _least_coverage(scan) >= WELL_COVERED else "look"
-
-
-def worst_first(scans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Order scans: failed, implausible masks, lost and poorly covered nodules, suspect, the rest.
-
-    Within each, the least covered nodule and the number of flags decide.
-    """
-
-    def badness(scan: dict[str, Any]) -> tuple:
-        uid = scan["seriesuid"]
-        if scan["status"] != "ok":
-            return (0, 0.0, 0, uid)
-        coverage = _least_coverage(scan)
-        verdict = scan["lung_mask"]["verdict"]
-        if verdict == "implausible":
-            level = 1
-        elif coverage < WELL_COVERED:
-            level = 2
-        else:
-            level = 4 if verdict == "ok" else 3
-        return (level, coverage, -len(scan["flags"]), uid)
-
-    return sorted(scans, key=badness)
-
-
-def _least_coverage(scan: dict[str, Any]) -> float:
-    return min((nodule["coverage"] for nodule in scan["nodules"]), default=1.0)
-
-
 def _head(heading: str, key: str, kind: str) -> str:
     if not key:
         return f"<th>{escape(heading)}</th>"
@@ -117,98 +67,6 @@ def _head(heading: str, key: str, kind: str) -> str:
         f'<th data-key="{key}" data-kind="{kind}"{sort}>'
         f'<button type="button">{escape(heading)}</button></th>'
     )
-
-
-def _row(rank: int, scan: dict[str, Any], preview: bytes | None) -> str:
-    data = {
-        "rank": rank,
-        "uid": scan["seriesuid"],
-        "group": group_of(scan),
-        "text": " ".join([scan["seriesuid"], scan["status"], *scan["flags"]]).lower(),
-        "verdict": _verdict(scan),
-        "volume": _or_empty(scan["lung_volume_l"]),
-        "coverage": _least_coverage(scan) if scan["status"] == "ok" and scan["nodules"] else "",
-        "kept": _or_empty(scan["nonzero_share"]),
-        "slabs": scan["slabs"],
-        "seconds": _or_empty(scan["seconds"]),
-    }
-    attributes = " ".join(f'data-{key}="{escape(str(value))}"' for key, value in data.items())
-    subset = "" if scan["subset"] is None else f"subset {scan['subset']}"
-    scan_cell = f'<div class="uid">{escape(scan["seriesuid"])}</div><div class="dim">{subset}</div>'
-    cells = [
-        f'<td class="num dim">{rank}</td>',
-        f'<td class="scan">{scan_cell}</td>',
-        f"<td>{_picture(scan, preview)}</td>",
-        f"<td>{_chips(scan)}</td>",
-        f'<td class="num">{_volumes(scan)}</td>',
-        f"<td>{_nodules(scan)}</td>",
-        f'<td class="num">{_shown(scan["nonzero_share"], ".0%")}</td>',
-        f'<td class="num">{scan["slabs"] or ""}</td>',
-        f'<td class="num">{_shown(scan["seconds"], ".1f")}</td>',
-    ]
-    return f"<tr {attributes}>{''.join(cells)}</tr>"
-
-
-def _or_empty(value: float | None) -> float | str:
-    return "" if value is None else value
-
-
-def _shown(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
-
-
-def _verdict(scan: dict[str, Any]) -> str:
-    return scan["lung_mask"]["verdict"] if scan["status"] == "ok" else scan["status"]
-
-
-def _picture(scan: dict[str, Any], preview: bytes | None) -> str:
-    if scan["status"] != "ok":
-        stage = f"{scan['stage']}: " if scan.get("stage") else ""
-        return f'<div class="reason">{escape(stage + str(scan.get("reason")))}</div>'
-    if preview is None:
-        return '<span class="dim">no preview</span>'
-    source = base64.b64encode(preview).decode("ascii")
-    return (
-        f'<img src="data:image/jpeg;base64,{source}" width="{TILES * TILE_PX}" height="{TILE_PX}" '
-        'decoding="async" alt="three slabs with the outline of the lung mask">'
-    )
-
-
-def _chips(scan: dict[str, Any]) -> str:
-    verdict = _verdict(scan)
-    colour = {"ok": "ok", "suspect": "warn", "not prepared": "warn"}.get(verdict, "bad")
-    chips = [f'<span class="chip {colour}">{escape(verdict)}</span>']
-    if scan["status"] == "ok":
-        chips.append(f'<span class="chip">{escape(scan["lung_mask"]["method"])}</span>')
-    for flag in scan["flags"]:
-        kind = " warn" if flag.startswith("fallback") else ""
-        chips.append(f'<span class="chip{kind}">{escape(flag)}</span>')
-    return " ".join(chips)
-
-
-def _volumes(scan: dict[str, Any]) -> str:
-    if scan["status"] != "ok":
-        return ""
-    parts = scan["lung_mask"]["lung_volumes_l"]
-    each = " + ".join(f"{part:.2f}" for part in parts)
-    return f'{scan["lung_volume_l"]:.2f}<div class="dim">{each}</div>'
-
-
-def _nodules(scan: dict[str, Any]) -> str:
-    if not scan["nodules"]:
-        return '<span class="dim">none</span>'
-    ordered = sorted(
-        scan["nodules"], key=lambda n: (n["coverage"] is not None, n["coverage"] or 0.0)
-    )
-    lines = []
-    for nodule in ordered[:_MAX_NODULES]:
-        covered = "" if nodule["coverage"] is None else f" &nbsp;{nodule['coverage']:.0%}"
-        low = nodule["coverage"] is not None and nodule["coverage"] < WELL_COVERED
-        low_class = ' class="low"' if low else ""
-        lines.append(f"<div{low_class}>{nodule['diameter_mm']:.1f} mm{covered}</div>")
-    more = len(ordered) - len(lines)
-    lines += [f'<div class="dim">and {more} more</div>'] if more > 0 else []
-    return "".join(lines)
 
 
 def _cards(manifest: dict[str, Any], scans: Sequence[dict[str, Any]]) -> str:

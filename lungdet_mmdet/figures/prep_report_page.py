@@ -24,17 +24,17 @@ button, input { background: var(--panel); color: var(--text); border: 1px solid 
 button { cursor: pointer; }
 button[aria-pressed=true] { border-color: var(--info); color: var(--info); }
 table { border-collapse: collapse; width: 100%; }
-thead th { position: sticky; top: 0; background: var(--panel); text-align: left; padding: 7px 10px;
+thead th { position: sticky; top: 0; background: var(--panel); text-align: left; padding: 7px 7px;
   border-bottom: 1px solid var(--line); white-space: nowrap; z-index: 1; }
 thead th button { all: unset; cursor: pointer; font-weight: 600; }
 thead th button:focus-visible { outline: 2px solid var(--info); }
 thead th[aria-sort=ascending] button::after { content: " \\25B2"; }
 thead th[aria-sort=descending] button::after { content: " \\25BC"; }
-tbody td { padding: 8px 10px; border-bottom: 1px solid var(--line); vertical-align: top; }
+tbody td { padding: 8px 7px; border-bottom: 1px solid var(--line); vertical-align: top; }
 tbody tr { content-visibility: auto; contain-intrinsic-size: auto 194px; }
 td.num { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td img { display: block; border-radius: 4px; background: #000; max-width: none; }
-td.scan { min-width: 170px; max-width: 250px; }
+td.scan { min-width: 140px; max-width: 210px; }
 .uid { font: 12px/1.4 ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
 .chip { display: inline-block; border: 1px solid var(--line); border-radius: 10px;
   padding: 0 8px; margin: 2px 3px 0 0; font-size: 12px; white-space: nowrap; }

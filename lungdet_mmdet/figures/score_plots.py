@@ -20,7 +20,8 @@ from lungdet_mmdet.scoring.average_precision import PAPER_IOU
 from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult
 from lungdet_mmdet.scoring.operating_point import precision_recall_curve
 from lungdet_mmdet.scoring.review_cases import TruthScore
-from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, MatchedSlabs
+from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM
+from lungdet_mmdet.scoring.slab_matching import MatchedSlabs
 
 SIZE_INCHES = (6.4, 4.8)
 DPI = 120

@@ -20,7 +20,7 @@ from lungdet_mmdet.inference.scan_findings import ScanFindings
 from lungdet_mmdet.metrics.collected import detections_of
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, code_version
 from lungdet_mmdet.scoring.candidates import Candidate, merge_slab_detections
-from lungdet_mmdet.scoring.froc import MAX_MARKS_PER_SCAN
+from lungdet_mmdet.scoring.mark_matching import MAX_MARKS_PER_SCAN
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
 
 DEFAULT_THRESHOLD = 0.5

@@ -11,12 +11,8 @@ from mmengine.evaluator import BaseMetric
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.metrics.collected import detections_of
 from lungdet_mmdet.scoring.candidates import candidates_by_series
-from lungdet_mmdet.scoring.froc import (
-    FP_RATES,
-    MAX_MARKS_PER_SCAN,
-    FrocResult,
-    evaluate_froc,
-)
+from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult, evaluate_froc
+from lungdet_mmdet.scoring.mark_matching import MAX_MARKS_PER_SCAN
 from lungdet_mmdet.scoring.prediction_files import unique_by_slab
 from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet, read_slab_set
 from lungdet_mmdet.scoring.split_scores import match_marks_of_split

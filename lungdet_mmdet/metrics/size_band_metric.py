@@ -18,12 +18,8 @@ from lungdet_mmdet.scoring.operating_point import (
     operating_point_scores,
 )
 from lungdet_mmdet.scoring.prediction_files import unique_by_slab, write_predictions
-from lungdet_mmdet.scoring.size_bands import (
-    DEFAULT_MAX_DETECTIONS,
-    PAPER_BANDS_MM,
-    match_slabs,
-    size_bands,
-)
+from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, size_bands
+from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, match_slabs
 from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet, read_slab_set
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lungdet_mmdet.scoring.size_bands import BandMatches, MatchedSlabs
+from lungdet_mmdet.scoring.slab_matching import BandMatches, MatchedSlabs
 
 RECALL_STEPS = np.linspace(0.0, 1.0, 101)  # COCO's 101 recall levels
 PAPER_IOU = 0.5

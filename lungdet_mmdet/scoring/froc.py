@@ -1,13 +1,7 @@
 """Free-response ROC and CPM by the rules of the LUNA16 challenge's own evaluation.
 
-The rules (Setio et al., Medical Image Analysis 2017, and the challenge's evaluation script):
+Which marks count is decided in :mod:`lungdet_mmdet.scoring.mark_matching`. Then:
 
-- Of each scan, the 100 highest marks count; marks that tie with the 101st are left out with it.
-- A mark hits a nodule when its distance to the centre is less than the radius. A nodule that is hit
-  takes the highest score among its hits; the others are dropped, and are no false positives.
-- A mark that hits no nodule but an excluded finding is dropped. A finding without a diameter gets
-  10 mm.
-- Every other mark is a false positive. Nodules that are not hit stay in the denominator.
 - False positives are counted per scan over all scans given, also those without marks or nodules.
 - The curve is joined by straight lines between distinct scores, starts at (0, 0), and stays level
   to the right of its last point.
@@ -21,51 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.nodules.tables import Finding, Nodule
 from lungdet_mmdet.scoring.bootstrap import (
     DEFAULT_RESAMPLES,
     Interval,
     percentile_interval,
     resample_weights,
 )
-from lungdet_mmdet.scoring.submission import Marks
+from lungdet_mmdet.scoring.mark_matching import FrocMatches
 
 FP_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-MAX_MARKS_PER_SCAN = 100
-
-
-@dataclass(frozen=True)
-class FrocMatches:
-    """The marks that count, best score first, and everything that was left out, counted.
-
-    ``scores``, ``is_nodule`` and ``series_rows`` run over hit nodules (by their best mark) and
-    false positives; ``missed_per_series`` over the scans.
-    """
-
-    series: tuple[str, ...]
-    scores: NDArray[np.float64]
-    is_nodule: NDArray[np.bool_]
-    series_rows: NDArray[np.intp]
-    missed_per_series: NDArray[np.int64]
-    ignored: int
-    duplicates: int
-    over_limit: int
-
-    @property
-    def true_positives(self) -> int:
-        """Nodules hit by at least one mark."""
-        return int(np.count_nonzero(self.is_nodule))
-
-    @property
-    def false_positives(self) -> int:
-        """Marks on neither a nodule nor an excluded finding."""
-        return len(self.scores) - self.true_positives
-
-    @property
-    def false_negatives(self) -> int:
-        """Nodules without a mark."""
-        return int(self.missed_per_series.sum())
 
 
 @dataclass(frozen=True)
@@ -110,71 +68,6 @@ class FrocResult:
             "false_negatives": matches.false_negatives,
             "over_limit": matches.over_limit,
         }
-
-
-def match_marks(
-    marks: Marks,
-    nodules: Sequence[Nodule],
-    findings: Sequence[Finding],
-    series: Sequence[str],
-    *,
-    max_marks_per_scan: int | None = MAX_MARKS_PER_SCAN,
-) -> FrocMatches:
-    """Decide for every mark whether it is a hit, a duplicate, ignored or a false positive.
-
-    Marks, nodules and findings of other series are left out.
-
-    Raises
-    ------
-    LungDetError
-        When there is no series, or one is named twice.
-    """
-    if not series or len(set(series)) != len(series):
-        raise LungDetError(
-            f"{len(series)} series, {len(set(series))} of them distinct; give each series once"
-        )
-    mark_rows = _rows_by_series(marks.seriesuids)
-    nodules_of = _rows_by_series([item.seriesuid for item in nodules])
-    findings_of = _rows_by_series([item.seriesuid for item in findings])
-    nodule_spheres = _spheres([(item.centre_xyz_mm, item.diameter_mm) for item in nodules])
-    finding_spheres = _spheres([(item.centre_xyz_mm, item.extent_mm) for item in findings])
-    nothing = np.zeros(0, dtype=np.intp)
-
-    scores: list[NDArray[np.float64]] = []
-    is_nodule: list[NDArray[np.bool_]] = []
-    series_rows: list[NDArray[np.intp]] = []
-    missed = np.zeros(len(series), dtype=np.int64)
-    ignored = duplicates = over_limit = 0
-    for row, uid in enumerate(series):
-        of_scan = mark_rows.get(uid, nothing)
-        kept = _within_limit(marks.scores[of_scan], max_marks_per_scan)
-        over_limit += int(np.count_nonzero(~kept))
-        points, values = marks.centres_xyz_mm[of_scan][kept], marks.scores[of_scan][kept]
-        hits = _inside(points, nodule_spheres[nodules_of.get(uid, nothing)])
-        on_nodule = hits.any(axis=1)
-        on_finding = _inside(points, finding_spheres[findings_of.get(uid, nothing)]).any(axis=1)
-        hits_per_nodule = hits.sum(axis=0)
-        found = hits_per_nodule > 0
-        best = np.where(hits, values[:, None], -np.inf).max(axis=0, initial=-np.inf)[found]
-        wrong = values[~on_nodule & ~on_finding]
-        scores += [best, wrong]
-        is_nodule += [np.ones(len(best), dtype=bool), np.zeros(len(wrong), dtype=bool)]
-        series_rows.append(np.full(len(best) + len(wrong), row, dtype=np.intp))
-        missed[row] = np.count_nonzero(~found)
-        ignored += int(np.count_nonzero(on_finding & ~on_nodule))
-        duplicates += int((hits_per_nodule[found] - 1).sum())
-    all_scores = np.concatenate(scores)
-    order = np.argsort(-all_scores, kind="stable")
-    return FrocMatches(
-        series=tuple(series),
-        scores=all_scores[order],
-        is_nodule=np.concatenate(is_nodule)[order],
-        series_rows=np.concatenate(series_rows)[order],
-        missed_per_series=missed,
-        ignored=ignored,
-        duplicates=duplicates,
-        over_limit=over_limit,
-    )
 
 
 def froc_curve(matches: FrocMatches, weights: NDArray[np.float64] | None = None) -> FrocCurve:
@@ -230,34 +123,6 @@ def evaluate_froc(
         sensitivity_intervals=intervals,
         cpm_interval=cpm_interval,
     )
-
-
-def _rows_by_series(seriesuids: Sequence[str]) -> dict[str, NDArray[np.intp]]:
-    rows: dict[str, list[int]] = {}
-    for row, uid in enumerate(seriesuids):
-        rows.setdefault(uid, []).append(row)
-    return {uid: np.array(members, dtype=np.intp) for uid, members in rows.items()}
-
-
-def _spheres(
-    items: Sequence[tuple[tuple[float, float, float], float]],
-) -> NDArray[np.float64]:
-    """Return (N, 4): x, y, z of the centre and the squared radius."""
-    rows = [(*centre, (diameter / 2.0) ** 2) for centre, diameter in items]
-    return np.array(rows, dtype=np.float64).reshape(-1, 4)
-
-
-def _inside(points: NDArray[np.float64], spheres: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell for each point (M, 3) and sphere (N, 4) whether the point is inside: (M, N)."""
-    offset = points[:, None, :] - spheres[None, :, :3]
-    squared = offset[..., 0] ** 2 + offset[..., 1] ** 2 + offset[..., 2] ** 2
-    return squared < spheres[None, :, 3]
-
-
-def _within_limit(scores: NDArray[np.float64], limit: int | None) -> NDArray[np.bool_]:
-    if limit is None or len(scores) <= limit:
-        return np.ones(len(scores), dtype=bool)
-    return scores > np.sort(scores)[::-1][limit]
 
 
 def _number(value: float) -> float | None:

@@ -1,30 +1,16 @@
-"""Match slab detections to annotated nodules within size bands given in millimetres.
-
-The matching is pycocotools' own; what differs from a plain COCO evaluation is what "size" means.
-An annotated nodule belongs to the band of its annotated diameter; a detection that matches nothing
-belongs to the band of its own equivalent diameter, the square root of its area in mm^2.
-"""
+"""Size bands in millimetres, and how large a box on a slab is."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.slab_records import NODULE_CATEGORY, SlabDetections, SlabSet
 
 PAPER_BANDS_MM = (7.0, 15.0)  # Lung-DETR, Table 1: up to 7, 7 to 15, over 15 mm
-COCO_IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
-DEFAULT_MAX_DETECTIONS = 100
-# pycocotools holds a dictionary for every detection: a part of the slabs at a time bounds that.
-SLABS_AT_A_TIME = 2000
 
 
 @dataclass(frozen=True)
@@ -72,47 +58,6 @@ def size_bands(edges_mm: Sequence[float] = PAPER_BANDS_MM) -> tuple[SizeBand, ..
     return (SizeBand("all", 0.0, float("inf")), *bands)
 
 
-@dataclass(frozen=True)
-class BandMatches:
-    """The detections that count in one band, best score first, and whether each is right.
-
-    Attributes
-    ----------
-    scores : (D,) detection scores, falling.
-    series_rows : (D,) row of the scan in ``MatchedSlabs.series``.
-    is_matched, is_ignored : (T, D) per IoU threshold: whether the detection matches a box, and
-        whether it counts at all.
-    nodules_per_series : (S,) number of annotated boxes in the band, unseen nodules included.
-    """
-
-    band: SizeBand
-    scores: NDArray[np.float64]
-    series_rows: NDArray[np.intp]
-    is_matched: NDArray[np.bool_]
-    is_ignored: NDArray[np.bool_]
-    nodules_per_series: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class MatchedSlabs:
-    """The matches in every band, with the scans they come from (the unit of resampling)."""
-
-    series: tuple[str, ...]
-    iou_thresholds: tuple[float, ...]
-    bands: tuple[BandMatches, ...]
-    n_slabs: int
-    n_detections: int
-    n_ignore_regions: int
-    n_unseen: int
-
-    def iou_row(self, iou: float) -> int:
-        """Return the row of ``is_matched`` that holds this IoU threshold."""
-        distances = np.abs(np.asarray(self.iou_thresholds) - iou)
-        if not len(distances) or distances.min() > 1e-6:
-            raise LungDetError(f"IoU {iou:g} was not evaluated, only {self.iou_thresholds}")
-        return int(distances.argmin())
-
-
 def equivalent_diameter(
     boxes_xyxy_px: NDArray[np.float64], spacing_mm: Sequence[float]
 ) -> NDArray[np.float64]:
@@ -120,169 +65,3 @@ def equivalent_diameter(
     width = np.maximum(boxes_xyxy_px[:, 2] - boxes_xyxy_px[:, 0], 0.0) * spacing_mm[0]
     height = np.maximum(boxes_xyxy_px[:, 3] - boxes_xyxy_px[:, 1], 0.0) * spacing_mm[1]
     return np.sqrt(width * height)
-
-
-def match_slabs(
-    slab_set: SlabSet,
-    detections: Sequence[SlabDetections],
-    *,
-    edges_mm: Sequence[float] = PAPER_BANDS_MM,
-    iou_thresholds: Sequence[float] = COCO_IOU_THRESHOLDS,
-    max_detections: int = DEFAULT_MAX_DETECTIONS,
-    count_unseen: bool = True,
-) -> MatchedSlabs:
-    """Match the detections of every slab that was looked at to its annotated boxes.
-
-    Only the slabs named by ``detections`` are evaluated; give one record for every slab the model
-    saw, also where it found nothing. A second record of the same slab is left out.
-
-    Parameters
-    ----------
-    edges_mm : limits of the size bands.
-    iou_thresholds : overlaps at which a detection counts as right.
-    max_detections : the best-scoring detections of each slab that are looked at.
-    count_unseen : whether annotated nodules that lie in no slab count as missed.
-    """
-    by_id = {item.img_id: item for item in reversed(detections)}
-    seen = slab_set.restricted_to(by_id)
-    bands = size_bands(edges_mm)
-    row_of = {uid: row for row, uid in enumerate(seen.series)}
-    gathered = [_Gathered.empty(band, len(seen.series), len(iou_thresholds)) for band in bands]
-    img_ids = list(seen.slabs)
-    for begin in range(0, len(img_ids), SLABS_AT_A_TIME):
-        slabs = {img_id: seen.slabs[img_id] for img_id in img_ids[begin : begin + SLABS_AT_A_TIME]}
-        part = replace(seen, slabs=slabs)
-        per_image = _run_cocoeval(part, by_id, bands, iou_thresholds, max_detections).evalImgs
-        # Bands times slabs, in the order of pycocotools' loops; None where a slab holds nothing.
-        rows = [row_of[slab.seriesuid] for slab in slabs.values()]
-        for number, target in enumerate(gathered):
-            target.add(rows, per_image[number * len(slabs) : (number + 1) * len(slabs)])
-    for target in gathered:
-        for item in seen.unseen if count_unseen else ():
-            if target.band.holds(np.array([item.diameter_mm]))[0]:
-                target.nodules[row_of[item.seriesuid]] += 1
-    return MatchedSlabs(
-        series=seen.series,
-        iou_thresholds=tuple(float(iou) for iou in iou_thresholds),
-        bands=tuple(target.joined() for target in gathered),
-        n_slabs=len(seen.slabs),
-        n_detections=sum(min(len(item.scores), max_detections) for item in by_id.values()),
-        n_ignore_regions=sum(box.is_ignored for slab in seen.slabs.values() for box in slab.boxes),
-        n_unseen=len(seen.unseen) if count_unseen else 0,
-    )
-
-
-@dataclass
-class _Gathered:
-    """The per-slab results of one band so far, as lists of arrays."""
-
-    band: SizeBand
-    scores: list[NDArray[np.float64]]
-    rows: list[NDArray[np.intp]]
-    matched: list[NDArray[np.bool_]]
-    ignored: list[NDArray[np.bool_]]
-    nodules: NDArray[np.int64]
-
-    @classmethod
-    def empty(cls, band: SizeBand, n_series: int, n_thresholds: int) -> _Gathered:
-        """Begin with arrays of no detections, so that there is always something to join."""
-        nothing = np.zeros((n_thresholds, 0), dtype=bool)
-        rows = np.zeros(0, dtype=np.intp)
-        return cls(
-            band, [np.zeros(0)], [rows], [nothing], [nothing], np.zeros(n_series, dtype=np.int64)
-        )
-
-    def add(self, rows: Sequence[int], results: Sequence[dict | None]) -> None:
-        """Keep what counts of the results of some slabs; ``rows`` are those of their scans."""
-        for row, result in zip(rows, results, strict=True):
-            if result is None:
-                continue
-            self.nodules[row] += int(np.count_nonzero(np.asarray(result["gtIgnore"]) == 0))
-            ignored = np.asarray(result["dtIgnore"]).astype(bool)
-            # Most detections lie outside a band and count at no threshold there.
-            counts = ~ignored.all(axis=0)
-            if not counts.any():
-                continue
-            self.scores.append(np.asarray(result["dtScores"], dtype=np.float64)[counts])
-            self.rows.append(np.full(int(counts.sum()), row, dtype=np.intp))
-            self.matched.append((np.asarray(result["dtMatches"]) != 0)[:, counts])
-            self.ignored.append(ignored[:, counts])
-
-    def joined(self) -> BandMatches:
-        """Return everything, best score first (ties keep the slabs' order)."""
-        scores = np.concatenate(self.scores)
-        order = np.argsort(-scores, kind="mergesort")
-        return BandMatches(
-            band=self.band,
-            scores=scores[order],
-            series_rows=np.concatenate(self.rows)[order],
-            is_matched=np.concatenate(self.matched, axis=1)[:, order],
-            is_ignored=np.concatenate(self.ignored, axis=1)[:, order],
-            nodules_per_series=self.nodules,
-        )
-
-
-def _run_cocoeval(
-    seen: SlabSet,
-    by_id: dict[int, SlabDetections],
-    bands: Sequence[SizeBand],
-    iou_thresholds: Sequence[float],
-    max_detections: int,
-) -> COCOeval:
-    """Run pycocotools' per-slab evaluation on boxes in mm, with diameters in place of areas."""
-    truth: list[dict] = []
-    found: list[dict] = []
-    for img_id, slab in seen.slabs.items():
-        sx, sy, _ = slab.spacing_mm
-        for box in slab.boxes:
-            x, y, width, height = box.bbox_xywh_px
-            truth.append(
-                _coco_record(
-                    len(truth), img_id, (x * sx, y * sy, width * sx, height * sy), box.diameter_mm
-                )
-                | {"iscrowd": int(box.is_ignored)}
-            )
-        detections = by_id[img_id]
-        corners = detections.boxes_xyxy_px * np.array([sx, sy, sx, sy])
-        diameters = equivalent_diameter(detections.boxes_xyxy_px, slab.spacing_mm)
-        for (x1, y1, x2, y2), diameter, score in zip(
-            corners.tolist(), diameters.tolist(), detections.scores.tolist(), strict=True
-        ):
-            record = _coco_record(len(found), img_id, (x1, y1, x2 - x1, y2 - y1), diameter)
-            found.append(record | {"score": score})
-    # pycocotools reports its progress by print; the numbers come back as values here.
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_coco(seen, truth), _coco(seen, found), "bbox")
-        evaluation.params.imgIds = list(seen.slabs)
-        evaluation.params.iouThrs = np.asarray(iou_thresholds, dtype=np.float64)
-        evaluation.params.maxDets = [max_detections]
-        evaluation.params.areaRng = [list(band.coco_range) for band in bands]
-        evaluation.params.areaRngLbl = [band.name for band in bands]
-        if seen.slabs:
-            evaluation.evaluate()
-    return evaluation
-
-
-def _coco_record(
-    number: int, img_id: int, bbox_mm: tuple[float, float, float, float], diameter_mm: float
-) -> dict:
-    # pycocotools takes the id 0 for "no match", so ids start at 1. Only comparisons are made with
-    # the area, so a diameter serves as well and keeps the edges of the bands exact.
-    return {
-        "id": number + 1,
-        "image_id": img_id,
-        "category_id": NODULE_CATEGORY,
-        "bbox": list(bbox_mm),
-        "area": diameter_mm,
-    }
-
-
-def _coco(seen: SlabSet, annotations: list[dict]) -> COCO:
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": img_id} for img_id in seen.slabs],
-        "categories": [{"id": NODULE_CATEGORY, "name": "nodule"}],
-        "annotations": annotations,
-    }
-    coco.createIndex()
-    return coco

@@ -22,22 +22,11 @@ from lungdet_mmdet.scoring.bootstrap import (
     percentile_interval,
     resample_weights,
 )
-from lungdet_mmdet.scoring.froc import (
-    FP_RATES,
-    MAX_MARKS_PER_SCAN,
-    FrocMatches,
-    FrocResult,
-    evaluate_froc,
-    match_marks,
-)
+from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult, evaluate_froc
+from lungdet_mmdet.scoring.mark_matching import MAX_MARKS_PER_SCAN, FrocMatches, match_marks
 from lungdet_mmdet.scoring.operating_point import operating_point_scores
-from lungdet_mmdet.scoring.size_bands import (
-    DEFAULT_MAX_DETECTIONS,
-    PAPER_BANDS_MM,
-    MatchedSlabs,
-    SizeBand,
-    match_slabs,
-)
+from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, SizeBand
+from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
 from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
 from lungdet_mmdet.scoring.submission import Marks
 

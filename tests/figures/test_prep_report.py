@@ -4,7 +4,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lungdet_mmdet.figures.prep_report import group_of, prep_report_html, worst_first
+from lungdet_mmdet.figures.prep_report import prep_report_html
+from lungdet_mmdet.figures.prep_report_rows import group_of, worst_first
 
 EVIL = "<script>alert('x')</script>"
 
@@ -147,3 +148,10 @@ def test_every_string_of_the_data_stays_text():
 
 def test_an_empty_cohort_makes_a_page():
     parsed(prep_report_html(manifest([]), lambda uid: None))
+
+
+def test_a_share_just_under_the_limit_is_not_rounded_up_to_it():
+    page = prep_report_html(manifest([scan("near", coverages=(0.896, 0.9))]), lambda uid: None)
+
+    assert '<div class="low">8.0 mm &nbsp;89%</div>' in page
+    assert "<div>8.0 mm &nbsp;90%</div>" in page

@@ -11,9 +11,10 @@ from lungdet_mmdet.figures.score_plots import (
 )
 from lungdet_mmdet.nodules.tables import Nodule
 from lungdet_mmdet.scoring.anomaly import slab_units
-from lungdet_mmdet.scoring.froc import evaluate_froc, match_marks
+from lungdet_mmdet.scoring.froc import evaluate_froc
+from lungdet_mmdet.scoring.mark_matching import match_marks
 from lungdet_mmdet.scoring.review_cases import truth_scores
-from lungdet_mmdet.scoring.size_bands import match_slabs
+from lungdet_mmdet.scoring.slab_matching import match_slabs
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
 from lungdet_mmdet.scoring.submission import Marks
 

@@ -7,7 +7,7 @@ from lungdet_mmdet.scoring.operating_point import (
     operating_point_scores,
     precision_recall_curve,
 )
-from lungdet_mmdet.scoring.size_bands import match_slabs
+from lungdet_mmdet.scoring.slab_matching import match_slabs
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
 
 SIDE_PX = 10.0  # at 1 mm pixels: a medium nodule

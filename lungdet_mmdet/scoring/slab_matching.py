@@ -1,0 +1,165 @@
+"""Match slab detections to annotated nodules within size bands given in millimetres.
+
+The matching is pycocotools' own; what differs from a plain COCO evaluation is what "size" means.
+An annotated nodule belongs to the band of its annotated diameter; a detection that matches nothing
+belongs to the band of its own equivalent diameter, the square root of its area in mm^2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.scoring.coco_matching import coco_matches
+from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, SizeBand, size_bands
+from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
+
+COCO_IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+DEFAULT_MAX_DETECTIONS = 100
+# pycocotools holds a dictionary for every detection: a part of the slabs at a time bounds that.
+SLABS_AT_A_TIME = 2000
+
+
+@dataclass(frozen=True)
+class BandMatches:
+    """The detections that count in one band, best score first, and whether each is right.
+
+    Attributes
+    ----------
+    scores : (D,) detection scores, falling.
+    series_rows : (D,) row of the scan in ``MatchedSlabs.series``.
+    is_matched, is_ignored : (T, D) per IoU threshold: whether the detection matches a box, and
+        whether it counts at all.
+    nodules_per_series : (S,) number of annotated boxes in the band, unseen nodules included.
+    """
+
+    band: SizeBand
+    scores: NDArray[np.float64]
+    series_rows: NDArray[np.intp]
+    is_matched: NDArray[np.bool_]
+    is_ignored: NDArray[np.bool_]
+    nodules_per_series: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MatchedSlabs:
+    """The matches in every band, with the scans they come from (the unit of resampling)."""
+
+    series: tuple[str, ...]
+    iou_thresholds: tuple[float, ...]
+    bands: tuple[BandMatches, ...]
+    n_slabs: int
+    n_detections: int
+    n_ignore_regions: int
+    n_unseen: int
+
+    def iou_row(self, iou: float) -> int:
+        """Return the row of ``is_matched`` that holds this IoU threshold."""
+        distances = np.abs(np.asarray(self.iou_thresholds) - iou)
+        if not len(distances) or distances.min() > 1e-6:
+            raise LungDetError(f"IoU {iou:g} was not evaluated, only {self.iou_thresholds}")
+        return int(distances.argmin())
+
+
+def match_slabs(
+    slab_set: SlabSet,
+    detections: Sequence[SlabDetections],
+    *,
+    edges_mm: Sequence[float] = PAPER_BANDS_MM,
+    iou_thresholds: Sequence[float] = COCO_IOU_THRESHOLDS,
+    max_detections: int = DEFAULT_MAX_DETECTIONS,
+    count_unseen: bool = True,
+) -> MatchedSlabs:
+    """Match the detections of every slab that was looked at to its annotated boxes.
+
+    Only the slabs named by ``detections`` are evaluated; give one record for every slab the model
+    saw, also where it found nothing. A second record of the same slab is left out.
+
+    Parameters
+    ----------
+    edges_mm : limits of the size bands.
+    iou_thresholds : overlaps at which a detection counts as right.
+    max_detections : the best-scoring detections of each slab that are looked at.
+    count_unseen : whether annotated nodules that lie in no slab count as missed.
+    """
+    by_id = {item.img_id: item for item in reversed(detections)}
+    seen = slab_set.restricted_to(by_id)
+    bands = size_bands(edges_mm)
+    row_of = {uid: row for row, uid in enumerate(seen.series)}
+    gathered = [_Gathered.empty(band, len(seen.series), len(iou_thresholds)) for band in bands]
+    img_ids = list(seen.slabs)
+    for begin in range(0, len(img_ids), SLABS_AT_A_TIME):
+        slabs = {img_id: seen.slabs[img_id] for img_id in img_ids[begin : begin + SLABS_AT_A_TIME]}
+        per_band = coco_matches(
+            slabs, by_id, bands, iou_thresholds=iou_thresholds, max_detections=max_detections
+        )
+        rows = [row_of[slab.seriesuid] for slab in slabs.values()]
+        for target, results in zip(gathered, per_band, strict=True):
+            target.add(rows, results)
+    for target in gathered:
+        for item in seen.unseen if count_unseen else ():
+            if target.band.holds(np.array([item.diameter_mm]))[0]:
+                target.nodules[row_of[item.seriesuid]] += 1
+    return MatchedSlabs(
+        series=seen.series,
+        iou_thresholds=tuple(float(iou) for iou in iou_thresholds),
+        bands=tuple(target.joined() for target in gathered),
+        n_slabs=len(seen.slabs),
+        n_detections=sum(min(len(item.scores), max_detections) for item in by_id.values()),
+        n_ignore_regions=sum(box.is_ignored for slab in seen.slabs.values() for box in slab.boxes),
+        n_unseen=len(seen.unseen) if count_unseen else 0,
+    )
+
+
+@dataclass
+class _Gathered:
+    """The per-slab results of one band so far, as lists of arrays."""
+
+    band: SizeBand
+    scores: list[NDArray[np.float64]]
+    rows: list[NDArray[np.intp]]
+    matched: list[NDArray[np.bool_]]
+    ignored: list[NDArray[np.bool_]]
+    nodules: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, band: SizeBand, n_series: int, n_thresholds: int) -> _Gathered:
+        """Begin with arrays of no detections, so that there is always something to join."""
+        nothing = np.zeros((n_thresholds, 0), dtype=bool)
+        rows = np.zeros(0, dtype=np.intp)
+        return cls(
+            band, [np.zeros(0)], [rows], [nothing], [nothing], np.zeros(n_series, dtype=np.int64)
+        )
+
+    def add(self, rows: Sequence[int], results: Sequence[dict | None]) -> None:
+        """Keep what counts of the results of some slabs; ``rows`` are those of their scans."""
+        for row, result in zip(rows, results, strict=True):
+            if result is None:
+                continue
+            self.nodules[row] += int(np.count_nonzero(np.asarray(result["gtIgnore"]) == 0))
+            ignored = np.asarray(result["dtIgnore"]).astype(bool)
+            # Most detections lie outside a band and count at no threshold there.
+            counts = ~ignored.all(axis=0)
+            if not counts.any():
+                continue
+            self.scores.append(np.asarray(result["dtScores"], dtype=np.float64)[counts])
+            self.rows.append(np.full(int(counts.sum()), row, dtype=np.intp))
+            self.matched.append((np.asarray(result["dtMatches"]) != 0)[:, counts])
+            self.ignored.append(ignored[:, counts])
+
+    def joined(self) -> BandMatches:
+        """Return everything, best score first (ties keep the slabs' order)."""
+        scores = np.concatenate(self.scores)
+        order = np.argsort(-scores, kind="mergesort")
+        return BandMatches(
+            band=self.band,
+            scores=scores[order],
+            series_rows=np.concatenate(self.rows)[order],
+            is_matched=np.concatenate(self.matched, axis=1)[:, order],
+            is_ignored=np.concatenate(self.ignored, axis=1)[:, order],
+            nodules_per_series=self.nodules,
+        )
