@@ -1,6 +1,11 @@
 """The package's own error type."""
 
 
+def printable(text: str) -> str:
+    """Return text that can be printed and stored: bytes of file names beyond UTF-8 are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 class LungDetError(Exception):
     """An input, file or set-up that cannot be used.
 
@@ -9,5 +14,4 @@ class LungDetError(Exception):
     """
 
     def __str__(self) -> str:
-        # A file name that is not UTF-8 could neither be printed nor written to failures.json.
-        return super().__str__().encode("utf-8", "backslashreplace").decode("utf-8")
+        return printable(super().__str__())

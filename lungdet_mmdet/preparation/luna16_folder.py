@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.nodules.tables import (
     Finding,
     Nodule,
@@ -66,12 +66,12 @@ def _scan_files(root: Path) -> dict[str, Path]:
         inside = path.relative_to(root)
         if path.suffix.lower() not in METAIMAGE_SUFFIXES or LUNG_MASK_FOLDER in inside.parts:
             continue
-        if path.stem in files:
+        uid = printable(path.stem)
+        if uid in files:
             raise LungDetError(
-                f"{root}: series {path.stem} is there twice, as {files[path.stem]} and {path}; "
-                "remove one"
+                f"{root}: series {uid} is there twice, as {files[uid]} and {path}; remove one"
             )
-        files[path.stem] = path
+        files[uid] = path
     return files
 
 
