@@ -16,7 +16,9 @@ def large_split(n_slabs: int) -> dict:
     ----------
     n_slabs : number of slabs; the last scan may have fewer than the others.
     """
-    images, annotations, nodules = [], [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
+    nodules: list[dict] = []
     for index in range(n_slabs):
         scan, slab = divmod(index, SLABS_PER_SCAN)
         uid = f"1.3.6.1.4.1.14519.5.2.1.6279.6001.{scan:036d}"

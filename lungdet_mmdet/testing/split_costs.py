@@ -56,7 +56,7 @@ def measure(stage: str, path: Path, *, n_slabs: int, boxes: int) -> Cost:
         return here.recv()
     except EOFError:
         raise LungDetError(
-            f"{stage}: the process died, perhaps for want of memory; take fewer slabs than {n_slabs}"
+            f"{stage}: the process died, out of memory perhaps; take fewer slabs than {n_slabs}"
         ) from None
     finally:
         process.join()
