@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.errors import LungDetError, printable
 
 
 def check_input_file(path: Path) -> None:
@@ -31,7 +32,25 @@ def check_input_file(path: Path) -> None:
         ) from None
     if stat.S_ISDIR(mode):
         raise LungDetError(f"{path}: is a folder, not a file; give the path of a file in it")
+    if stat.S_ISREG(mode) and not os.access(path, os.R_OK):
+        # ITK would say that there is no such file.
+        raise LungDetError(f"{path}: cannot be read (Permission denied); check its permissions")
     if not stat.S_ISREG(mode):
         raise LungDetError(
             f"{path}: is a pipe or a device, not a regular file; copy its content into a file"
         )
+
+
+def unreadable_folders(folder: Path) -> list[str]:
+    """Return one sentence for each folder in `folder` that the user may not look into.
+
+    A search for files passes over them, and what is in them would be missed without a word.
+    """
+    found: list[str] = []
+
+    def note(error: OSError) -> None:
+        found.append(printable(f"{error.filename}: cannot be searched ({error.strerror})"))
+
+    for _ in os.walk(folder, onerror=note):
+        pass
+    return sorted(found)

@@ -50,6 +50,11 @@ def failure_of(seriesuid: str, error: BaseException) -> ScanFailure:
         return ScanFailure(seriesuid, "output", str(error))
     if isinstance(error, LungDetError):
         return ScanFailure(seriesuid, "input", str(error))
+    if isinstance(error, OSError):
+        # What goes wrong in writing comes as an OutputError: this is a file that was to be read.
+        where = error.filename or seriesuid
+        reason = f"{where}: cannot be read ({error.strerror or error}); check its permissions"
+        return ScanFailure(seriesuid, "input", reason)
     details = "".join(traceback.format_exception(error))
     if isinstance(error, MemoryError):
         reason = f"out of memory ({error}); use fewer --workers or a machine with more memory"

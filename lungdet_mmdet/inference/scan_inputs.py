@@ -15,8 +15,8 @@ from lungdet_mmdet.ct.metaimage import read_metaimage_header
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, SCAN_SUFFIXES, read_scan, scan_suffix
 from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.errors import LungDetError, printable
-from lungdet_mmdet.execution.scan_runs import ScanFailure
-from lungdet_mmdet.input_file import check_input_file
+from lungdet_mmdet.execution.scan_failure import ScanFailure, failure_of
+from lungdet_mmdet.input_file import check_input_file, unreadable_folders
 
 # LUNA16's masks lie beside its scans and are MetaImages too.
 _MASK_FOLDERS = frozenset({"seg-lungs-LUNA16", "lung_masks"})
@@ -81,8 +81,8 @@ def list_inputs(inputs: Sequence[Path | str], *, series_uid: str | None = None) 
     for item in inputs:
         try:
             _add(Path(item), series_uid, listed, nested=False)
-        except LungDetError as error:
-            listed.failures.append(ScanFailure(printable(str(item)), "input", str(error)))
+        except (LungDetError, OSError) as error:
+            listed.failures.append(failure_of(printable(str(item)), error))
     listed.scans = _with_unique_names(list(dict.fromkeys(listed.scans)))
     return listed
 
@@ -114,12 +114,16 @@ def _add_list(path: Path, series_uid: str | None, listed: InputList) -> None:
             continue
         try:
             _add(path.parent / name, series_uid, listed, nested=True)
-        except LungDetError as error:
-            listed.failures.append(ScanFailure(name, "input", str(error)))
+        except (LungDetError, OSError) as error:
+            listed.failures.append(failure_of(name, error))
 
 
 def _add_folder(folder: Path, series_uid: str | None, listed: InputList) -> None:
     before = len(listed.scans)
+    closed = unreadable_folders(folder)
+    if any(text.startswith(f"{folder}: ") for text in closed):
+        raise LungDetError(f"{closed[0]}; check its permissions")
+    listed.notes += closed
     if series_uid is None:
         files = sorted(p for p in folder.rglob("*") if scan_suffix(p) and p.is_file())
         listed.scans += [_of_file(p) for p in files if not _MASK_FOLDERS & set(p.parts)]

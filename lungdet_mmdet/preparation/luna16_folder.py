@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES
 from lungdet_mmdet.errors import LungDetError, printable
+from lungdet_mmdet.input_file import unreadable_folders
 from lungdet_mmdet.nodules.tables import (
     Finding,
     Nodule,
@@ -99,7 +100,7 @@ def read_luna16_folder(root: Path | str) -> Luna16Folder:
             f"{root}: no .mhd or .mha scan; unpack LUNA16's subset*.zip files into this folder"
         )
     nodule_table = read_nodules(root / "annotations.csv")
-    warnings = list(nodule_table.warnings)
+    warnings = [*unreadable_folders(root), *nodule_table.warnings]
     findings: tuple[Finding, ...] = ()
     if (root / "annotations_excluded.csv").is_file():
         finding_table = read_findings(root / "annotations_excluded.csv")
