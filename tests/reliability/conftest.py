@@ -11,7 +11,13 @@ from lungdet_mmdet.inference.untrained_model import untrained_model
 from lungdet_mmdet.phantom.slab_folder import write_slab_folder
 from lungdet_mmdet.preparation.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
 from tests.recipes.tiny_training import NATURAL, TINY
-from tests.reliability.tool_runs import REPOSITORY
+from tests.reliability.tool_runs import (
+    REPOSITORY,
+    infer_command,
+    prepare_command,
+    timed,
+    train_command,
+)
 
 # A best checkpoint in each epoch that is one, and a threshold chosen on each validation.
 VALIDATED = "\ntrain_cfg = dict(max_epochs=3, val_interval=1)\n"
@@ -40,3 +46,24 @@ def inputs(tmp_path_factory) -> Inputs:
     text = TINY.format(repository=REPOSITORY, data=slabs)
     (root / "train.py").write_text(text + VALIDATED)
     return Inputs(root / "luna16", root / "prep.py", root / "model.pth", slabs, root / "train.py")
+
+
+@pytest.fixture(scope="session")
+def prepared(inputs, tmp_path_factory):
+    """What prepare_luna16.py makes of the three scans undisturbed."""
+    out = tmp_path_factory.mktemp("whole") / "prepared"
+    return timed(prepare_command(inputs, out, 2), out)
+
+
+@pytest.fixture(scope="session")
+def found(inputs, tmp_path_factory):
+    """What infer.py makes of them undisturbed."""
+    out = tmp_path_factory.mktemp("whole") / "found"
+    return timed(infer_command(inputs, out, 2), out)
+
+
+@pytest.fixture(scope="session")
+def trained(inputs, tmp_path_factory):
+    """What train.py makes of the toy slabs undisturbed."""
+    out = tmp_path_factory.mktemp("whole") / "trained"
+    return timed(train_command(inputs, out), out)
