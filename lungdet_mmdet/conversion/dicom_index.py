@@ -58,9 +58,10 @@ def look_through(job: FolderJob) -> FolderContent:
     files_of: dict[str, list[str]] = {}
     others = 0
     for entry in sorted(os.scandir(job.root / job.folder), key=lambda e: e.name):
-        if not entry.is_file():
-            continue
         path = Path(entry.path)
+        # Path, unlike os.DirEntry, has an answer for a link that leads to itself.
+        if path.is_dir():
+            continue
         uid = _series_of(path) if is_dicom(path) else None
         if uid is None:
             others += 1

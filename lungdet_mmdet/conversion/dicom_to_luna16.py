@@ -24,6 +24,7 @@ from lungdet_mmdet.conversion.dicom_index import (
 from lungdet_mmdet.ct.dicom import read_dicom_series
 from lungdet_mmdet.ct.dicom_header import read_dicom_header
 from lungdet_mmdet.ct.dicom_series import DicomSeries
+from lungdet_mmdet.ct.hounsfield_check import check_hounsfield
 from lungdet_mmdet.ct.metaimage import read_metaimage_header
 from lungdet_mmdet.ct.metaimage_writing import write_metaimage
 from lungdet_mmdet.errors import LungDetError
@@ -136,7 +137,8 @@ def convert_series(job: SeriesJob) -> ConvertedSeries:
     Raises
     ------
     LungDetError
-        If the series is a CT that cannot be brought to a regular grid, or cannot be written.
+        If the series is a CT that cannot be brought to a regular grid, is not in Hounsfield units,
+        or cannot be written.
     """
     if not _PLAIN_UID.fullmatch(job.seriesuid):
         raise LungDetError(f"series UID {job.seriesuid!r} cannot name a file; repair the DICOM")
@@ -146,13 +148,14 @@ def convert_series(job: SeriesJob) -> ConvertedSeries:
     damaged = tuple(path for path, header in headers.items() if header is None)
     if not slices:
         raise LungDetError(
-            f"{damaged[0]}: cannot be read, as all {len(damaged)} files of series {job.seriesuid}; "
-            "export or copy the series again"
+            f"{damaged[0]}: cannot be read, as all {len(damaged)} images of series "
+            f"{job.seriesuid}; export the series again, uncompressed"
         )
     series = DicomSeries(job.seriesuid, slices, damaged)
     if series.why_unsuitable:
         return ConvertedSeries(job.seriesuid, "", len(paths), unsuitable=series.why_unsuitable)
     scan = read_dicom_series(series)
+    check_hounsfield(scan, source=f"{slices[0].path.parent}: series {job.seriesuid}")
     path = write_metaimage(
         job.folder, job.seriesuid, scan.volume_hu, scan.geometry, compress=job.compress
     )

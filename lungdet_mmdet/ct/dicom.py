@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from lungdet_mmdet.ct.dicom_damage import is_cut_off
+from lungdet_mmdet.ct.dicom_damage import pixel_damage
 from lungdet_mmdet.ct.dicom_grid import even_steps, frame_of, unshear
 from lungdet_mmdet.ct.dicom_header import DicomSlice
 from lungdet_mmdet.ct.dicom_series import (
@@ -170,8 +170,14 @@ def _one_per_position(slices: list[DicomSlice], source: str) -> tuple[list[Dicom
 
 def _pixels(item: DicomSlice) -> np.ndarray:
     """Return a slice's Hounsfield values as int16 (y, x); slope and intercept are applied."""
-    if is_cut_off(item.path, pixel_bytes=item.pixel_bytes):
-        raise LungDetError(f"{item.path}: its pixels are cut off; export or copy the series again")
+    damage = pixel_damage(item.path, pixel_bytes=item.pixel_bytes)
+    if damage:
+        raise LungDetError(f"{item.path}: {damage}; export or copy the series again")
+    if not item.has_sound_rescaling:
+        raise LungDetError(
+            f"{item.path}: rescale slope '{item.rescaling[0]}' and intercept '{item.rescaling[1]}' "
+            "give no Hounsfield values; export the series again"
+        )
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(item.path))

@@ -33,6 +33,8 @@ _TAGS = {
     "samples": "0028|0002",
     "frames": "0028|0008",
     "bits": "0028|0100",
+    "intercept": "0028|1052",
+    "slope": "0028|1053",
     "kernel": "0018|1210",
 }
 
@@ -43,7 +45,8 @@ class DicomSlice:
 
     ``position_xyz_mm`` is the world point of the first pixel's centre, ``orientation`` the six
     direction cosines of a row and a column, ``spacing_xy_mm`` the pixel size; all three are empty
-    where the header lacks them. ``pixel_bytes`` is the length of one frame before compression.
+    where the header lacks them. ``pixel_bytes`` is the length of one frame before compression,
+    ``rescaling`` the text of slope and intercept, "" where there is none.
     """
 
     path: Path
@@ -64,6 +67,7 @@ class DicomSlice:
     samples: int
     frames: int
     pixel_bytes: int
+    rescaling: tuple[str, str] = ("", "")
 
     @property
     def has_place(self) -> bool:
@@ -76,6 +80,13 @@ class DicomSlice:
         """Whether it can be one slice of a CT volume: it has a place, and is no overview."""
         is_overview = "LOCALIZER" in self.image_type.upper()
         return self.has_place and self.sop_class_uid in CT_SOP_CLASSES and not is_overview
+
+    @property
+    def has_sound_rescaling(self) -> bool:
+        """Whether slope and intercept are numbers, where there are any; GDCM takes 0 to be 1."""
+        slope, intercept = (_numbers(text, 1) for text in self.rescaling)
+        slope_is_sound = not self.rescaling[0] or (bool(slope) and slope[0] != 0)
+        return slope_is_sound and (not self.rescaling[1] or bool(intercept))
 
     @property
     def normal_xyz(self) -> np.ndarray:
@@ -139,6 +150,7 @@ def read_dicom_header(path: Path) -> DicomSlice | None:
         samples=_integer(tags["samples"], 1),
         frames=_integer(tags["frames"], 1),
         pixel_bytes=rows * columns * _integer(tags["bits"], 16) // 8,
+        rescaling=(tags["slope"], tags["intercept"]),
     )
 
 

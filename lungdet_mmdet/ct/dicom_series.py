@@ -93,6 +93,11 @@ def find_dicom_series(folder: Path | str) -> list[DicomSeries]:
     """Return every series of DICOM images below a folder, by UID.
 
     Files that are not DICOM, and DICOM files that are not images, are left out.
+
+    Raises
+    ------
+    LungDetError
+        If there are DICOM images, and not one that can be read.
     """
     by_uid: dict[str, list[DicomSlice]] = {}
     damaged: dict[str | None, list[Path]] = {}
@@ -102,6 +107,13 @@ def find_dicom_series(folder: Path | str) -> list[DicomSeries]:
             by_uid.setdefault(header.series_uid, []).append(header)
         else:
             damaged.setdefault(series_of_damaged_image(path), []).append(path)
+    unreadable = [path for uid, paths in damaged.items() if uid is not None for path in paths]
+    if unreadable and not by_uid:
+        raise LungDetError(
+            f"{unreadable[0]}: cannot be read, as all {len(unreadable)} DICOM images here: they "
+            "are damaged, or compressed in a way that GDCM does not know; export the series "
+            "again, uncompressed"
+        )
     return [
         DicomSeries(uid, tuple(by_uid[uid]), tuple(damaged.get(uid, ()))) for uid in sorted(by_uid)
     ]
@@ -127,13 +139,18 @@ def choose_series(
     if series_uid is not None:
         chosen = [series for series in found if series.uid == series_uid]
         if not chosen:
-            raise LungDetError(f"{source}: no series {series_uid} here. There are:\n{listing}")
+            raise LungDetError(
+                f"{source}: no series {series_uid} here; choose one of these:\n{listing}"
+            )
         if chosen[0].why_unsuitable:
             raise LungDetError(
-                f"{source}: series {series_uid} cannot be used: {chosen[0].why_unsuitable}"
+                f"{source}: series {series_uid} cannot be used: {chosen[0].why_unsuitable}; choose "
+                "another series"
             )
         return chosen[0]
     suitable = [series for series in found if not series.why_unsuitable]
     if not suitable:
-        raise LungDetError(f"{source}: no axial CT series among these:\n{listing}")
+        raise LungDetError(
+            f"{source}: no axial CT series among these; name a folder that has one:\n{listing}"
+        )
     return min(suitable, key=lambda s: (round(s.step_mm, 2), -len(s.slices), s.uid))

@@ -8,9 +8,12 @@ strangers, so the header is read and checked here first.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lungdet_mmdet.ct.file_geometry import geometry_of_file
+from lungdet_mmdet.ct.geometry import IDENTITY_DIRECTION
 from lungdet_mmdet.ct.metaimage_fields import MetaImageFields, read_fields
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import check_input_file
@@ -121,17 +124,29 @@ def _spacing_xyz_mm(fields: MetaImageFields) -> tuple[float, float, float]:
     return spacing[0], spacing[1], spacing[2]
 
 
-def _check_place(fields: MetaImageFields) -> None:
-    """Refuse an origin or direction that MetaIO would read as zeros."""
-    for name, count in (("Offset", 3), ("TransformMatrix", 9)):
-        if name not in fields.values:
-            continue
-        numbers = fields.numbers(name)
-        if len(numbers) != count or not all(map(math.isfinite, numbers)):
+def _check_place(
+    fields: MetaImageFields, size_xyz: tuple[int, int, int], spacing_xyz_mm: Sequence[float]
+) -> None:
+    """Refuse a grid that is none; MetaIO would read what is no number as 0."""
+    defaults = {"Offset": (0.0, 0.0, 0.0), "TransformMatrix": IDENTITY_DIRECTION}
+    place = {}
+    for name, default in defaults.items():
+        numbers = fields.numbers(name) if name in fields.values else default
+        if len(numbers) != len(default) or not all(map(math.isfinite, numbers)):
             raise LungDetError(
-                f"{fields.path}: {name} is '{fields.text(name)}': {count} finite numbers are "
-                "needed; take them from the original DICOM series"
+                f"{fields.path}: {name} is '{fields.text(name)}': {len(default)} finite numbers "
+                "are needed; take them from the original DICOM series"
             )
+        place[name] = numbers
+    x, y, z = place["Offset"]
+    dx, dy, dz = spacing_xyz_mm
+    geometry_of_file(
+        size_zyx=(size_xyz[2], size_xyz[1], size_xyz[0]),
+        spacing_zyx_mm=(dz, dy, dx),
+        origin_xyz_mm=(x, y, z),
+        direction=place["TransformMatrix"],
+        source=str(fields.path),
+    )
 
 
 def _element_type(fields: MetaImageFields) -> str:
@@ -183,7 +198,7 @@ def read_metaimage_header(path: Path | str) -> MetaImageHeader:
 
 def _unchecked_header(fields: MetaImageFields) -> MetaImageHeader:
     size, spacing = _size_xyz(fields), _spacing_xyz_mm(fields)
-    _check_place(fields)
+    _check_place(fields, size, spacing)
     element_type = _element_type(fields)
     data_path = _data_file(fields.path, fields.text("ElementDataFile"))
     offset = fields.n_bytes

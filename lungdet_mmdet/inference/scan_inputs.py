@@ -136,7 +136,10 @@ def _add_folder(folder: Path, series_uid: str | None, listed: InputList) -> None
         name = _safe_name(series.uid)
         listed.scans.append(ScanInput(series.slices[0].path.parent, name, series))
     if len(listed.scans) == before and not found:
-        raise LungDetError(f"{folder}: no scan in this folder or below it")
+        raise LungDetError(
+            f"{folder}: no scan in this folder or below it; name one that holds "
+            f"{', '.join(SCAN_SUFFIXES)} files or DICOM images"
+        )
 
 
 def _thinnest_of_every_study(

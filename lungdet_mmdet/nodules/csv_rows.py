@@ -50,7 +50,8 @@ class CsvRows:
         """
         if not self.lines:
             raise LungDetError(
-                f"{self.path}: the file is empty; expected the columns {','.join(columns)}"
+                f"{self.path}: the file is empty; a table with the columns {','.join(columns)} is "
+                "needed"
             )
         header = [name.lower() for name in self.lines[0][1]]
         places = [self._place(header, name, (aliases or {}).get(name, ())) for name in columns]
