@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ from lungdet_mmdet.errors import LungDetError
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def call(tool: str, arguments: list[str]) -> dict:
-    """Return what one tool did."""
+def call(tool: str, arguments: list[str], changes: dict[str, str]) -> dict:
+    """Return what one tool did, after changes to the environment."""
+    os.environ.update(changes)
     out, code, error = io.StringIO(), 0, ""
     main = runpy.run_path(str(REPOSITORY / tool))["main"]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
@@ -25,4 +27,4 @@ def call(tool: str, arguments: list[str]) -> dict:
 
 
 if __name__ == "__main__":
-    print(json.dumps([call(tool, arguments) for tool, arguments in json.load(sys.stdin)]))
+    print(json.dumps([call(*order) for order in json.load(sys.stdin)]))

@@ -59,7 +59,7 @@ def prepared(inputs, tmp_path_factory):
 def found(inputs, tmp_path_factory):
     """What infer.py makes of them undisturbed."""
     out = tmp_path_factory.mktemp("whole") / "found"
-    return timed(infer_command(inputs, out, 2), out)
+    return timed(infer_command(inputs, out, 0), out)
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,7 @@ def test_prepare(inputs, prepared, tmp_path, share):
 @pytest.mark.parametrize("share", [*SHARES, "files"])
 def test_infer(inputs, found, tmp_path, share):
     def argv(out):
-        return infer_command(inputs, out, 2)
+        return infer_command(inputs, out, 0)
 
     options = disk_options(found.out, share)
     with filled_and_gone_on(tmp_path, options, argv, "*/candidates.json") as out:

@@ -41,12 +41,18 @@ def obey_permissions() -> None:
 
 
 def run_tools(
-    calls: Sequence[tuple[str, Sequence[object]]],
+    calls: Sequence[tuple],
     *,
     before: Callable[[], None] | None = None,
     **changes: str,
 ) -> list[dict]:
     """Call the main functions of tools one after another in one other process.
+
+    Parameters
+    ----------
+    calls : of each the tool, its arguments, and changes to the environment where there are any.
+    before : called in the other process before it becomes python.
+    changes : to the environment of all.
 
     Returns
     -------
@@ -58,7 +64,7 @@ def run_tools(
     AssertionError
         If one ends with any other exception: users would see a traceback.
     """
-    order = json.dumps([[tool, [str(a) for a in arguments]] for tool, arguments in calls])
+    order = json.dumps([[c[0], [str(a) for a in c[1]], *(c[2:] or [{}])] for c in calls])
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("call_tools.py"))],
         input=order,
