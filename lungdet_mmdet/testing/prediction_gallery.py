@@ -119,6 +119,6 @@ def _slab_files(config: Config, outcomes: list[SlabOutcome]) -> list[Path]:
 def _selection_note(outcomes: list[SlabOutcome], chosen: list[SlabOutcome]) -> str:
     positives = sum(outcome.slab.has_nodule for outcome in outcomes)
     shown = sum(outcome.slab.has_nodule for outcome in chosen)
-    note = f"{shown} of {positives} slabs with a nodule, evenly spaced from best to worst score"
+    note = f"{shown} of {positives} slabs with a nodule, from best to worst score"
     alarms = len(chosen) - shown
-    return f"{note}; the {alarms} loudest false alarms" if alarms else note
+    return f"{note}; {alarms} loudest false alarms" if alarms else note
