@@ -12,7 +12,8 @@ from lungdet_mmdet.figures.prediction_figure import prediction_figure
 from lungdet_mmdet.scoring.prediction_files import read_predictions
 from lungdet_mmdet.scoring.review_cases import truth_scores
 from lungdet_mmdet.scoring.slab_outcome import SlabOutcome, representative_slabs, slab_outcome
-from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet, read_slab_set
+from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
+from lungdet_mmdet.scoring.slab_set_file import read_slab_set
 from lungdet_mmdet.testing.slab_test import annotation_file, run_slab_test
 from lungdet_mmdet.testing.threshold_source import applied_threshold, read_checkpoint
 
