@@ -10,8 +10,7 @@ import pytest
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.execution.scan_runs import process_pool
 from lungdet_mmdet.inference.batch import detect_scans
-from lungdet_mmdet.inference.model_file import write_model_file
-from lungdet_mmdet.inference.untrained_model import untrained_model
+from lungdet_mmdet.inference.model_file import read_model_file, write_model_file
 from lungdet_mmdet.phantom.dicom_export import write_dicom_series
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
 from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
@@ -82,7 +81,7 @@ def test_the_preparation_report(preparation_page):
 
 
 @pytest.fixture(scope="module")
-def scan_page(scan, tmp_path_factory):
+def scan_page(inputs, scan, tmp_path_factory):
     """Of a DICOM series all of whose texts hold markup, looked at by a model that does, too."""
     root = tmp_path_factory.mktemp("hostile")
     folder = root / IMAGE
@@ -96,7 +95,7 @@ def scan_page(scan, tmp_path_factory):
             setattr(dataset, name, SCRIPT)
         dataset.PatientName = dataset.PatientID = IMAGE
         dataset.save_as(path)
-    model = untrained_model()
+    model = read_model_file(inputs.model)
     model.data["name"] = SCRIPT
     write_model_file(root / f"{IMAGE}.pth", model)
     run = detect_scans([folder], root / "out", checkpoint=root / f"{IMAGE}.pth", device="cpu")
