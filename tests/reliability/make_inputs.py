@@ -16,7 +16,10 @@ from tests.recipes.tiny_training import NATURAL, TINY
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # A best checkpoint in each epoch that is one, and a threshold chosen on each validation.
-VALIDATED = "\ntrain_cfg = dict(max_epochs=3, val_interval=1)\n"
+VALIDATED = """
+train_cfg = dict(max_epochs=3, val_interval=1)
+val_evaluator['choose'] = 'max_f1'
+"""
 
 
 def write_model(path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.reliability import forked_runs
 from tests.reliability.forked_runs import run, timed
 from tests.reliability.outputs import assert_same_training, files_of, finished, half_made
 
-ROOM = "64m"
+ROOM = "512m"
 SHARES = (0.02, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
 
 
