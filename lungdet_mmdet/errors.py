@@ -1,9 +1,18 @@
 """The package's own error type."""
 
+import re
+
+# All but newline and tab: a terminal would obey them.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 
 def printable(text: str) -> str:
-    """Return text that can be printed and stored: bytes of file names beyond UTF-8 are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """Return text that can be shown and stored whatever file it comes from.
+
+    Bytes of file names beyond UTF-8, and control characters, are escaped.
+    """
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class LungDetError(Exception):
