@@ -10,11 +10,20 @@ def test_every_folder_with_modules_is_a_package(repository):
 
 
 def test_the_source_archive_holds_whatever_stands_beside_the_package(repository):
-    manifest = (repository / "MANIFEST.in").read_text()
-    grafted = set(re.findall(r"^graft (\S+)$", manifest, flags=re.MULTILINE))
-
-    assert grafted == {"configs", "data_prep", "docs", "tests", "tools"}
-    assert all((repository / folder).is_dir() for folder in grafted)
+    lines = re.findall(
+        r"^recursive-include (\S+) (.+)$", (repository / "MANIFEST.in").read_text(), re.MULTILINE
+    )
+    assert {folder for folder, _ in lines} == {"configs", "data_prep", "docs", "tests", "tools"}
+    left_out = [
+        path
+        for folder, patterns in lines
+        for path in (repository / folder).rglob("*")
+        if path.is_file()
+        and not path.name.startswith(".")
+        and "__pycache__" not in path.parts
+        and not any(path.match(pattern) for pattern in patterns.split())
+    ]
+    assert left_out == []
 
 
 def test_version_is_the_same_everywhere(repository):
