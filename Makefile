@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OLD := .venv-openmmlab
 
-.PHONY: install demo demo-long test test-openmmlab lint dist reliability clean
+.PHONY: install demo demo-long fuzz test test-openmmlab lint dist reliability clean
 .DELETE_ON_ERROR:
 
 $(STAMP): setup.py constraints.txt
@@ -23,6 +23,11 @@ test: lint
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Tens of thousands of hostile files, tables and boxes; minutes. The second part needs atheris.
+fuzz: $(STAMP)
+	LUNGDET_FUZZ_EXAMPLES=1500 $(BIN)/python -m pytest tests/fuzz
+	$(BIN)/python tests/fuzz/coverage_guided.py
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py demo

@@ -46,7 +46,7 @@ def check_compressed_pixels(header: MetaImageHeader, pixels: np.ndarray) -> None
 
 
 def _checksum_fits(header: MetaImageHeader, pixels: np.ndarray) -> bool:
-    if pixels.nbytes != header.pixel_bytes:
+    if pixels.nbytes != header.pixel_bytes or header.data_bytes < _ADLER32_BYTES:
         return False
     with header.data_path.open("rb") as file:
         file.seek(header.data_offset + header.data_bytes - _ADLER32_BYTES)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from lungdet_mmdet.ct.dicom_elements import elements_fit
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import check_input_file
 
@@ -117,6 +118,8 @@ def read_dicom_header(path: Path) -> DicomSlice | None:
     try:
         check_input_file(path)
     except LungDetError:
+        return None
+    if not elements_fit(path):
         return None
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")

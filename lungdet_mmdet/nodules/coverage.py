@@ -11,6 +11,8 @@ from lungdet_mmdet.errors import LungDetError
 
 MIN_SAMPLES_ACROSS = 12
 """Samples along a nodule's diameter; fewer make the sphere's volume uneven."""
+MAX_SAMPLES_ACROSS = 256
+"""More would fill the memory for the sake of the fourth digit."""
 
 
 def nodule_coverage(
@@ -46,13 +48,9 @@ def nodule_coverage(
         raise LungDetError(f"nodule centre is {tuple(centre_zyx_voxel)}: it must be finite")
     offsets_mm, voxels = [], []
     for centre, spacing in zip(centre_zyx_voxel, spacing_zyx_mm, strict=True):
-        radius = 0.5 * diameter_mm / spacing
-        parts = max(1, math.ceil(MIN_SAMPLES_ACROSS / (2 * radius)))
-        first, last = math.floor(centre - radius), math.ceil(centre + radius)
-        # Part j of voxel i is centred at i - 1/2 + (j + 1/2) / parts.
-        samples = first - 0.5 + (np.arange((last - first + 1) * parts) + 0.5) / parts
+        samples, voxel = _samples(float(centre), 0.5 * diameter_mm / spacing)
         offsets_mm.append((samples - centre) * spacing)
-        voxels.append(np.repeat(np.arange(first, last + 1), parts))
+        voxels.append(voxel)
     z, y, x = np.ix_(*offsets_mm)
     ball = z**2 + y**2 + x**2 <= (0.5 * diameter_mm) ** 2
     inside = np.zeros(ball.shape, bool)
@@ -60,3 +58,14 @@ def nodule_coverage(
     picked = np.ix_(*(v[h] for v, h in zip(voxels, held, strict=True)))
     inside[np.ix_(*held)] = mask[picked] > 0
     return float(np.count_nonzero(inside & ball) / np.count_nonzero(ball))
+
+
+def _samples(centre: float, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the samples along one axis that the sphere can reach, and the voxel of each."""
+    parts = max(1, math.ceil(MIN_SAMPLES_ACROSS / (2 * radius)))
+    first = math.floor(centre - radius)
+    # Part j of voxel i is centred at i - 1/2 + (j + 1/2) / parts.
+    low, high = ((end - first + 0.5) * parts - 0.5 for end in (centre - radius, centre + radius))
+    begin, stop = max(math.floor(low), 0), math.ceil(high) + 1
+    numbers = np.arange(begin, stop, math.ceil((stop - begin) / MAX_SAMPLES_ACROSS))
+    return first - 0.5 + (numbers + 0.5) / parts, first + numbers // parts

@@ -232,6 +232,7 @@ DICOM = (
     Fault("slice_emptied", dcm.cut(0), flag="interpolated to 10.00 mm"),
     Fault("slice_cut", dcm.cut(-20), r"0005\.dcm: cannot be read, perhaps cut off"),
     Fault("slice_name_not_utf8", dcm.files(dcm.name_beyond_utf8), "cannot be read"),
+    Fault("element_of_4_gb", dcm.files(dcm.endless_element), r"0005\.dcm: cannot be read, perhaps"),
     Fault("slices_doubled", dcm.files(dcm.doubled), flag="3 duplicated slices left out"),
     Fault("two_images_per_place", dcm.files(dcm.two_images_per_place), "18 positions hold several"),
     Fault("one_place", dcm.files(dcm.one_place), "only 1 positions"),

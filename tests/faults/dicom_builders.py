@@ -195,6 +195,15 @@ def moved(by_xyz_mm: tuple[float, float, float]) -> Builder:
     return edited(edit, slices=slice(5, 6))
 
 
+def endless_element(paths: list[Path]) -> None:
+    """Let the slice thickness of one file be an element of unknown kind and 4 GB."""
+    content = paths[5].read_bytes()
+    short = b"\x18\x00\x50\x00DS"
+    start = content.index(short)
+    endless = b"\x18\x00\x50\x00UN\0\0\xf0\xff\xff\xff"
+    paths[5].write_bytes(content[:start] + endless + content[start + len(endless) :])
+
+
 def name_beyond_utf8(paths: list[Path]) -> None:
     """Give one slice a file name that is not UTF-8."""
     os.rename(paths[5], os.path.join(os.fsencode(paths[5].parent), b"\xff.dcm"))
