@@ -146,7 +146,8 @@ def _mark_threshold(axes: Axes, threshold: float | None, *, vertical: bool) -> N
 
 def _legend(axes: Axes, place: Literal["best", "upper left", "lower right"] = "best") -> None:
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8, loc=place)
+        # A curve under the legend can still be followed.
+        axes.legend(fontsize=8, loc=place, framealpha=0.7)
 
 
 def _save(figure: Figure, path: str | Path) -> None:
