@@ -12,7 +12,7 @@ import numpy as np
 
 from lungdet_mmdet.ct.dicom_damage import series_of_damaged_image
 from lungdet_mmdet.ct.dicom_header import CT_SOP_CLASSES, DicomSlice, is_dicom, read_dicom_header
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.errors import LungDetError, printable
 
 # A chest CT has dozens of slices; localisers and single key images have fewer.
 MIN_SLICES = 8
@@ -80,7 +80,7 @@ class DicomSeries:
         text += "".join(f", {t}" for t in (first.description, first.kernel) if t)
         if self.damaged:
             text += f", {len(self.damaged)} damaged files"
-        return f"{text}  ({self.why_unsuitable})" if self.why_unsuitable else text
+        return printable(f"{text}  ({self.why_unsuitable})" if self.why_unsuitable else text)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.execution.atomic_files import DiskFullError, OutputError
 
 DISK_FULL = "disk full"
@@ -34,6 +34,11 @@ class ScanFailure:
     stage: str
     reason: str
     details: str = ""
+
+    def __post_init__(self) -> None:
+        # Both are printed, and may come from a header.
+        object.__setattr__(self, "seriesuid", printable(self.seriesuid))
+        object.__setattr__(self, "reason", printable(self.reason))
 
     @property
     def ends_the_run(self) -> bool:

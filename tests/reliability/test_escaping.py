@@ -22,6 +22,7 @@ pytestmark = pytest.mark.reliability("markup in headers and names stays text in 
 # Without a slash it is a file name too.
 IMAGE = "<img src=x onerror=alert(1)>"
 SCRIPT = "</script><script>alert('%DATA%')</script><!--"
+TERMINAL = "\x1b[2J clears the screen"
 
 
 class Elements(HTMLParser):
@@ -81,7 +82,7 @@ def test_the_preparation_report(preparation_page):
 
 
 @pytest.fixture(scope="module")
-def scan_page(inputs, scan, tmp_path_factory):
+def looked_at(inputs, scan, tmp_path_factory):
     """Of a DICOM series all of whose texts hold markup, looked at by a model that does, too."""
     root = tmp_path_factory.mktemp("hostile")
     folder = root / IMAGE
@@ -98,12 +99,30 @@ def scan_page(inputs, scan, tmp_path_factory):
     model = read_model_file(inputs.model)
     model.data["name"] = SCRIPT
     write_model_file(root / f"{IMAGE}.pth", model)
-    run = detect_scans([folder], root / "out", checkpoint=root / f"{IMAGE}.pth", device="cpu")
+    # A second series of the study, so that both are listed for the user.
+    for index in range(3):
+        dataset = pydicom.dcmread(paths[index])
+        dataset.SeriesInstanceUID = "2.999.8"
+        dataset.SeriesDescription = TERMINAL
+        dataset.SOPInstanceUID += ".8"
+        dataset.save_as(folder / f"other{index}.dcm")
+    said = []
+    checkpoint = root / f"{IMAGE}.pth"
+    run = detect_scans([folder], root / "out", checkpoint=checkpoint, device="cpu", say=said.append)
     assert run.failures == []
-    return (root / "out" / "2.999.7" / "report.html").read_text(encoding="utf-8")
+    (root / "said.txt").write_text("\n".join(said))
+    return root
 
 
-def test_the_report_of_a_scan(scan_page):
+def test_what_is_said_of_the_series(looked_at):
+    said = (looked_at / "said.txt").read_text()
+    assert "2.999.8" in said
+    assert "\x1b" not in said
+    assert "\\x1b[2J" in said
+
+
+def test_the_report_of_a_scan(looked_at):
+    scan_page = (looked_at / "out" / "2.999.7" / "report.html").read_text(encoding="utf-8")
     found = Elements(scan_page)
     assert found.active == []
     # Its data and its code.
