@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution.command_line import run_and_exit
 from lungdet_mmdet.scoring.run_comparison import (
     DEFAULT_KEYS,
     comparison_rows,
@@ -67,7 +67,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LungDetError as error:
-        sys.exit(f"error: {error}")
+    run_and_exit(main)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution.command_line import run_and_exit
 
 TOOLS = Path(__file__).resolve().parent
 
@@ -103,7 +104,4 @@ def pool(folds: Sequence, work_dir: Path, *, n_resamples: int) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LungDetError as error:
-        sys.exit(f"error: {error}")
+    run_and_exit(main)

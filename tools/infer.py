@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution.command_line import run_and_exit
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -94,7 +94,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     # Of no use to whoever reads results: how mmdet and torch were built.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(mmdet|torch|highdicom)\b")
-    try:
-        sys.exit(main())
-    except LungDetError as error:
-        sys.exit(f"error: {error}")
+    run_and_exit(main)

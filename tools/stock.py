@@ -18,6 +18,7 @@ from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution.command_line import run_and_exit
 
 
 def stock_tools() -> dict[str, Path]:
@@ -53,7 +54,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LungDetError as error:
-        sys.exit(f"error: {error}")
+    run_and_exit(main)

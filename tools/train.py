@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution.command_line import run_and_exit
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -113,7 +112,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LungDetError as error:
-        sys.exit(f"error: {error}")
+    run_and_exit(main)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution.command_line import run_and_exit
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "lung_deform_detr.py"
 TABLE_NAME = "annotations.csv"
@@ -121,7 +121,4 @@ def draw_prediction_figure(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LungDetError as error:
-        sys.exit(f"error: {error}")
+    run_and_exit(main)

@@ -36,10 +36,15 @@ class DiskFullError(OutputError):
     """No space is left (or the quota is used up), so that going on is pointless."""
 
 
+def is_disk_full(error: OSError) -> bool:
+    """Whether no space is left, or the quota is used up."""
+    return error.errno in _FULL
+
+
 def output_error(path: Path, error: OSError) -> OutputError:
     """Turn an error of the operating system while writing `path` into one that names the remedy."""
     reason = error.strerror or str(error)
-    if error.errno in _FULL:
+    if is_disk_full(error):
         return DiskFullError(
             f"{path}: cannot be written ({reason}); free some space, or choose another output "
             "folder, and run the same command again"
