@@ -90,16 +90,22 @@ def _element(
     return tag, vr, at + 8, struct.unpack(f"{order}I", data[at + 4 : at + 8])[0]
 
 
-def _walk(data: _Bytes, at: int, end: int, order: str, depth: int) -> int:
+def _walk(data: _Bytes, at: int, end: int, order: str, depth: int, *, to_mark: bool = False) -> int:
     """Walk over elements to `end`, or to the mark that ends their item; return what follows."""
     if depth > _MAX_DEPTH:
         raise _MisfitError
-    # Not what the transfer syntax says: writers nest the one kind in the other.
-    is_explicit = data[at + 4 : at + 6].isalpha() and data[at + 4 : at + 6].isupper()
+    is_explicit = None
     while end - at >= 8:
         tag = struct.unpack(f"{order}HH", data[at : at + 4])
-        if tag == _ITEM_END:
+        if tag == _ITEM_END and to_mark:
             return at + 8
+        if tag[0] == _ITEM_END[0]:  # a mark that ends nothing: GDCM reads on behind it
+            at += 8
+            continue
+        if is_explicit is None:
+            # Not what the transfer syntax says: writers nest the one kind in the other.
+            kind = data[at + 4 : at + 6]
+            is_explicit = kind.isalpha() and kind.isupper()
         tag, vr, value, length = _element(data, at, end, order, is_explicit)
         if length == _UNDEFINED:
             at = _walk_items(data, value, end, order, depth, are_pixels=tag == _PIXEL_DATA)
@@ -124,7 +130,7 @@ def _walk_items(
         if (group, element) != _ITEM:
             raise _MisfitError
         if length == _UNDEFINED:
-            at = _walk(data, at, end, order, depth + 1)
+            at = _walk(data, at, end, order, depth + 1, to_mark=True)
         elif at + length > end:
             raise _MisfitError
         else:

@@ -39,6 +39,7 @@ def fits(tmp_path, content: bytes, *, syntax: bytes = b"") -> bool:
     [
         b"",
         NAME,
+        ITEM_END + NAME + SEQUENCE_END,  # marks that end nothing
         NAME + bytes(5),  # padding behind the last element
         nested(3),
         sequence(struct.pack("<HHI", 0xFFFE, 0xE000, len(NAME)) + NAME, 8 + len(NAME)),
@@ -56,6 +57,7 @@ def test_elements_within_the_file_fit(tmp_path, content):
     "content",
     [
         NAME[:-1],
+        ITEM_END + NAME[:-1],
         struct.pack("<HH2sHI", 0x10, 0x10, b"UN", 0, 0xFFFFFFF0),
         struct.pack("<HH2sH", 0x10, 0x10, b"??", 0xFFFF) + bytes(100),
         struct.pack("<HHI", 0x10, 0x10, 0x7FFFFFFF) + bytes(8),
