@@ -187,7 +187,8 @@ def candidates_by_series(
 def _boxes_of(slab: Slab, detections: SlabDetections, min_score: float) -> _Boxes:
     kept = detections.scores >= min_score
     corners = detections.boxes_xyxy_px[kept]
-    centre_xyz = box_centres_world(corners, slab)
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below, with what is to blame
+        centre_xyz = box_centres_world(corners, slab)
     axes = np.asarray(slab.direction, dtype=np.float64).reshape(3, 3)
     sides_px = np.maximum(corners[:, 2:] - corners[:, :2], 0.0)
     n_boxes = len(corners)
