@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OLD := .venv-openmmlab
 
-.PHONY: install demo demo-long test test-openmmlab lint clean
+.PHONY: install demo demo-long test test-openmmlab lint dist clean
 .DELETE_ON_ERROR:
 
 $(STAMP): setup.py constraints.txt
@@ -42,6 +42,14 @@ $(OLD)/.installed: constraints-openmmlab.txt setup.py
 
 test-openmmlab: $(OLD)/.installed
 	$(OLD)/bin/python -m pytest
+
+# Wheel and source archive, checked as a package index would.
+dist:
+	$(PYTHON) -m venv build/venv
+	build/venv/bin/python -m pip install --disable-pip-version-check -q build twine
+	rm -rf dist
+	build/venv/bin/python -m build
+	build/venv/bin/python -m twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) $(OLD) demo build dist *.egg-info

@@ -20,7 +20,16 @@ setup(
     description="Lung nodule detection in CT slabs: an MMDetection plugin (Lung-DETR)",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The lungdet_mmdet contributors",
     license="Apache-2.0",
+    keywords=["lung nodule", "CT", "LUNA16", "object detection", "MMDetection", "Deformable DETR"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
     python_requires=">=3.10",
     packages=find_packages(include=["lungdet_mmdet", "lungdet_mmdet.*"]),
     install_requires=[

@@ -80,7 +80,7 @@ def pool(folds: Sequence, work_dir: Path, *, n_resamples: int) -> None:
     from lungdet_mmdet.execution.atomic_files import write_json
     from lungdet_mmdet.figures.score_plots import save_froc_plot
     from lungdet_mmdet.scoring.pooled_froc import pooled_froc, pooled_marks
-    from lungdet_mmdet.scoring.slab_records import read_slab_set
+    from lungdet_mmdet.scoring.slab_set_file import read_slab_set
     from lungdet_mmdet.scoring.submission import read_submission, write_submission
 
     tested = []

@@ -76,6 +76,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    from lungdet_mmdet.execution.atomic_files import check_writable
     from lungdet_mmdet.testing.metrics_file import write_metrics
     from lungdet_mmdet.testing.report_files import write_report
     from lungdet_mmdet.testing.result_table import print_table
@@ -89,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.config, data=args.data, work_dir=args.work_dir, cfg_options=args.cfg_options
     )
     check_data(config, (args.split,))
+    check_writable(Path(config.work_dir))
     warnings = check_config_leaks(config, allow=args.allow_leak)
     warnings += check_prep_pipeline(config, allow=True)
     join_processes(config, args.launcher)

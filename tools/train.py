@@ -70,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmengine.logging import print_log
     from mmengine.runner import Runner
 
+    from lungdet_mmdet.execution.atomic_files import check_writable
     from lungdet_mmdet.training.config_file import check_data, read_config
     from lungdet_mmdet.training.data_checks import check_config_leaks, check_prep_pipeline
     from lungdet_mmdet.training.initial_checkpoint import start_from
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.config, data=args.data, work_dir=args.work_dir, cfg_options=args.cfg_options
     )
     check_data(config, ("train", "val"))
+    check_writable(Path(config.work_dir))
     notes = [
         *check_config_leaks(config, allow=args.allow_leak),
         *check_prep_pipeline(config, allow=args.allow_other_prep),

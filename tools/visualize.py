@@ -37,7 +37,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=Path,
         help="table of nodules (default: annotations.csv beside the scan or one folder up)",
     )
-    add("--nodule", type=int, metavar="N", help="which nodule of the scan, from 1 (the largest)")
+    add(
+        "--nodule",
+        type=int,
+        metavar="N",
+        help="which nodule of the scan is shown, by falling diameter (default: 1, the largest)",
+    )
     pipeline.set_defaults(run=draw_pipeline_figure)
 
     predictions = commands.add_parser("predictions", help="slabs with annotated and detected boxes")
@@ -84,7 +89,8 @@ def draw_pipeline_figure(args: argparse.Namespace) -> None:
     recorded = record_stages(args.scan, steps, imports=prep_imports(config))
     uid = recorded.results["seriesuid"]
     nodules = [nodule for nodule in rows if nodule.seriesuid == uid]
-    print(f"{len(nodules)} nodules of {uid} in {table}" if table else "no table of nodules given")
+    count = "1 nodule" if len(nodules) == 1 else f"{len(nodules)} nodules"
+    print(f"{count} of {uid} in {table}" if table else "no table of nodules given")
     if args.nodule is not None and not 1 <= args.nodule <= len(nodules):
         raise LungDetError(f"--nodule {args.nodule}: the scan has {len(nodules)} annotated nodules")
     write_bytes(args.out, draw_pipeline(recorded, nodules, number=args.nodule))

@@ -12,7 +12,6 @@ from lungdet_mmdet.errors import LungDetError
 PAPER_POSITIVES = 1226
 PAPER_HEALTHY = 8450
 PAPER_NODULES = 1186
-PAPER_POSITIVE_RATE = PAPER_POSITIVES / (PAPER_POSITIVES + PAPER_HEALTHY)
 
 
 def counts_at_positive_rate(n_positive: int, n_healthy: int, rate: float) -> tuple[int, int]:

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lungdet_mmdet.ct.dicom_series import is_dicom, read_dicom_header
+from lungdet_mmdet.ct.dicom_damage import series_of_damaged_image
+from lungdet_mmdet.ct.dicom_header import is_dicom, read_dicom_header
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,28 @@ def folders_with_files(root: Path) -> list[FolderJob]:
 
 
 def look_through(job: FolderJob) -> FolderContent:
-    """Sort the files of a folder by the series UID in their headers."""
+    """Sort the files of a folder by the series UID in their headers.
+
+    A damaged image stays with its series, so that it is missed and not interpolated away.
+    """
     files_of: dict[str, list[str]] = {}
     others = 0
     for entry in sorted(os.scandir(job.root / job.folder), key=lambda e: e.name):
-        if not entry.is_file():
-            continue
         path = Path(entry.path)
-        header = read_dicom_header(path) if is_dicom(path) else None
-        if header is None:
+        # Path, unlike os.DirEntry, has an answer for a link that leads to itself.
+        if path.is_dir():
+            continue
+        uid = _series_of(path) if is_dicom(path) else None
+        if uid is None:
             others += 1
         else:
-            files_of.setdefault(header.series_uid, []).append(entry.name)
+            files_of.setdefault(uid, []).append(entry.name)
     return FolderContent(job.folder, {uid: tuple(n) for uid, n in files_of.items()}, others)
+
+
+def _series_of(path: Path) -> str | None:
+    header = read_dicom_header(path)
+    return series_of_damaged_image(path) if header is None else header.series_uid
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ from lungdet_mmdet.conversion.dicom_index import (
     series_of,
 )
 from lungdet_mmdet.ct.dicom import read_dicom_series
-from lungdet_mmdet.ct.dicom_series import DicomSeries, read_dicom_header
+from lungdet_mmdet.ct.dicom_header import read_dicom_header
+from lungdet_mmdet.ct.dicom_series import DicomSeries
+from lungdet_mmdet.ct.hounsfield_check import check_hounsfield
 from lungdet_mmdet.ct.metaimage import read_metaimage_header
 from lungdet_mmdet.ct.metaimage_writing import write_metaimage
 from lungdet_mmdet.errors import LungDetError
@@ -135,18 +137,25 @@ def convert_series(job: SeriesJob) -> ConvertedSeries:
     Raises
     ------
     LungDetError
-        If the series is a CT that cannot be brought to a regular grid, or cannot be written.
+        If the series is a CT that cannot be brought to a regular grid, is not in Hounsfield units,
+        or cannot be written.
     """
     if not _PLAIN_UID.fullmatch(job.seriesuid):
         raise LungDetError(f"series UID {job.seriesuid!r} cannot name a file; repair the DICOM")
     paths = [job.root / path for path in job.files.paths()]
-    headers = [header for path in paths if (header := read_dicom_header(path)) is not None]
-    if len(headers) < len(paths):
-        raise LungDetError(f"{paths[0].parent}: files changed while they were read; run again")
-    series = DicomSeries(job.seriesuid, tuple(headers))
+    headers = {path: read_dicom_header(path) for path in paths}
+    slices = tuple(header for header in headers.values() if header is not None)
+    damaged = tuple(path for path, header in headers.items() if header is None)
+    if not slices:
+        raise LungDetError(
+            f"{damaged[0]}: cannot be read, as all {len(damaged)} images of series "
+            f"{job.seriesuid}; export the series again, uncompressed"
+        )
+    series = DicomSeries(job.seriesuid, slices, damaged)
     if series.why_unsuitable:
         return ConvertedSeries(job.seriesuid, "", len(paths), unsuitable=series.why_unsuitable)
     scan = read_dicom_series(series)
+    check_hounsfield(scan, source=f"{slices[0].path.parent}: series {job.seriesuid}")
     path = write_metaimage(
         job.folder, job.seriesuid, scan.volume_hu, scan.geometry, compress=job.compress
     )
@@ -155,7 +164,7 @@ def convert_series(job: SeriesJob) -> ConvertedSeries:
         f"{job.folder.name}/{path.name}",
         len(paths),
         scan.flags,
-        _patient_id(paths[0]),
+        _patient_id(slices[0].path),
     )
 
 

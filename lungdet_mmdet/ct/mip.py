@@ -25,15 +25,22 @@ def slab_slices(
     Raises
     ------
     LungDetError
-        If thickness is negative, stride not positive, or one of them not finite.
+        If thickness is negative, stride or spacing not positive, or one of them not finite.
     """
+    if not 0 < slice_spacing_mm < math.inf:
+        raise LungDetError(
+            f"slice spacing is {slice_spacing_mm} mm: it must be finite and > 0; convert the scan "
+            "again"
+        )
     if not 0 <= thickness_mm < math.inf or not (stride_mm is None or 0 < stride_mm < math.inf):
         raise LungDetError(
             f"slab thickness {thickness_mm} mm, stride {stride_mm} mm: thickness must be >= 0 "
             "(0 = single slices) and stride > 0"
         )
-    depth = max(1, round(thickness_mm / slice_spacing_mm))
-    step = depth if stride_mm is None else stride_mm / slice_spacing_mm
+    # No slab is deeper than the scan; without the bound, tiny spacings would overflow.
+    depth = max(1, round(min(thickness_mm / slice_spacing_mm, n_slices)))
+    # A stride below the slice spacing starts a slab on every slice.
+    step = depth if stride_mm is None else max(1.0, min(stride_mm / slice_spacing_mm, n_slices))
     may_leave_gaps = stride_mm is not None and stride_mm > max(thickness_mm, slice_spacing_mm)
     slabs: list[tuple[int, int]] = []
     for number in count():
@@ -43,8 +50,6 @@ def slab_slices(
             first = min(first, sum(slabs[-1]))
         if first >= n_slices:
             break
-        if slabs and first == slabs[-1][0]:  # a stride below the slice spacing
-            continue
         slabs.append((first, min(depth, n_slices - first)))
         if first + depth >= n_slices:
             break

@@ -11,17 +11,19 @@ import SimpleITK as sitk
 
 from lungdet_mmdet.ct.compressed_pixels import check_compressed_pixels
 from lungdet_mmdet.ct.dicom import read_dicom_folder
-from lungdet_mmdet.ct.file_checks import check_nifti, check_nrrd
+from lungdet_mmdet.ct.file_geometry import geometry_of_file
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.metaimage import MAX_VOXELS, read_metaimage_header
+from lungdet_mmdet.ct.nifti_check import check_nifti
+from lungdet_mmdet.ct.nrrd_check import check_nrrd
 from lungdet_mmdet.ct.orientation import to_canonical
-from lungdet_mmdet.ct.scan import CTScan
+from lungdet_mmdet.ct.scan import CTScan, as_int16_hu
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.input_file import check_input_file
 
 METAIMAGE_SUFFIXES = (".mhd", ".mha")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 SCAN_SUFFIXES = (*METAIMAGE_SUFFIXES, ".nrrd", *NIFTI_SUFFIXES)
-INT16 = np.iinfo(np.int16)
 
 
 def scan_suffix(path: Path) -> str:
@@ -34,38 +36,13 @@ def image_geometry(image: sitk.Image, *, source: str) -> ScanGeometry:
     """Return the grid of a 3-D SimpleITK image; the only place where its axis order is turned."""
     x, y, z = image.GetSize()
     dx, dy, dz = image.GetSpacing()
-    try:
-        return ScanGeometry(
-            size_zyx=(z, y, x),
-            spacing_zyx_mm=(dz, dy, dx),
-            origin_xyz_mm=tuple(image.GetOrigin()),
-            direction=tuple(image.GetDirection()),
-        )
-    except LungDetError as error:
-        raise LungDetError(f"{source}: {error}") from error
-
-
-def as_int16_hu(values: np.ndarray, *, source: str) -> np.ndarray:
-    """Return Hounsfield values as int16 without a copy where they are int16 already.
-
-    Values beyond the int16 range are clipped; floats are rounded.
-
-    Raises
-    ------
-    LungDetError
-        If a floating point volume holds NaN or infinity.
-    """
-    if values.dtype == np.int16:
-        return values
-    if np.issubdtype(values.dtype, np.floating):
-        bad = int(values.size - np.count_nonzero(np.isfinite(values)))
-        if bad:
-            raise LungDetError(
-                f"{source}: {bad} voxels are NaN or infinite; Hounsfield values are needed: "
-                "convert the scan again from its original"
-            )
-        values = np.rint(values)
-    return np.clip(values, INT16.min, INT16.max).astype(np.int16)
+    return geometry_of_file(
+        size_zyx=(z, y, x),
+        spacing_zyx_mm=(dz, dy, dx),
+        origin_xyz_mm=tuple(image.GetOrigin()),
+        direction=tuple(image.GetDirection()),
+        source=source,
+    )
 
 
 def read_scan(path: Path | str, *, series_uid: str | None = None) -> CTScan:
@@ -94,8 +71,7 @@ def read_scan(path: Path | str, *, series_uid: str | None = None) -> CTScan:
         raise LungDetError(
             f"{path}: unknown scan format; known: {', '.join(SCAN_SUFFIXES)} or a DICOM folder"
         )
-    if not path.is_file():
-        raise LungDetError(f"{path}: no such file")
+    check_input_file(path)
     header = None
     if suffix in METAIMAGE_SUFFIXES:
         header = read_metaimage_header(path)
@@ -103,7 +79,7 @@ def read_scan(path: Path | str, *, series_uid: str | None = None) -> CTScan:
         check_nrrd(path)
     else:
         check_nifti(path)
-    values, file_geometry = _read_pixels(path)
+    values, file_geometry = _read_pixels(path, size_xyz=header.size_xyz if header else None)
     if header is not None:
         check_compressed_pixels(header, values)
     if suffix in NIFTI_SUFFIXES:
@@ -122,7 +98,10 @@ def _with_decimal_spacing(geometry: ScanGeometry) -> ScanGeometry:
     return replace(geometry, spacing_zyx_mm=(dz, dy, dx))
 
 
-def _read_pixels(path: Path) -> tuple[np.ndarray, ScanGeometry]:
+def _read_pixels(
+    path: Path, *, size_xyz: tuple[int, int, int] | None
+) -> tuple[np.ndarray, ScanGeometry]:
+    """Read a checked file; `size_xyz` is what the check found, None where it was not looked at."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -131,10 +110,19 @@ def _read_pixels(path: Path) -> tuple[np.ndarray, ScanGeometry]:
         if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
             raise LungDetError(
                 f"{path}: {reader.GetDimension()}-D with {reader.GetNumberOfComponents()} "
-                "values per pixel; one 3-D scalar CT volume is needed"
+                "values per pixel; one 3-D scalar CT volume is needed: convert a single series"
             )
         if math.prod(size) > MAX_VOXELS:
-            raise LungDetError(f"{path}: {size} voxels; at most {MAX_VOXELS} can be read")
+            raise LungDetError(
+                f"{path}: {size} voxels; at most {MAX_VOXELS} can be read: the header is damaged, "
+                "or this is no chest CT; copy or convert it again"
+            )
+        if size_xyz is not None and size != size_xyz:
+            # Two readings of one header: neither the checks nor the pixels could be trusted.
+            raise LungDetError(
+                f"{path}: the header is ambiguous, its size reads as {size_xyz} and as {size}; "
+                "convert the scan again"
+            )
         image = reader.Execute()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]

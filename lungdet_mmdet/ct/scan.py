@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.errors import LungDetError
+
+INT16 = np.iinfo(np.int16)
 
 
 @dataclass(frozen=True)
@@ -28,3 +31,26 @@ class CTScan:
     file_geometry: ScanGeometry
     seriesuid: str
     flags: tuple[str, ...] = ()
+
+
+def as_int16_hu(values: np.ndarray, *, source: str) -> np.ndarray:
+    """Return Hounsfield values as int16 without a copy where they are int16 already.
+
+    Values beyond the int16 range are clipped; floats are rounded.
+
+    Raises
+    ------
+    LungDetError
+        If a floating point volume holds NaN or infinity.
+    """
+    if values.dtype == np.int16:
+        return values
+    if np.issubdtype(values.dtype, np.floating):
+        bad = int(values.size - np.count_nonzero(np.isfinite(values)))
+        if bad:
+            raise LungDetError(
+                f"{source}: {bad} voxels are NaN or infinite; Hounsfield values are needed: "
+                "convert the scan again from its original"
+            )
+        values = np.rint(values)
+    return np.clip(values, INT16.min, INT16.max).astype(np.int16)

@@ -101,7 +101,7 @@ class SlabGeometry:
                 origin_xyz_mm=(x, y, z),
                 direction=tuple(float(value) for value in record["direction"]),
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise LungDetError(
                 f"slab record {dict(record)} is not complete ({type(error).__name__}: {error}); "
                 "prepare the scan again"

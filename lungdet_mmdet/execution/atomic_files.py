@@ -50,6 +50,23 @@ def output_error(path: Path, error: OSError) -> OutputError:
     )
 
 
+def check_writable(folder: Path) -> None:
+    """Make `folder` where it is not there, and a file in it for a moment: before work is put in.
+
+    Raises
+    ------
+    OutputError
+        Where the operating system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".writable.", suffix=FILE_SUFFIX)
+        os.close(handle)
+        os.unlink(name)
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file by renaming a finished temporary one over it; parents are made.
 

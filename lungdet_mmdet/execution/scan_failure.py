@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,6 +12,8 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.execution.atomic_files import DiskFullError, OutputError
 
 DISK_FULL = "disk full"
+# ITK, OpenCV and torch have no MemoryError of their own.
+_ALLOCATION = re.compile(r"allocate memory|bad_alloc|Insufficient memory|out of memory", re.I)
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,33 @@ def failure_of(seriesuid: str, error: BaseException) -> ScanFailure:
         return ScanFailure(seriesuid, DISK_FULL, str(error))
     if isinstance(error, OutputError):
         return ScanFailure(seriesuid, "output", str(error))
+    if (failed := _failed_allocation(error)) is not None:
+        reason = f"out of memory ({failed}); use fewer --workers or a machine with more memory"
+        return ScanFailure(seriesuid, "memory", reason, _traceback(error))
     if isinstance(error, LungDetError):
         return ScanFailure(seriesuid, "input", str(error))
-    details = "".join(traceback.format_exception(error))
-    if isinstance(error, MemoryError):
-        reason = f"out of memory ({error}); use fewer --workers or a machine with more memory"
-        return ScanFailure(seriesuid, "memory", reason, details)
+    if isinstance(error, OSError):
+        # What goes wrong in writing comes as an OutputError: this is a file that was to be read.
+        where = error.filename or seriesuid
+        reason = f"{where}: cannot be read ({error.strerror or error}); check its permissions"
+        return ScanFailure(seriesuid, "input", reason)
     name = type(error).__name__
-    return ScanFailure(seriesuid, name, f"{name}: {error}", details)
+    return ScanFailure(seriesuid, name, f"{name}: {error}", _traceback(error))
+
+
+def _failed_allocation(error: BaseException | None) -> str | None:
+    """Return what says so where an error, or one behind it, is a failed allocation, else None."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (
+            not isinstance(error, LungDetError) and _ALLOCATION.search(str(error))
+        ):
+            return str(error).strip().rpartition("\n")[2]
+        error = error.__cause__
+    return None
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
 
 
 def call_guarded(function: Callable[[Any], Any], job: Any) -> Any:

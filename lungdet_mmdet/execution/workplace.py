@@ -55,7 +55,7 @@ def find_workplace(
         If the cluster is out of reach, or a worker sees other files or runs another version.
     """
     if not dask:
-        return Workplace(process_pool(workers, setup if workers > 1 else None), workers)
+        return Workplace(process_pool(workers, setup), workers)
     cluster = DaskCluster(dask, setup, tell)
     executor = cluster()
     try:

@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from lungdet_mmdet.execution.atomic_files import write_bytes
 from lungdet_mmdet.scoring.run_comparison import RunScores
 
-DPI = 120
+DPI = 160
 
 
 def save_comparison_plot(
     path: str | Path, runs: Sequence[RunScores], keys: Sequence[str], *, title: str
 ) -> None:
     """Draw one group per figure and one dot with its 95 % interval per run, as PNG."""
-    figure = Figure(figsize=(max(6.4, 1.1 * len(keys) + 2.5), 4.8), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(max(5.0, 0.8 * len(keys) + 1.5), 3.9), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     offsets = np.linspace(-0.3, 0.3, len(runs)) if len(runs) > 1 else np.zeros(1)
@@ -34,8 +34,8 @@ def save_comparison_plot(
     axes.set_xticks(range(len(keys)), keys, rotation=30, ha="right", fontsize=8)
     axes.set_ylim(0.0, 1.02)
     axes.grid(axis="y", alpha=0.3)
-    axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=7)
+    axes.set_title(title, fontsize=8.5)
+    axes.legend(fontsize=8)
     content = io.BytesIO()
     figure.savefig(content, format="png")
     write_bytes(Path(path), content.getvalue())

@@ -99,13 +99,15 @@ def focus_of(marks: Sequence[BoxMark]) -> BoxMark:
 
 
 def place_labels(marks: Sequence[BoxMark], close_up: Field) -> list[tuple[BoxMark, Field]]:
-    """Return which boxes of a close-up get their label, and where, the best scores first.
+    """Return which boxes of a close-up get their label, and where.
 
-    A score stands on the right of its box and a diameter on the left, or on the other side where
-    there is no room. What would hide another label is left out.
+    Hits come first, then nodules, then other detections, the best scores before others. A score
+    stands on the right of its box and a diameter on the left, or on the other side where there is
+    no room. What would hide another label is left out.
     """
     placed: list[tuple[BoxMark, Field]] = []
-    for mark in reversed(marks):
+    by_weight = sorted(reversed(marks), key=lambda m: 0 if m.style is RIGHT else 2 - m.is_nodule)
+    for mark in by_weight:
         if not mark.label:
             continue
         for to_right in (not mark.is_nodule, mark.is_nodule):

@@ -20,7 +20,6 @@ COLUMNS = (
     ("nodules (covered)", "coverage", "number"),
     ("kept", "kept", "number"),
     ("slabs", "slabs", "number"),
-    ("s", "seconds", "number"),
 )
 _MAX_NODULES = 6
 
@@ -73,7 +72,6 @@ def scan_row(rank: int, scan: dict[str, Any], preview: bytes | None) -> str:
         "coverage": least_coverage(scan) if scan["status"] == "ok" and scan["nodules"] else "",
         "kept": _or_empty(scan["nonzero_share"]),
         "slabs": scan["slabs"],
-        "seconds": _or_empty(scan["seconds"]),
     }
     attributes = " ".join(f'data-{key}="{escape(str(value))}"' for key, value in data.items())
     subset = "" if scan["subset"] is None else f"subset {scan['subset']}"
@@ -87,7 +85,6 @@ def scan_row(rank: int, scan: dict[str, Any], preview: bytes | None) -> str:
         f"<td>{_nodules(scan)}</td>",
         f'<td class="num">{_shown(scan["nonzero_share"], ".0%")}</td>',
         f'<td class="num">{scan["slabs"] or ""}</td>',
-        f'<td class="num">{_shown(scan["seconds"], ".1f")}</td>',
     ]
     return f"<tr {attributes}>{''.join(cells)}</tr>"
 

@@ -50,6 +50,12 @@ tbody tr.picked { background: #17414f; }
 .crops { display: flex; gap: 8px; flex-wrap: wrap; }
 figure { margin: 0; flex: 1; min-width: 110px; max-width: 220px; }
 figure img { width: 100%; display: block; background: #000; border-radius: 3px; }
+.crop { position: relative; }
+.crop::before, .crop::after { content: ""; position: absolute; background: var(--pick); }
+.crop::before { left: 50%; top: 4%; width: 1px; height: 12%; }
+.crop::after { top: 50%; left: 4%; height: 1px; width: 12%; }
+.crop span { position: absolute; left: 6%; bottom: 5%; width: 33.33%; border-bottom: 2px solid #fff;
+  font-size: 10px; line-height: 1.5; white-space: nowrap; background: #15181ccc; color: #fff; }
 figcaption { font-size: 12px; color: var(--faint); text-align: center; }
 .left { position: sticky; top: 10px; }
 @media (max-width: 900px) { main { grid-template-columns: 1fr; } .left { position: static; } }

@@ -30,21 +30,30 @@ function drawOutline(lines) {
   }
 }
 function drawBoxes(boxes) {
-  pen.font = '600 20px system-ui, sans-serif'; pen.textBaseline = 'bottom';
-  for (const [x0, y0, x1, y1, score, rank] of [...boxes].sort((a, b) => a[4] - b[4])) {
-    if (score < threshold) continue;
-    const isPicked = rank && rank === picked, rim = 3;
-    pen.strokeStyle = pen.fillStyle = isPicked ? '#4cc9f0' : '#ffb02e';
-    pen.lineWidth = isPicked ? 3.5 : 2;
+  const rim = 3, isPicked = (box) => Boolean(box[5]) && box[5] === picked;
+  const order = boxes.filter((box) => box[4] >= threshold)
+    .sort((a, b) => isPicked(a) - isPicked(b) || a[4] - b[4]);
+  const colour = (box) => isPicked(box) ? '#4cc9f0' : '#ffb02e';
+  for (const box of order) {
+    const [x0, y0, x1, y1] = box;
+    pen.strokeStyle = colour(box); pen.lineWidth = isPicked(box) ? 3.5 : 2;
     pen.strokeRect(x0 * scale - rim, y0 * scale - rim,
       (x1 - x0) * scale + 2 * rim, (y1 - y0) * scale + 2 * rim);
+  }
+  pen.font = '600 20px system-ui, sans-serif';
+  pen.textAlign = 'left'; pen.textBaseline = 'bottom';
+  // The picked one and the best scores first; what would hide a label is left out.
+  const taken = [];
+  for (const box of order.reverse()) {
+    const [x0, y0, , y1, score, rank] = box;
     const label = (rank ? '#' + rank + '  ' : '') + score.toFixed(2);
-    const top = y0 * scale - rim - 2;
-    const room = canvas.width - pen.measureText(label).width;
-    const left = Math.max(0, Math.min(x0 * scale - rim, room));
-    pen.strokeStyle = '#000'; pen.lineWidth = 4;
-    pen.strokeText(label, left, top > 22 ? top : y1 * scale + 28);
-    pen.fillText(label, left, top > 22 ? top : y1 * scale + 28);
+    const above = y0 * scale - rim - 2, base = above > 22 ? above : y1 * scale + 28;
+    const width = pen.measureText(label).width;
+    const left = Math.max(0, Math.min(x0 * scale - rim, canvas.width - width));
+    const hides = ([l, r, b]) => left < r && l < left + width && Math.abs(b - base) < 22;
+    if (taken.some(hides)) continue;
+    taken.push([left, left + width, base]);
+    pen.fillStyle = colour(box); write(label, left, base, 'left');
   }
 }
 function write(text, x, y, align) {
@@ -116,8 +125,9 @@ function pick(rank) {
   byId('crops').replaceChildren();
   for (const [name, src] of c.crops) {
     const figure = element('figure', null, byId('crops'));
-    const image = element('img', null, figure);
-    image.src = src; image.alt = name;
+    const crop = element('div', null, figure), image = element('img', null, crop);
+    crop.className = 'crop'; image.src = src; image.alt = name;
+    element('span', '20 mm', crop);
     element('figcaption', name, figure);
   }
   byId('detail-text').textContent = 'score ' + c.score.toFixed(3) + ', diameter '

@@ -23,8 +23,9 @@ from lungdet_mmdet.scoring.review_cases import TruthScore
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM
 from lungdet_mmdet.scoring.slab_matching import MatchedSlabs
 
-SIZE_INCHES = (6.4, 4.8)
-DPI = 120
+SIZE_INCHES = (5.0, 3.9)
+DPI = 160
+"""In a column of 85 mm, letters are 5.5 points high and more."""
 LINEAR_COUNTS = 25
 """Counts above it are drawn on a logarithmic axis: few positives beside many healthy slabs."""
 HISTOGRAM_BINS = np.linspace(0.0, 1.0, 41)
@@ -129,7 +130,7 @@ def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=8.5)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.3)

@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from lungdet_mmdet.execution.atomic_files import write_bytes
 from lungdet_mmdet.metrics.size_band_metric import SizeBandMetric
 from lungdet_mmdet.scoring.operating_point_record import META_KEY, OperatingPoint
-from lungdet_mmdet.scoring.slab_records import read_slab_set
+from lungdet_mmdet.scoring.slab_set_file import read_slab_set
 
 
 @HOOKS.register_module()

@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lungdet_mmdet.execution.atomic_files import sweep_leftovers, write_bytes, write_json
+from lungdet_mmdet.execution.atomic_files import (
+    check_writable,
+    sweep_leftovers,
+    write_bytes,
+    write_json,
+)
 from lungdet_mmdet.execution.scan_runs import ScanFailure, run_per_scan
 from lungdet_mmdet.execution.workplace import find_workplace
 from lungdet_mmdet.inference.scan_inputs import list_inputs
@@ -130,6 +135,7 @@ def detect_scans(
     )
     if workers == 0 and not dask:
         detector_for(options)
+    check_writable(out_dir)
     for name in (CSV_NAME, FAILURES_NAME):
         sweep_leftovers(out_dir, of=name)
     listed = list_inputs(inputs, series_uid=series_uid)

@@ -21,6 +21,7 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.execution.atomic_files import write_bytes
 from lungdet_mmdet.inference.config_check import check_config
 from lungdet_mmdet.inference.training_checkpoint import read_training_checkpoint
+from lungdet_mmdet.input_file import check_input_file
 
 FORMAT = "lungdet_mmdet model"
 FORMAT_VERSION = 1
@@ -112,6 +113,7 @@ def read_model_file(path: Path | str, *, trust: bool = False) -> ModelFile:
     path = Path(path)
     if not path.is_file():
         raise LungDetError(f"{path}: no such checkpoint")
+    check_input_file(path)
     # Torch's older format is not a zip; its restricted reader was once broken out of.
     if not zipfile.is_zipfile(path):
         raise LungDetError(

@@ -132,6 +132,5 @@ def _facts(findings: ScanFindings) -> list[tuple[str, str]]:
         ("model", str(findings.model.get("name", ""))),
         ("model trained on", str(data.get("name") or "not stated")),
         ("threshold", f"{findings.threshold:.3f}"),
-        ("time", ", ".join(f"{k} {v:.1f} s" for k, v in findings.seconds.items())),
     ]
     return [(name, value) for name, value in facts if value]

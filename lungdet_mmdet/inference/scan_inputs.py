@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,8 +14,9 @@ from lungdet_mmdet.ct.dicom_series import DicomSeries, choose_series, find_dicom
 from lungdet_mmdet.ct.metaimage import read_metaimage_header
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, SCAN_SUFFIXES, read_scan, scan_suffix
 from lungdet_mmdet.ct.scan import CTScan
-from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.execution.scan_runs import ScanFailure
+from lungdet_mmdet.errors import LungDetError, printable
+from lungdet_mmdet.execution.scan_failure import ScanFailure, failure_of
+from lungdet_mmdet.input_file import check_input_file, unreadable_folders
 
 # LUNA16's masks lie beside its scans and are MetaImages too.
 _MASK_FOLDERS = frozenset({"seg-lungs-LUNA16", "lung_masks"})
@@ -50,7 +52,7 @@ class ScanInput:
             paths = [self.path]
         digest = hashlib.sha256()
         for path in paths:
-            digest.update(path.name.encode() + b"\0")
+            digest.update(os.fsencode(path.name) + b"\0")
             with path.open("rb") as file:
                 while block := file.read(1 << 20):
                     digest.update(block)
@@ -79,8 +81,8 @@ def list_inputs(inputs: Sequence[Path | str], *, series_uid: str | None = None) 
     for item in inputs:
         try:
             _add(Path(item), series_uid, listed, nested=False)
-        except LungDetError as error:
-            listed.failures.append(ScanFailure(str(item), "input", str(error)))
+        except (LungDetError, OSError) as error:
+            listed.failures.append(failure_of(printable(str(item)), error))
     listed.scans = _with_unique_names(list(dict.fromkeys(listed.scans)))
     return listed
 
@@ -88,9 +90,9 @@ def list_inputs(inputs: Sequence[Path | str], *, series_uid: str | None = None) 
 def _add(path: Path, series_uid: str | None, listed: InputList, *, nested: bool) -> None:
     if path.is_dir():
         _add_folder(path, series_uid, listed)
-    elif not path.exists():
-        raise LungDetError(f"{path}: no such file or folder")
-    elif path.suffix.lower() == ".txt" and not nested:
+        return
+    check_input_file(path)
+    if path.suffix.lower() == ".txt" and not nested:
         _add_list(path, series_uid, listed)
     elif scan_suffix(path):
         listed.scans.append(_of_file(path))
@@ -112,12 +114,16 @@ def _add_list(path: Path, series_uid: str | None, listed: InputList) -> None:
             continue
         try:
             _add(path.parent / name, series_uid, listed, nested=True)
-        except LungDetError as error:
-            listed.failures.append(ScanFailure(name, "input", str(error)))
+        except (LungDetError, OSError) as error:
+            listed.failures.append(failure_of(name, error))
 
 
 def _add_folder(folder: Path, series_uid: str | None, listed: InputList) -> None:
     before = len(listed.scans)
+    closed = unreadable_folders(folder)
+    if any(text.startswith(f"{folder}: ") for text in closed):
+        raise LungDetError(f"{closed[0]}; check its permissions")
+    listed.notes += closed
     if series_uid is None:
         files = sorted(p for p in folder.rglob("*") if scan_suffix(p) and p.is_file())
         listed.scans += [_of_file(p) for p in files if not _MASK_FOLDERS & set(p.parts)]
@@ -130,7 +136,10 @@ def _add_folder(folder: Path, series_uid: str | None, listed: InputList) -> None
         name = _safe_name(series.uid)
         listed.scans.append(ScanInput(series.slices[0].path.parent, name, series))
     if len(listed.scans) == before and not found:
-        raise LungDetError(f"{folder}: no scan in this folder or below it")
+        raise LungDetError(
+            f"{folder}: no scan in this folder or below it; name one that holds "
+            f"{', '.join(SCAN_SUFFIXES)} files or DICOM images"
+        )
 
 
 def _thinnest_of_every_study(
@@ -172,9 +181,7 @@ def _with_unique_names(scans: list[ScanInput]) -> list[ScanInput]:
     for scan in scans:
         taken[scan.name.lower()] = taken.get(scan.name.lower(), 0) + 1
     return [
-        replace(
-            s, name=f"{s.name}-{hashlib.sha256(str(s.path.resolve()).encode()).hexdigest()[:8]}"
-        )
+        replace(s, name=f"{s.name}-{hashlib.sha256(os.fsencode(s.path.resolve())).hexdigest()[:8]}")
         if taken[s.name.lower()] > 1
         else s
         for s in scans

@@ -14,7 +14,8 @@ from lungdet_mmdet.scoring.candidates import candidates_by_series
 from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult, evaluate_froc
 from lungdet_mmdet.scoring.mark_matching import MAX_MARKS_PER_SCAN
 from lungdet_mmdet.scoring.prediction_files import unique_by_slab
-from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet, read_slab_set
+from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
+from lungdet_mmdet.scoring.slab_set_file import read_slab_set
 from lungdet_mmdet.scoring.split_scores import match_marks_of_split
 from lungdet_mmdet.scoring.submission import marks_of_candidates, write_submission
 

@@ -20,7 +20,8 @@ from lungdet_mmdet.scoring.operating_point import (
 from lungdet_mmdet.scoring.prediction_files import unique_by_slab, write_predictions
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, size_bands
 from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, match_slabs
-from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet, read_slab_set
+from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
+from lungdet_mmdet.scoring.slab_set_file import read_slab_set
 
 
 @METRICS.register_module()

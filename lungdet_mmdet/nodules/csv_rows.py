@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.input_file import check_input_file
 
 _DELIMITERS = (",", ";", "\t")
 
@@ -49,7 +50,8 @@ class CsvRows:
         """
         if not self.lines:
             raise LungDetError(
-                f"{self.path}: the file is empty; expected the columns {','.join(columns)}"
+                f"{self.path}: the file is empty; a table with the columns {','.join(columns)} is "
+                "needed"
             )
         header = [name.lower() for name in self.lines[0][1]]
         places = [self._place(header, name, (aliases or {}).get(name, ())) for name in columns]
@@ -64,6 +66,11 @@ class CsvRows:
 
     def _place(self, header: list[str], name: str, aliases: Collection[str]) -> int:
         for accepted in (name, *aliases):
+            if header.count(accepted.lower()) > 1:
+                raise LungDetError(
+                    f"{self.path}: the header names the column '{accepted}' "
+                    f"{header.count(accepted.lower())} times; remove the wrong one"
+                )
             if accepted.lower() in header:
                 return header.index(accepted.lower())
         raise LungDetError(
@@ -83,7 +90,8 @@ class CsvRows:
             self.repairs["decimal commas read as points"] += 1
             text = text.replace(",", ".")
         try:
-            value = float(text)
+            # Python reads 1_5 as 15, and the digits of every script: no table means that.
+            value = float(text) if text.isascii() and "_" not in text else math.nan
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
@@ -107,28 +115,35 @@ def read_csv_rows(path: str | Path) -> CsvRows:
     Raises
     ------
     LungDetError
-        If the file is missing or not UTF-8 text.
+        If the file is missing, no regular file, not UTF-8 text or no table.
     """
     path = Path(path)
+    check_input_file(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise LungDetError(f"{path}: no such file; give the path of the table") from None
-    except IsADirectoryError:
-        raise LungDetError(f"{path}: is a folder; give the path of the table in it") from None
+    except OSError as error:
+        raise LungDetError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from None
     except UnicodeDecodeError as error:
         raise LungDetError(
             f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from None
-    first = text.split("\n", 1)[0]
+    first = text.lstrip().split("\n", 1)[0]
     delimiter = next((d for d in (";", "\t", ",") if d in first), _DELIMITERS[0])
     repairs: Counter[str] = Counter()
     if delimiter != ",":
         repairs[f"columns separated by {delimiter!r} instead of commas"] += 1
     reader = csv.reader(io.StringIO(text), delimiter=delimiter)
     lines = []
-    for row in reader:
-        fields = [cell.strip() for cell in row]
-        if any(fields):
-            lines.append((reader.line_num, fields))
+    try:
+        for row in reader:
+            fields = [cell.strip() for cell in row]
+            if any(fields):
+                lines.append((reader.line_num, fields))
+    except csv.Error as error:
+        raise LungDetError(
+            f"{path}, line {reader.line_num}: is not a line of a table ({error}); look for a stray "
+            "quotation mark, or check that the right file is given"
+        ) from None
     return CsvRows(path, delimiter, tuple(lines), repairs)

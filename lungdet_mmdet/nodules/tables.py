@@ -18,6 +18,8 @@ UNKNOWN_DIAMETER = -1.0
 UNKNOWN_DIAMETER_MM = 10.0
 # No lung nodule or mass is larger; a value above is a volume, or a diameter in another unit.
 MAX_DIAMETER_MM = 200.0
+# Frames of reference begin within the scanner's room; a number beyond is no millimetres.
+MAX_COORDINATE_MM = 1e5
 
 _ROW_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 _SERIES_NAMES = ("series_instance_uid", "seriesinstanceuid", "series instance uid", "series uid")
@@ -86,8 +88,8 @@ def read_nodules(path: str | Path, *, known_series: Collection[str] | None = Non
     Raises
     ------
     LungDetError
-        On a missing file or column, a value that is no finite number, a diameter outside
-        (0, 200] mm, or two diameters for one centre.
+        On a missing file or column, a value that is no finite number, a coordinate beyond 100 m,
+        a diameter outside (0, 200] mm, or two diameters for one centre.
     """
     rows = read_csv_rows(path)
     spheres = _read_spheres(rows, known_series, unknown_allowed=False)
@@ -190,6 +192,12 @@ def _read_spheres(
             rows.number(text, number, column)
             for text, column in zip(fields[1:], _ROW_COLUMNS[1:], strict=True)
         )
+        if max(abs(x), abs(y), abs(z)) > MAX_COORDINATE_MM:
+            raise LungDetError(
+                f"{rows.path}, line {number}: the centre is ({x:g}, {y:g}, {z:g}); coordinates are "
+                f"millimetres within {MAX_COORDINATE_MM:g} of the origin. Correct or remove the "
+                "line"
+            )
         is_unknown = unknown_allowed and diameter == UNKNOWN_DIAMETER
         if not is_unknown and not 0 < diameter <= MAX_DIAMETER_MM:
             raise LungDetError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
@@ -15,27 +14,19 @@ from lungdet_mmdet.phantom.acquisition import (
     add_noise,
     draw_protocol,
     pad_outside_circle,
-    smooth_texture,
 )
 from lungdet_mmdet.phantom.anatomy import Anatomy, draw_anatomy
-from lungdet_mmdet.phantom.canvas import AIR_HU, SliceCanvas
 from lungdet_mmdet.phantom.chest_wall import Surroundings
-from lungdet_mmdet.phantom.drawing import Grid, Tubes, draw_tubes
+from lungdet_mmdet.phantom.drawing import Grid, Tubes
 from lungdet_mmdet.phantom.findings import PhantomNodule, draw_nodule, draw_nodule_plan
+from lungdet_mmdet.phantom.painting import draw_trees, paint_tissues
 from lungdet_mmdet.phantom.placement import Placer
-from lungdet_mmdet.phantom.tissues import paint_slice
-from lungdet_mmdet.phantom.vessels import PulmonaryTrees, grow_pulmonary_trees
-
-LABEL_LEFT_LUNG = 3
-LABEL_RIGHT_LUNG = 4
-LABEL_TRACHEA = 5
-"""Labels as in LUNA16's own lung masks: the lungs are 3 and 4, trachea and main bronchi 5."""
+from lungdet_mmdet.phantom.vessels import grow_pulmonary_trees
 
 _PATIENT_SCALE = {"small": 0.72, "full": 1.0}
 _LEAVES_PER_LUNG = {"small": 300, "full": 1300}
 _LEAF_RADIUS_MM = {"small": 0.72, "full": 0.45}
 _PAINT_STEP = {"small": 1, "full": 2}
-_AIRWAY_WALL_HU = 20.0
 DEFAULT_MEAN_NODULES = 2.0
 """Nodules of a scan that has any, on average: LUNA16's 601 such scans hold 1,186."""
 _MAX_OVER_MEAN = 3.0
@@ -122,8 +113,8 @@ def build_scan(
         leaf_radius_mm=_LEAF_RADIUS_MM[size],
     )
     grid = protocol.grid(anatomy)
-    volume, labels = _paint(anatomy, surroundings, grid, grain, step=_PAINT_STEP[size])
-    _draw_trees(volume, labels, grid, trees, blood_hu=anatomy.blood_hu)
+    volume, labels = paint_tissues(anatomy, surroundings, grid, grain, step=_PAINT_STEP[size])
+    draw_trees(volume, labels, grid, trees, blood_hu=anatomy.blood_hu)
     nodules, excluded, n_unplaced = _draw_findings(
         volume, grid, anatomy, protocol, trees.vessels, recipe, chance
     )
@@ -140,58 +131,6 @@ def build_scan(
         excluded=_in_world(excluded, protocol),
         lung_labels=protocol.stored(labels),
         n_unplaced=n_unplaced,
-    )
-
-
-def _paint(
-    anatomy: Anatomy,
-    surroundings: Surroundings,
-    grid: Grid,
-    rng: np.random.Generator,
-    *,
-    step: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Paint all slices; every ``step``-th pixel is computed, the rest interpolated."""
-    n_slices, n_rows, n_columns = grid.size_zyx
-    scale_x, scale_y, scale_z = anatomy.scale_xyz
-    # Centres of blocks of step x step pixels, which is what cv2.resize assumes.
-    half = 0.5 * (step - 1)
-    y = (grid.axis_mm(1)[::step] + half * grid.spacing_zyx_mm[1]) / scale_y
-    x = (grid.axis_mm(2)[::step] + half * grid.spacing_zyx_mm[2]) / scale_x
-    x, y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
-    pixel_mm = step * grid.spacing_zyx_mm[2] / scale_x
-    volume = np.empty(grid.size_zyx, dtype=np.int16)
-    labels = np.zeros(grid.size_zyx, dtype=np.uint8)
-    side = np.where(grid.axis_mm(2) > 0, LABEL_LEFT_LUNG, LABEL_RIGHT_LUNG).astype(np.uint8)
-    for k, z in enumerate(grid.axis_mm(0) / scale_z):
-        canvas = SliceCanvas(x, y, float(z), pixel_mm=pixel_mm)
-        lung = paint_slice(
-            anatomy, surroundings, canvas, smooth_texture((x.shape[0], x.shape[1]), rng)
-        )
-        volume[k] = np.rint(_enlarged(canvas.hu, (n_rows, n_columns)))
-        labels[k] = (_enlarged(lung, (n_rows, n_columns)) < 0) * side
-    return volume, labels
-
-
-def _enlarged(image: np.ndarray, size_yx: tuple[int, int]) -> np.ndarray:
-    """Return a slice on the full pixel grid, as float32."""
-    image = image.astype(np.float32, copy=False)
-    if image.shape == size_yx:
-        return image
-    return cv2.resize(image, size_yx[::-1], interpolation=cv2.INTER_LINEAR)
-
-
-def _draw_trees(
-    volume: np.ndarray, labels: np.ndarray, grid: Grid, trees: PulmonaryTrees, *, blood_hu: float
-) -> None:
-    """Draw vessels, airway walls and airway lumens, in place."""
-    draw_tubes(volume, grid, trees.vessels, tissue_hu=blood_hu)
-    draw_tubes(volume, grid, trees.lumens.grown(trees.wall_mm), tissue_hu=_AIRWAY_WALL_HU)
-    within_lungs = trees.lumens.part(slice(trees.n_central, None))
-    draw_tubes(volume, grid, within_lungs, tissue_hu=AIR_HU, hollow=True)
-    central = trees.lumens.part(slice(0, trees.n_central))
-    draw_tubes(
-        volume, grid, central, tissue_hu=AIR_HU, hollow=True, labels=labels, label=LABEL_TRACHEA
     )
 
 

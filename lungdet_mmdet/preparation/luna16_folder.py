@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.errors import LungDetError, printable
+from lungdet_mmdet.input_file import unreadable_folders
 from lungdet_mmdet.nodules.tables import (
     Finding,
     Nodule,
@@ -66,12 +67,12 @@ def _scan_files(root: Path) -> dict[str, Path]:
         inside = path.relative_to(root)
         if path.suffix.lower() not in METAIMAGE_SUFFIXES or LUNG_MASK_FOLDER in inside.parts:
             continue
-        if path.stem in files:
+        uid = printable(path.stem)
+        if uid in files:
             raise LungDetError(
-                f"{root}: series {path.stem} is there twice, as {files[path.stem]} and {path}; "
-                "remove one"
+                f"{root}: series {uid} is there twice, as {files[uid]} and {path}; remove one"
             )
-        files[path.stem] = path
+        files[uid] = path
     return files
 
 
@@ -99,7 +100,7 @@ def read_luna16_folder(root: Path | str) -> Luna16Folder:
             f"{root}: no .mhd or .mha scan; unpack LUNA16's subset*.zip files into this folder"
         )
     nodule_table = read_nodules(root / "annotations.csv")
-    warnings = list(nodule_table.warnings)
+    warnings = [*unreadable_folders(root), *nodule_table.warnings]
     findings: tuple[Finding, ...] = ()
     if (root / "annotations_excluded.csv").is_file():
         finding_table = read_findings(root / "annotations_excluded.csv")

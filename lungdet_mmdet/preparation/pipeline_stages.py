@@ -85,10 +85,10 @@ def draw_pipeline(
     ----------
     recorded : of :func:`record_stages`.
     nodules : annotated in this scan; may be empty.
-    number : which of them to show, from 1; None takes the largest.
+    number : which of them to show, from 1 by falling diameter; None takes the largest.
     """
-    shown = _chosen(nodules, number)
-    ordered = [n for n in nodules if n is not shown]
+    ordered = sorted(nodules, key=lambda nodule: -nodule.diameter_mm)
+    shown = ordered.pop((number or 1) - 1) if ordered else None
     height = recorded.plane_height_mm(shown)
     uid = str(recorded.results["seriesuid"])
     kind = "phantom" if is_phantom_uid(uid) else "scan"
@@ -97,12 +97,6 @@ def draw_pipeline(
         note += f"; in green the annotated nodule of {shown.diameter_mm:.1f} mm"
         ordered.insert(0, shown)
     return pipeline_figure(recorded.stages, height_mm=height, nodules=ordered, notes=[note])
-
-
-def _chosen(nodules: Sequence[Nodule], number: int | None) -> Nodule | None:
-    if number is not None:
-        return nodules[number - 1]
-    return max(nodules, key=lambda nodule: nodule.diameter_mm, default=None)
 
 
 def _short(uid: str) -> str:

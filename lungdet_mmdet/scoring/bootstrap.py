@@ -7,7 +7,6 @@ for all resamples at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,26 +62,3 @@ def percentile_interval(values: NDArray[np.float64], *, confidence: float = CONF
     low = int(np.floor(tail * len(defined)))
     high = min(int(np.floor((1.0 - tail) * len(defined))), len(defined) - 1)
     return Interval(float(defined[low]), float(defined[high]), len(defined) / len(values))
-
-
-def bootstrap_intervals(
-    statistic: Callable[[NDArray[np.float64]], Mapping[str, NDArray[np.float64]]],
-    n_scans: int,
-    *,
-    rng: np.random.Generator,
-    n_resamples: int = DEFAULT_RESAMPLES,
-    confidence: float = CONFIDENCE,
-) -> dict[str, Interval]:
-    """Return the interval of every figure that ``statistic`` returns.
-
-    Parameters
-    ----------
-    statistic : takes weights (S, B), returns (B,) values per name; ``size_band_scores`` and
-        ``operating_point_scores`` with their first arguments bound, for example.
-    n_scans : number of scans S.
-    rng : seeded generator; the same seed gives the same intervals.
-    """
-    figures = statistic(resample_weights(n_scans, n_resamples, rng=rng))
-    return {
-        name: percentile_interval(values, confidence=confidence) for name, values in figures.items()
-    }

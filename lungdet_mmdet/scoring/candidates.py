@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.size_bands import equivalent_diameter
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
 
@@ -21,6 +22,8 @@ from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
 # would otherwise decide it.
 DIAMETER_SCORE_SHARE = 0.5
 GAP_TOLERANCE_MM = 1e-6
+# A kilometre: beyond it is no patient, and squares of such numbers lose all meaning.
+MAX_POSITION_MM = 1e6
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,16 @@ def merge_slab_detections(
     -------
     list of Candidate
         The same whatever the order of slabs and boxes; moving the scan moves it along.
+
+    Raises
+    ------
+    LungDetError
+        If an option is out of its range, or a box or its slab lies nowhere.
     """
+    if not (0 <= min_iou <= 1 and max_gap_slabs >= 0):
+        raise LungDetError(
+            f"min_iou is {min_iou}, max_gap_slabs {max_gap_slabs}: needed are 0 to 1, and 0 or more"
+        )
     by_id = {slab.img_id: slab for slab in slabs}
     found = [item for item in detections if item.img_id in by_id]
     parts = [_boxes_of(by_id[item.img_id], item, min_score) for item in found]
@@ -153,6 +165,11 @@ def candidates_by_series(
         slabs_of.setdefault(slab.seriesuid, []).append(slab)
     found_in: dict[str, list[SlabDetections]] = {uid: [] for uid in slabs_of}
     for item in detections:
+        if item.img_id not in slabs:
+            raise LungDetError(
+                f"a detection names the slab {item.img_id!r}, which is none of the {len(slabs)} "
+                "given; use the slabs that the model was run on"
+            )
         found_in[slabs[item.img_id].seriesuid].append(item)
     return {
         uid: merge_slab_detections(
@@ -174,6 +191,18 @@ def _boxes_of(slab: Slab, detections: SlabDetections, min_score: float) -> _Boxe
     axes = np.asarray(slab.direction, dtype=np.float64).reshape(3, 3)
     sides_px = np.maximum(corners[:, 2:] - corners[:, :2], 0.0)
     n_boxes = len(corners)
+    lengths = (centre_xyz, sides_px * np.asarray(slab.spacing_mm[:2]), np.array(slab.z_range_mm))
+    # Asked this way round, what is no number is caught as well.
+    is_sound = min(slab.spacing_mm) > 0 and all(
+        np.all(np.abs(mm) < MAX_POSITION_MM) for mm in lengths
+    )
+    if n_boxes and not is_sound:
+        raise LungDetError(
+            f"slab {slab.img_id} of {slab.seriesuid}: a box lies beyond {MAX_POSITION_MM:g} mm; "
+            f"the slab's pixels are {slab.spacing_mm} mm, its faces {slab.z_range_mm} mm, its "
+            f"origin {slab.origin_xyz_mm} mm, and the boxes reach to {np.abs(corners).max():g} "
+            "pixels. Prepare the scan again, or look at the model's training loss"
+        )
     return _Boxes(
         centre_xyz=centre_xyz,
         in_plane=centre_xyz @ axes[:, :2],

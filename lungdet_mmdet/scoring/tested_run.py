@@ -41,11 +41,6 @@ class TestedRun:
     warnings: tuple[str, ...] = ()
 
     @property
-    def is_luna16(self) -> bool:
-        """Whether the paper's values are for the same scans."""
-        return self.data == LUNA16
-
-    @property
     def threshold_text(self) -> str:
         """The threshold in a few words, for titles."""
         return "no threshold" if self.threshold is None else f"threshold {self.threshold:.3f}"

@@ -12,7 +12,8 @@ from lungdet_mmdet.figures.prediction_figure import prediction_figure
 from lungdet_mmdet.scoring.prediction_files import read_predictions
 from lungdet_mmdet.scoring.review_cases import truth_scores
 from lungdet_mmdet.scoring.slab_outcome import SlabOutcome, representative_slabs, slab_outcome
-from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet, read_slab_set
+from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
+from lungdet_mmdet.scoring.slab_set_file import read_slab_set
 from lungdet_mmdet.testing.slab_test import annotation_file, run_slab_test
 from lungdet_mmdet.testing.threshold_source import applied_threshold, read_checkpoint
 
@@ -119,6 +120,6 @@ def _slab_files(config: Config, outcomes: list[SlabOutcome]) -> list[Path]:
 def _selection_note(outcomes: list[SlabOutcome], chosen: list[SlabOutcome]) -> str:
     positives = sum(outcome.slab.has_nodule for outcome in outcomes)
     shown = sum(outcome.slab.has_nodule for outcome in chosen)
-    note = f"{shown} of {positives} slabs with a nodule, evenly spaced from best to worst score"
+    note = f"{shown} of {positives} slabs with a nodule, from best to worst score"
     alarms = len(chosen) - shown
-    return f"{note}; the {alarms} loudest false alarms" if alarms else note
+    return f"{note}; {alarms} loudest false alarms" if alarms else note

@@ -16,7 +16,8 @@ from lungdet_mmdet.metrics.froc_metric import FROCMetric
 from lungdet_mmdet.metrics.size_band_metric import SizeBandMetric
 from lungdet_mmdet.scoring.bootstrap import DEFAULT_RESAMPLES
 from lungdet_mmdet.scoring.prediction_files import read_predictions
-from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet, read_slab_set
+from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
+from lungdet_mmdet.scoring.slab_set_file import read_slab_set
 from lungdet_mmdet.scoring.split_scores import ScoringOptions, SplitScores, score_split
 from lungdet_mmdet.scoring.submission import read_submission
 from lungdet_mmdet.scoring.tested_run import TestedRun, data_warnings

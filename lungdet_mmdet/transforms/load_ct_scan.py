@@ -5,12 +5,13 @@ from __future__ import annotations
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
+from lungdet_mmdet.ct.hounsfield_check import check_hounsfield
 from lungdet_mmdet.ct.reading import read_scan
 
 
 @TRANSFORMS.register_module()
 class LoadCTScan(BaseTransform):
-    """Read a CT scan in canonical orientation.
+    """Read a CT scan in canonical orientation; what cannot be a chest CT is refused.
 
     Required Keys:
 
@@ -28,6 +29,7 @@ class LoadCTScan(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Read ``results['scan_path']``; a scan in ``results['scan']`` is taken as it is."""
         scan = results.pop("scan", None) or read_scan(results["scan_path"])
+        check_hounsfield(scan, source=str(results.get("scan_path") or scan.seriesuid))
         results["volume"] = scan.volume_hu
         results["geometry"] = scan.geometry
         results["file_geometry"] = scan.file_geometry

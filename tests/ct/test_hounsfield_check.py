@@ -29,3 +29,8 @@ def test_what_holds_no_air_is_refused(values):
     low, high = min(values), max(values)
     with pytest.raises(LungDetError, match=rf"a\.nii: values run from {low} to {high} .*intercept"):
         check_hounsfield(scan_of(values * 100), source="a.nii")
+
+
+def test_air_alone_is_refused():
+    with pytest.raises(LungDetError, match=r"a\.nii: values run from -1024 to -990 .*nobody"):
+        check_hounsfield(scan_of([-1024, -1000, -990] * 100), source="a.nii")

@@ -69,3 +69,13 @@ def test_labels_that_would_hide_better_ones_are_left_out():
 
     # The second best moves to the other side; for the third there is no room.
     assert labels == ["0.90", "0.80"]
+
+
+def test_a_diameter_is_labelled_before_false_alarms_on_its_nodule():
+    # Hit at .9, two duplicates: the room on the left goes to the diameter.
+    marks = marks_of(
+        [FOUND_BOX], [[20, 20, 30, 30], [20, 21, 30, 31], [20, 22, 30, 32]], [0.9, 0.8, 0.7]
+    )
+    labels = [m.label for m, _ in place_labels(marks, Field.around((50.0, 50.0), 120.0, 50.0))]
+
+    assert labels == ["0.90", "20.0 mm"]

@@ -75,6 +75,12 @@ def test_texts_of_the_scan_stay_texts():
     assert "<!--" not in page
 
 
+def test_place_holders_in_texts_stay_as_they_are():
+    page = page_of(title="%DATA%")
+    assert "<title>%DATA% - " in page
+    assert data_of(page)["title"] == "%DATA%"
+
+
 def test_nothing_is_loaded_from_elsewhere():
     page = page_of()
     assert not re.search(r"https?://|src=[\"']|@import|url\(", page)

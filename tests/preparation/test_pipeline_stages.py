@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lungdet_mmdet.figures.stage_plane import SlabStage, VolumeStage
 from lungdet_mmdet.nodules.tables import Nodule
+from lungdet_mmdet.preparation import pipeline_stages
 from lungdet_mmdet.preparation.pipeline_stages import record_stages
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline
 from lungdet_mmdet.preparation.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
@@ -85,3 +88,18 @@ def test_without_a_nodule_the_plane_shows_most_lung(recorded):
 
     assert areas[place] == areas.max()
     assert isinstance(recorded.stages[4], VolumeStage)
+
+
+@pytest.mark.parametrize(("number", "diameter_mm"), [(None, 20.0), (1, 20.0), (2, 9.0), (3, 5.0)])
+def test_nodules_are_numbered_by_falling_diameter(recorded, monkeypatch, number, diameter_mm):
+    drawn = {}
+    monkeypatch.setattr(
+        pipeline_stages, "pipeline_figure", lambda stages, **options: drawn.update(options) or b""
+    )
+    nodules = [replace(nodule_at(80.0), diameter_mm=size) for size in (9.0, 20.0, 5.0)]
+
+    pipeline_stages.draw_pipeline(recorded, nodules, number=number)
+
+    assert drawn["nodules"][0].diameter_mm == diameter_mm
+    assert len(drawn["nodules"]) == 3
+    assert f"the annotated nodule of {diameter_mm:.1f} mm" in drawn["notes"][0]

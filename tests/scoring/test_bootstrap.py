@@ -2,11 +2,7 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.bootstrap import (
-    bootstrap_intervals,
-    percentile_interval,
-    resample_weights,
-)
+from lungdet_mmdet.scoring.bootstrap import percentile_interval, resample_weights
 
 
 def test_every_resample_draws_as_many_scans_as_there_are():
@@ -51,18 +47,17 @@ def test_no_defined_resample_gives_no_interval():
 def test_the_interval_of_a_mean_is_that_of_its_normal_approximation():
     # 400 scans, half of them 1: standard error .025, so .5 -/+ 1.96 * .025.
     values = np.repeat([0.0, 1.0], 200)
+    weights = resample_weights(400, rng=np.random.default_rng(0))
 
-    intervals = bootstrap_intervals(
-        lambda weights: {"mean": values @ weights / 400}, 400, rng=np.random.default_rng(0)
-    )
+    interval = percentile_interval(values @ weights / 400)
 
-    assert intervals["mean"].low == pytest.approx(0.451, abs=0.006)
-    assert intervals["mean"].high == pytest.approx(0.549, abs=0.006)
+    assert interval.low == pytest.approx(0.451, abs=0.006)
+    assert interval.high == pytest.approx(0.549, abs=0.006)
 
 
 def test_a_constant_has_no_width():
-    intervals = bootstrap_intervals(
-        lambda weights: {"one": weights.sum(axis=0) / 5}, 5, rng=np.random.default_rng(0)
-    )
+    weights = resample_weights(5, rng=np.random.default_rng(0))
 
-    assert (intervals["one"].low, intervals["one"].high) == (1.0, 1.0)
+    interval = percentile_interval(weights.sum(axis=0) / 5)
+
+    assert (interval.low, interval.high) == (1.0, 1.0)

@@ -64,7 +64,7 @@ def test_pipeline_draws_the_scan_with_the_table_beside_it(visualize, rehearsal, 
     out = tmp_path / "fig1.png"
 
     assert visualize("pipeline", scan, "--config", config, "--out", out) == 0
-    assert f"1 nodules of {scan.stem} in {folder / 'annotations.csv'}" in capsys.readouterr().out
+    assert f"1 nodule of {scan.stem} in {folder / 'annotations.csv'}" in capsys.readouterr().out
     assert cv2.imread(str(out)) is not None
 
 

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 import lungdet_mmdet.plugin  # noqa: F401
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.reading import scan_from_image
+from lungdet_mmdet.ct.reading import read_scan, scan_from_image
 from lungdet_mmdet.nodules.slab_boxes import slab_box
 from lungdet_mmdet.phantom.scan import PhantomScan, build_scan
 
@@ -136,7 +136,7 @@ def test_luna16s_own_mask_is_used_when_asked_for(prepared_phantoms):
     load = TRANSFORMS.build({"type": "LoadCTScan"})
     segment = TRANSFORMS.build({"type": "OtsuLungMask", "method": "luna16"})
     results = segment(load({"scan_path": str(scan_path), "lung_mask_path": mask_path}))
-    labels = load({"scan_path": str(mask_path)})["volume"]
+    labels = read_scan(mask_path).volume_hu
     lungs = (labels == 3) | (labels == 4)
     assert results["lung_summary"]["method"] == "luna16"
     assert results["lung_mask"][lungs].mean() > 0.98
