@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OLD := .venv-openmmlab
 
-.PHONY: install demo demo-long test test-openmmlab lint dist clean
+.PHONY: install demo demo-long test test-openmmlab lint dist reliability clean
 .DELETE_ON_ERROR:
 
 $(STAMP): setup.py constraints.txt
@@ -50,6 +50,10 @@ dist:
 	rm -rf dist
 	build/venv/bin/python -m build
 	build/venv/bin/python -m twine check --strict dist/*
+
+# Kills, full disks and all else that may go wrong; writes docs/reliability.md.
+reliability: $(STAMP)
+	$(BIN)/python tools/reliability.py
 
 clean:
 	rm -rf $(VENV) $(OLD) demo build dist *.egg-info

@@ -1,6 +1,6 @@
 """Try faults on the whole software and write into docs/reliability.md what came of it.
 
-Runs every test that is marked `reliability`, and the studies that are too slow for the normal suite.
+Runs every test marked `reliability`, and the studies that are too slow for the normal suite.
 """
 
 from __future__ import annotations
@@ -49,11 +49,13 @@ class Rows:
         self.rows: dict[str, Row] = {}
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """Let the results of a test know its row."""
         mark = item.get_closest_marker("reliability")
         if mark is not None:
             item.user_properties.append(("reliability", mark.args[0]))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count a result."""
         properties = dict(report.user_properties)
         if "reliability" not in properties:
             return

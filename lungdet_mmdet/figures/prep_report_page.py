@@ -33,7 +33,8 @@ thead th[aria-sort=descending] button::after { content: " \\25BC"; }
 tbody td { padding: 8px 7px; border-bottom: 1px solid var(--line); vertical-align: top; }
 tbody tr { content-visibility: auto; contain-intrinsic-size: auto 194px; }
 td.num { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td img { display: block; border-radius: 4px; background: #000; max-width: none; }
+td img { display: block; border-radius: 4px; background: #000; max-width: none;
+  width: clamp(396px, 34vw, 528px); height: auto; }
 td.scan { min-width: 140px; max-width: 210px; }
 .uid { font: 12px/1.4 ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
 .chip { display: inline-block; border: 1px solid var(--line); border-radius: 10px;

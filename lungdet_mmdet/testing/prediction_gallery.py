@@ -14,7 +14,8 @@ from lungdet_mmdet.scoring.review_cases import truth_scores
 from lungdet_mmdet.scoring.slab_outcome import SlabOutcome, representative_slabs, slab_outcome
 from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
 from lungdet_mmdet.scoring.slab_set_file import read_slab_set
-from lungdet_mmdet.testing.slab_test import annotation_file, run_slab_test
+from lungdet_mmdet.testing.slab_test import run_slab_test
+from lungdet_mmdet.testing.tested_split import aim_test_at, annotation_file, slab_folder
 from lungdet_mmdet.testing.threshold_source import applied_threshold, read_checkpoint
 
 
@@ -51,9 +52,7 @@ def draw_gallery(
             f"{checkpoint}: no operating point in it, so hits and misses cannot be told apart; "
             "give --threshold"
         )
-    if split == "val":
-        config.test_dataloader = config.val_dataloader
-        config.test_evaluator = config.val_evaluator
+    aim_test_at(config, split)
     slab_set = read_slab_set(annotation_file(config))
     if not slab_set.slabs:
         raise LungDetError(
@@ -111,8 +110,7 @@ def _best_scores(slab_set: SlabSet, detections: list[SlabDetections]) -> list[fl
 def _slab_files(config: Config, outcomes: list[SlabOutcome]) -> list[Path]:
     from lungdet_mmdet.cohort.coco_json import read_coco
 
-    dataset = config.test_dataloader.dataset
-    folder = Path(dataset.get("data_root") or "") / dataset.data_prefix["img"]
+    folder = slab_folder(config)
     names = {item["id"]: item["file_name"] for item in read_coco(annotation_file(config))["images"]}
     return [folder / names[outcome.slab.img_id] for outcome in outcomes]
 

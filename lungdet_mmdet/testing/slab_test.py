@@ -11,7 +11,6 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from lungdet_mmdet.cohort.coco_json import read_coco
-from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.metrics.froc_metric import FROCMetric
 from lungdet_mmdet.metrics.size_band_metric import SizeBandMetric
 from lungdet_mmdet.scoring.bootstrap import DEFAULT_RESAMPLES
@@ -22,6 +21,12 @@ from lungdet_mmdet.scoring.split_scores import ScoringOptions, SplitScores, scor
 from lungdet_mmdet.scoring.submission import read_submission
 from lungdet_mmdet.scoring.tested_run import TestedRun, data_warnings
 from lungdet_mmdet.testing.network_run import NetworkRun, run_network
+from lungdet_mmdet.testing.tested_split import (
+    aim_test_at,
+    annotation_file,
+    evaluators_for_test,
+    slab_folder,
+)
 from lungdet_mmdet.testing.threshold_source import applied_threshold, read_checkpoint
 
 PREDICTIONS_NAME = "predictions.json"
@@ -94,9 +99,7 @@ def run_slab_test(
     work_dir = Path(config.work_dir)
     predictions_path = predictions or work_dir / PREDICTIONS_NAME
     submission_path = work_dir / SUBMISSION_NAME
-    if split == "val":
-        config.test_dataloader = config.val_dataloader
-        config.test_evaluator = config.val_evaluator
+    aim_test_at(config, split)
     ann_file = annotation_file(config)
     config.test_evaluator = evaluators_for_test(
         config.test_evaluator,
@@ -129,7 +132,6 @@ def run_slab_test(
     notes = data_warnings(coco["info"], scores, data=run.data)
     notes += applied.warnings(data=run.data, split=run.split)
     run = replace(run, warnings=(*notes, *warnings))
-    dataset = config.test_dataloader.dataset
     return SlabTestOutcome(
         run=run,
         metrics=network.metrics,
@@ -139,50 +141,12 @@ def run_slab_test(
         detections=detections,
         predictions_path=predictions_path,
         submission_path=submission_path,
-        slab_folder=Path(dataset.get("data_root") or "") / dataset.data_prefix["img"],
+        slab_folder=slab_folder(config),
         seconds={
             "network": round(loaded - began, 3),
             "scoring": round(time.perf_counter() - loaded, 3),
         },
     )
-
-
-def annotation_file(config: Config) -> Path:
-    """Return the annotation file of the test data."""
-    dataset = config.test_dataloader.dataset
-    if not dataset.get("ann_file"):
-        raise LungDetError(
-            f"{config.filename}: test_dataloader.dataset has no ann_file of its own (its type is "
-            f"{dataset.type}); test on a plain LUNA16SlabDataset"
-        )
-    return Path(dataset.get("data_root") or "") / dataset.ann_file
-
-
-def evaluators_for_test(
-    evaluators: Any,
-    *,
-    ann_file: Path,
-    threshold: float | None,
-    predictions: Path,
-    submission: Path,
-) -> list[dict]:
-    """Return the config's evaluators, with our two among them, told where to write.
-
-    No metric chooses a threshold here: that would be on the very slabs it is applied to.
-    """
-    metrics = [
-        dict(item) for item in (evaluators if isinstance(evaluators, list) else [evaluators])
-    ]
-    for name in (SizeBandMetric.__name__, FROCMetric.__name__):
-        if not any(metric["type"] == name for metric in metrics):
-            metrics.append({"type": name, "ann_file": str(ann_file)})
-    for metric in metrics:
-        if metric["type"] == SizeBandMetric.__name__:
-            metric.pop("choose", None)
-            metric.update(threshold=threshold, outfile=str(predictions))
-        elif metric["type"] == FROCMetric.__name__:
-            metric.update(submission_file=str(submission))
-    return metrics
 
 
 def scoring_options(

@@ -5,6 +5,8 @@ import pytest
 from lungdet_mmdet.cohort.leak_check import check_leaks, find_leaks
 from lungdet_mmdet.errors import LungDetError
 
+pytestmark = pytest.mark.reliability("leaks between train, val and test")
+
 
 def coco(series, *, protocol="strict", fold=None, patients=None, slabs=(0,)):
     return {

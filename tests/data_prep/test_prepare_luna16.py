@@ -122,6 +122,7 @@ def test_the_command_prepares_and_splits_and_a_bad_scan_gives_exit_code_1(run, w
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.reliability("a process killed at a chosen point of prepare")
 def test_a_parent_killed_in_the_midst_of_a_scan_leaves_nothing_wrong(
     run, prepare, work, tmp_path, undisturbed
 ):
@@ -140,6 +141,7 @@ def test_a_parent_killed_in_the_midst_of_a_scan_leaves_nothing_wrong(
     assert content(out) == undisturbed
 
 
+@pytest.mark.reliability("a process killed at a chosen point of prepare")
 def test_a_worker_killed_in_the_midst_of_a_scan_costs_nothing(
     prepare, tmp_path, undisturbed, monkeypatch
 ):

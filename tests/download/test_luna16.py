@@ -62,6 +62,7 @@ def test_a_deleted_scan_brings_its_subset_back(small_luna16, tmp_path):
     assert (tmp_path / "subset0" / "1.2.raw").stat().st_size == 48
 
 
+@pytest.mark.reliability("downloads cut off, wrong, or forbidden")
 def test_truncated_transfers_end_whole(small_luna16, tmp_path):
     small_luna16.cut_after["subset0.zip"] = [100, 50]
     download_luna16(tmp_path, [0], settings(small_luna16, keep_zips=True))
@@ -70,6 +71,7 @@ def test_truncated_transfers_end_whole(small_luna16, tmp_path):
     assert small_luna16.ranges_asked("subset0.zip") == [None, "bytes=100-", "bytes=150-"]
 
 
+@pytest.mark.reliability("downloads cut off, wrong, or forbidden")
 def test_a_wrong_checksum_is_refused_after_a_second_try(small_luna16, tmp_path):
     small_luna16.checksums["subset0.zip"] = "md5:" + "0" * 32
     with pytest.raises(LungDetError, match="checksum is wrong after two downloads"):
@@ -78,6 +80,7 @@ def test_a_wrong_checksum_is_refused_after_a_second_try(small_luna16, tmp_path):
     assert not list(tmp_path.glob("subset0*"))
 
 
+@pytest.mark.reliability("downloads cut off, wrong, or forbidden")
 def test_a_part_of_something_else_is_found_out_by_the_checksum(small_luna16, tmp_path):
     (tmp_path / "subset0.zip.part").write_bytes(b"x" * 100)
     download_luna16(tmp_path, [0], settings(small_luna16))
@@ -85,6 +88,7 @@ def test_a_part_of_something_else_is_found_out_by_the_checksum(small_luna16, tmp
     assert (tmp_path / "subset0" / "1.1.raw").is_file()
 
 
+@pytest.mark.reliability("downloads cut off, wrong, or forbidden")
 def test_a_line_that_stays_dead_is_taken_up_by_the_next_run(small_luna16, tmp_path):
     small_luna16.cut_after["subset0.zip"] = [100, 0, 0]
     with pytest.raises(LungDetError, match="100 of .* run the same command again"):
@@ -96,6 +100,7 @@ def test_a_line_that_stays_dead_is_taken_up_by_the_next_run(small_luna16, tmp_pa
     assert small_luna16.ranges_asked("annotations.csv") == []
 
 
+@pytest.mark.reliability("downloads cut off, wrong, or forbidden")
 def test_a_killed_process_loses_nothing(small_luna16, tmp_path, repository):
     # The server sends 100 bytes and then fails without end, so the process is at its retries.
     small_luna16.cut_after["subset0.zip"] = [100, *[0] * 50]
@@ -120,6 +125,7 @@ def test_a_killed_process_loses_nothing(small_luna16, tmp_path, repository):
     assert small_luna16.ranges_asked("subset0.zip") == ["bytes=100-"]
 
 
+@pytest.mark.reliability("downloads cut off, wrong, or forbidden")
 def test_no_room_is_said_before_anything_is_fetched(small_luna16, tmp_path):
     with pytest.raises(LungDetError, match=r"needs about 0.3 GB, 0.2 GB are free.*--subsets"):
         download_luna16(tmp_path, [0], settings(small_luna16, free_bytes=lambda f: 200_000_000))
@@ -135,6 +141,7 @@ def test_room_needed_at_the_peak(tmp_path):
     assert needed_bytes(files, tmp_path, keep_zips=False) == 640
 
 
+@pytest.mark.reliability("downloads cut off, wrong, or forbidden")
 def test_offline_forbids_all(small_luna16, tmp_path, monkeypatch):
     monkeypatch.setenv("LUNGDET_OFFLINE", "1")
     with pytest.raises(LungDetError, match="forbids network access"):

@@ -83,6 +83,7 @@ def test_an_empty_file_is_fetched(archive, tmp_path):
     assert fetch(ResumingDownloader(file, tmp_path, attempts=1, wait_s=0.0), tmp_path) == b""
 
 
+@pytest.mark.reliability("downloads cut off, wrong, or forbidden")
 def test_offline_forbids_the_request(archive, downloader, tmp_path, monkeypatch):
     monkeypatch.setenv("LUNGDET_OFFLINE", "1")
     with pytest.raises(LungDetError, match="LUNGDET_OFFLINE=1 forbids"):

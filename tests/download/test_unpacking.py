@@ -30,6 +30,7 @@ def test_folders_of_the_archive_are_dropped_and_contents_told(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../../evil.raw", "/evil.raw", "..\\evil.raw"])
+@pytest.mark.reliability("archives that are damaged or write elsewhere")
 def test_nothing_is_written_outside_the_folder(tmp_path, name):
     run(make_zip(tmp_path / "a.zip", [(name, DIGITS)]), tmp_path / "deep" / "out")
     assert [p.relative_to(tmp_path) for p in tmp_path.rglob("evil.raw")] == [
@@ -37,6 +38,7 @@ def test_nothing_is_written_outside_the_folder(tmp_path, name):
     ]
 
 
+@pytest.mark.reliability("archives that are damaged or write elsewhere")
 def test_a_damaged_member_leaves_no_file(tmp_path):
     path = make_zip(tmp_path / "a.zip", [("x.raw", DIGITS)], zipfile.ZIP_STORED)
     path.write_bytes(path.read_bytes().replace(DIGITS, b"123456780"))
@@ -45,6 +47,7 @@ def test_a_damaged_member_leaves_no_file(tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.reliability("archives that are damaged or write elsewhere")
 def test_a_truncated_archive(tmp_path):
     path = make_zip(tmp_path / "a.zip", [("x.raw", DIGITS)])
     path.write_bytes(path.read_bytes()[:-30])

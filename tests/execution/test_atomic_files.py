@@ -14,6 +14,8 @@ from lungdet_mmdet.execution.atomic_files import (
     write_json,
 )
 
+pytestmark = pytest.mark.reliability("files and folders replaced as a whole")
+
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())

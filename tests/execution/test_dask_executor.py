@@ -72,6 +72,7 @@ def test_a_full_disk_ends_the_run(functions, cluster, tmp_path):
     assert len(list(tmp_path.iterdir())) < len(uids)
 
 
+@pytest.mark.reliability("Dask workers and schedulers killed")
 def test_a_worker_killed_in_the_midst_of_a_scan_costs_a_second_attempt(
     functions, cluster, tmp_path
 ):
@@ -168,6 +169,7 @@ def own_cluster(repository, monkeypatch):
     cluster.kill()
 
 
+@pytest.mark.reliability("Dask workers and schedulers killed")
 def test_a_killed_scheduler_costs_only_the_scans_at_work(functions, own_cluster, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     own_cluster.start()
@@ -196,6 +198,7 @@ def test_a_killed_scheduler_costs_only_the_scans_at_work(functions, own_cluster,
     assert attempts["last"] == 1
 
 
+@pytest.mark.reliability("Dask workers and schedulers killed")
 def test_only_the_scan_that_kills_its_workers_is_given_up(functions, own_cluster, tmp_path):
     own_cluster.start(workers=4)
     jobs = jobs_of(functions, ["a", "killer", "b"], tmp_path)

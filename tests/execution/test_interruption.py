@@ -60,6 +60,7 @@ def long_run(tmp_path, repository):
     run.close()
 
 
+@pytest.mark.reliability("Ctrl-C, SIGTERM, a parent killed")
 def test_ctrl_c_ends_workers_and_keeps_results_without_tracebacks(long_run):
     os.killpg(long_run.process.pid, signal.SIGINT)  # as a terminal does: to all processes
     out, err = long_run.process.communicate(timeout=DEADLINE_S)
@@ -69,6 +70,7 @@ def test_ctrl_c_ends_workers_and_keeps_results_without_tracebacks(long_run):
     assert long_run.workers_are_gone()
 
 
+@pytest.mark.reliability("Ctrl-C, SIGTERM, a parent killed")
 def test_sigterm_to_the_parent_ends_workers_and_keeps_results(long_run):
     long_run.process.terminate()
     out, err = long_run.process.communicate(timeout=DEADLINE_S)
@@ -78,6 +80,7 @@ def test_sigterm_to_the_parent_ends_workers_and_keeps_results(long_run):
     assert long_run.workers_are_gone()
 
 
+@pytest.mark.reliability("Ctrl-C, SIGTERM, a parent killed")
 def test_workers_do_not_outlive_a_parent_that_is_killed(long_run):
     long_run.process.kill()
     assert long_run.workers_are_gone()

@@ -26,6 +26,7 @@ def test_no_scans_make_an_empty_summary(functions):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.reliability("a worker dies on a scan")
 def test_a_bad_scan_fails_alone_and_with_its_reason(functions, workers):
     uids = ["a", "bad", "odd", "big", "z"]
     told = []
@@ -47,6 +48,7 @@ def test_a_bad_scan_fails_alone_and_with_its_reason(functions, workers):
     assert "fewer --workers" in big.reason
 
 
+@pytest.mark.reliability("a worker dies on a scan")
 def test_only_the_scan_that_kills_its_worker_twice_is_given_up(functions, tmp_path):
     uids = ["a", "killer", "b", "once", "c", "d"]
     run = run_per_scan(
@@ -61,6 +63,7 @@ def test_only_the_scan_that_kills_its_worker_twice_is_given_up(functions, tmp_pa
     assert attempts["once"] == 2
 
 
+@pytest.mark.reliability("a worker dies on a scan")
 def test_workers_that_die_at_their_start_end_the_run_with_a_remedy(functions):
     with pytest.raises(LungDetError, match="try --workers 0"):
         run_per_scan(
@@ -70,6 +73,7 @@ def test_workers_that_die_at_their_start_end_the_run_with_a_remedy(functions):
         )
 
 
+@pytest.mark.reliability("disk full, told once")
 def test_a_full_disk_stops_the_run_instead_of_failing_every_scan(functions, tmp_path):
     run = run_per_scan(
         functions.fill_disk, jobs_of(functions, "abcdefgh", tmp_path), process_pool(0)

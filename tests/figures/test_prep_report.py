@@ -128,6 +128,7 @@ def test_the_page_needs_nothing_from_elsewhere():
     assert "default-src 'none'" in page
 
 
+@pytest.mark.reliability("markup in headers and names stays text in HTML")
 def test_every_string_of_the_data_stays_text():
     evil = scan(EVIL, flags=(EVIL,))
     broken = {**scan(EVIL + '"', status="failed"), "reason": EVIL, "stage": EVIL}

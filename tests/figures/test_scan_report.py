@@ -65,6 +65,7 @@ def test_the_page_holds_slabs_boxes_and_candidates():
     assert row["crops"][0][0] == "axial"
 
 
+@pytest.mark.reliability("markup in headers and names stays text in HTML")
 def test_texts_of_the_scan_stay_texts():
     page = page_of(title=HOSTILE, flags=[HOSTILE])
     assert data_of(page)["title"] == HOSTILE
@@ -75,6 +76,7 @@ def test_texts_of_the_scan_stay_texts():
     assert "<!--" not in page
 
 
+@pytest.mark.reliability("markup in headers and names stays text in HTML")
 def test_place_holders_in_texts_stay_as_they_are():
     page = page_of(title="%DATA%")
     assert "<title>%DATA% - " in page

@@ -108,6 +108,7 @@ def test_a_found_nodule_is_no_error(reviewed):
     assert false_positive_figures(hit, count=1) == []
 
 
+@pytest.mark.reliability("markup in headers and names stays text in HTML")
 def test_the_page_escapes_every_text(reviewed):
     text = page_of(reviewed)
 

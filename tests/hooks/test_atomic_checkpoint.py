@@ -15,6 +15,8 @@ from lungdet_mmdet.execution import atomic_files
 from lungdet_mmdet.execution.atomic_files import DiskFullError
 from lungdet_mmdet.hooks import atomic_checkpoint
 
+pytestmark = pytest.mark.reliability("train cut off in a write, a removal, a validation")
+
 # By epoch: the second is the best, the third worse.
 SCORES = {1: 0.5, 2: 0.9, 3: 0.1}
 

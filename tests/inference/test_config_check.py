@@ -47,6 +47,7 @@ def test_every_config_of_this_package_passes(repository):
         (("prep_pipeline",), [{"type": "LoadCTScan", "scan_path": "../../secret.mhd"}]),
     ],
 )
+@pytest.mark.reliability("hostile model files and configs")
 def test_anything_else_is_refused(config, place, value):
     *parents, last = place
     target = config
@@ -60,6 +61,7 @@ def test_anything_else_is_refused(config, place, value):
         check_config(config, source="m.pth")
 
 
+@pytest.mark.reliability("hostile model files and configs")
 def test_bottomless_configs_are_refused(config):
     deep = []
     for _ in range(200):

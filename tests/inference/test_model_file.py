@@ -40,6 +40,7 @@ def test_torch_reads_it_without_running_code(model_path):
 
 
 @pytest.mark.parametrize("place", ["meta", "state_dict", "whole file"])
+@pytest.mark.reliability("hostile model files and configs")
 def test_a_crafted_pickle_does_not_run(tmp_path, place):
     path, trap = tmp_path / "m.pth", tmp_path / "it-ran"
     content = {"meta": {}, "state_dict": {}, "format": "lungdet_mmdet model", "format_version": 1}
@@ -49,12 +50,14 @@ def test_a_crafted_pickle_does_not_run(tmp_path, place):
     assert not trap.exists()
 
 
+@pytest.mark.reliability("hostile model files and configs")
 def test_the_trap_would_have_worked(tmp_path):
     torch.save(Payload(tmp_path / "it-ran"), tmp_path / "m.pth")
     torch.load(tmp_path / "m.pth", weights_only=False)
     assert (tmp_path / "it-ran").is_dir()
 
 
+@pytest.mark.reliability("hostile model files and configs")
 def test_torchs_older_format_is_refused_unread(tmp_path):
     (tmp_path / "m.pth").write_bytes(pickle.dumps(Payload(tmp_path / "it-ran")))
     for trust in (False, True):
@@ -63,6 +66,7 @@ def test_torchs_older_format_is_refused_unread(tmp_path):
     assert not (tmp_path / "it-ran").exists()
 
 
+@pytest.mark.reliability("hostile model files and configs")
 def test_a_training_checkpoint_needs_trust(training_checkpoint):
     with pytest.raises(
         LungDetError, match=r"epoch_1\.pth: .*publish_model\.py.*--trust-checkpoint"
@@ -73,6 +77,7 @@ def test_a_training_checkpoint_needs_trust(training_checkpoint):
     assert model.config == untrained_model().config
 
 
+@pytest.mark.reliability("hostile model files and configs")
 def test_a_config_with_code_is_neither_written_nor_read(tmp_path, model_path):
     model = read_model_file(model_path)
     config = {**model.config, "model": {"type": "os.system", "command": "true"}}
@@ -84,6 +89,7 @@ def test_a_config_with_code_is_neither_written_nor_read(tmp_path, model_path):
         read_model_file(tmp_path / "m.pth")
 
 
+@pytest.mark.reliability("hostile model files and configs")
 def test_other_versions_missing_and_truncated_files_are_named(tmp_path, model_path):
     with pytest.raises(LungDetError, match=r"none\.pth: no such checkpoint"):
         read_model_file(tmp_path / "none.pth")
@@ -96,6 +102,7 @@ def test_other_versions_missing_and_truncated_files_are_named(tmp_path, model_pa
         read_model_file(tmp_path / "half.pth")
 
 
+@pytest.mark.reliability("hostile model files and configs")
 def test_a_file_that_lacks_fields_is_named(tmp_path, model_path):
     content = torch.load(model_path, weights_only=True)
     del content["state_dict"]

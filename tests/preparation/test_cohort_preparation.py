@@ -122,6 +122,7 @@ def test_a_scan_gone_from_the_input_stays_until_the_pipeline_changes(prepare, so
     assert (out / "outdated" / UIDS[2] / "scan.json").is_file()
 
 
+@pytest.mark.reliability("leftovers of killed runs")
 def test_leftovers_of_a_killed_run_are_swept(prepare, out):
     (out / "slabs" / f".{UIDS[0]}.abc.partial").mkdir(parents=True)
     (out / "slabs" / f".{UIDS[0]}.abc.partial" / "000.png").touch()
@@ -133,6 +134,7 @@ def test_leftovers_of_a_killed_run_are_swept(prepare, out):
     assert len(summary.prepared) == 3
 
 
+@pytest.mark.reliability("disk full, told once")
 def test_a_full_disk_stops_with_its_reason_and_the_next_run_goes_on(prepare, out, monkeypatch):
     hidden_folder = atomic_files._hidden_folder
 

@@ -53,6 +53,7 @@ def losses(work_dir):
     [("", 12, 15), (BY_ITERATION, 7, 9)],
     ids=["by epoch", "by iteration"],
 )
+@pytest.mark.reliability("a process killed at a chosen point of train (to 1e-6)")
 def test_killed_and_resumed_equals_uninterrupted(
     repository, tiny_config, run_tool, tmp_path, lines, iteration, total
 ):

@@ -7,23 +7,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tests.reliability.conftest import Inputs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # PR_CAPBSET_DROP; CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH let root pass all permission bits.
 _DROP, _DAC = 24, (1, 2)
-
-
-def command(tool: str, *arguments: object) -> list[str]:
-    """Return the command line of a tool, e.g. ``command("tools/infer.py", ...)``."""
-    return [sys.executable, str(REPOSITORY / tool), *map(str, arguments)]
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -77,40 +66,3 @@ def run_tools(
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
-
-
-@dataclass(frozen=True)
-class Undisturbed:
-    """A run that nobody killed."""
-
-    out: Path
-    seconds: float
-
-
-def run(argv: list[str]) -> None:
-    """Run a command line to its good end."""
-    done = subprocess.run(
-        argv, env=environment(), capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-def timed(argv: list[str], out: Path) -> Undisturbed:
-    """Run a command line to its good end, and say how long it took."""
-    began = time.monotonic()
-    run(argv)
-    return Undisturbed(out, time.monotonic() - began)
-
-
-def prepare_command(inputs: Inputs, out: Path, workers: int) -> list[str]:
-    options = ("--config", inputs.prep_config, "--workers", workers)
-    return command("data_prep/prepare_luna16.py", inputs.luna16, out, *options)
-
-
-def infer_command(inputs: Inputs, out: Path, workers: int) -> list[str]:
-    options = ("--checkpoint", inputs.model, "--out", out, "--workers", workers)
-    return command("tools/infer.py", inputs.luna16, *options)
-
-
-def train_command(inputs: Inputs, out: Path) -> list[str]:
-    return command("tools/train.py", inputs.train_config, "--work-dir", out, "--resume")

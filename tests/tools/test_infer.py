@@ -148,6 +148,7 @@ def test_dicom_gets_a_dicom_report_and_lists_its_series(
     assert records[0]["dicom_image"]["sop_instance_uid"].startswith("2.999.1.")
 
 
+@pytest.mark.reliability("hostile model files and configs")
 def test_an_unsafe_checkpoint_is_refused_before_any_scan(infer, given, tmp_path):
     checkpoint = tmp_path / "epoch.pth"
     write_training_checkpoint(checkpoint)

@@ -64,6 +64,7 @@ def test_a_url_that_does_not_answer_gives_the_three_ways_out(monkeypatch, error,
         assert way in message
 
 
+@pytest.mark.reliability("no network: prepare, train, test, infer with sockets forbidden")
 def test_offline_no_request_is_made(monkeypatch):
     monkeypatch.setenv("LUNGDET_OFFLINE", "1")
     with pytest.raises(LungDetError, match="LUNGDET_OFFLINE is set"):

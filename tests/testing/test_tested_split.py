@@ -1,6 +1,8 @@
 from pathlib import Path
 
-from lungdet_mmdet.testing.slab_test import evaluators_for_test
+from mmengine.config import Config
+
+from lungdet_mmdet.testing.tested_split import aim_test_at, evaluators_for_test, slab_folder
 
 PLACES = {
     "ann_file": Path("data/test.json"),
@@ -40,3 +42,18 @@ def test_no_threshold_is_chosen_on_the_slabs_under_test():
 
     assert "choose" not in bands
     assert bands["threshold"] is None
+
+
+def test_a_test_aimed_at_val_takes_the_validation_data():
+    config = Config(
+        {
+            "val_dataloader": {"dataset": {"data_root": "prep", "data_prefix": {"img": "slabs/"}}},
+            "test_dataloader": {"dataset": {"data_root": "other", "data_prefix": {"img": ""}}},
+            "val_evaluator": "of val",
+            "test_evaluator": "of test",
+        }
+    )
+    aim_test_at(config, "test")
+    assert (slab_folder(config), config.test_evaluator) == (Path("other"), "of test")
+    aim_test_at(config, "val")
+    assert (slab_folder(config), config.test_evaluator) == (Path("prep/slabs"), "of val")

@@ -1,0 +1,113 @@
+"""Strings of strangers' files stay text in every page: no element, no attribute of their own."""
+
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from lungdet_mmdet.ct.reading import read_scan
+from lungdet_mmdet.execution.scan_runs import process_pool
+from lungdet_mmdet.inference.batch import detect_scans
+from lungdet_mmdet.inference.model_file import read_model_file, write_model_file
+from lungdet_mmdet.phantom.dicom_export import write_dicom_series
+from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
+from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
+from lungdet_mmdet.preparation.rehearsal import REHEARSAL_STEPS
+
+pydicom = pytest.importorskip("pydicom")
+pytestmark = pytest.mark.reliability("markup in headers and names stays text in HTML")
+
+# Without a slash it is a file name too.
+IMAGE = "<img src=x onerror=alert(1)>"
+SCRIPT = "</script><script>alert('%DATA%')</script><!--"
+
+
+class Elements(HTMLParser):
+    """Counts elements, and collects attributes that could run or load something."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: Counter = Counter()
+        self.active: list = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags[tag] += 1
+        for name, value in attrs:
+            loads = name in ("src", "href") and not (value or "").startswith("data:")
+            if name.startswith("on") or loads:
+                self.active.append((tag, name, value))
+
+    def handle_comment(self, data):
+        self.tags["comment"] += 1
+
+
+@pytest.fixture(scope="module")
+def scan(inputs):
+    return read_scan(next(inputs.luna16.rglob("*.mhd")))
+
+
+@pytest.fixture(scope="module")
+def preparation_page(inputs, tmp_path_factory):
+    """Of a folder where a file's name and a header hold markup."""
+    root = tmp_path_factory.mktemp("hostile") / "luna16"
+    first = sorted(inputs.luna16.rglob("*.mhd"))[0]
+    (root / "subset0").mkdir(parents=True)
+    shutil.copy(first.with_suffix(".zraw"), root / "subset0")
+    (root / "subset0" / f"{IMAGE}.mhd").write_text(first.read_text())
+    broken = first.read_text().replace("MET_SHORT", SCRIPT)
+    (root / "subset0" / "broken.mhd").write_text(broken)
+    (root / "annotations.csv").write_text(
+        "seriesuid,coordX,coordY,coordZ,diameter_mm\nbroken,0,0,80,8\n"
+    )
+    out = root.parent / "out"
+    folder = read_luna16_folder(root)
+    prepare_cohort(folder, out, REHEARSAL_STEPS, process_pool(0), workers=0, tell=str)
+    return (out / "prep_report.html").read_text(encoding="utf-8")
+
+
+def test_the_preparation_report(preparation_page):
+    found = Elements(preparation_page)
+    assert found.active == []
+    assert found.tags["script"] == 1
+    assert found.tags["img"] == preparation_page.count("<img src='data:") + preparation_page.count(
+        '<img src="data:'
+    )
+    assert found.tags["comment"] == 0
+    assert "&lt;img src=x onerror=alert(1)&gt;" in preparation_page
+    assert "&lt;/script&gt;&lt;script&gt;alert" in preparation_page
+
+
+@pytest.fixture(scope="module")
+def scan_page(inputs, scan, tmp_path_factory):
+    """Of a DICOM series all of whose texts hold markup, looked at by a model that does, too."""
+    root = tmp_path_factory.mktemp("hostile")
+    folder = root / IMAGE
+    volume = np.ascontiguousarray(scan.volume_hu)
+    paths = write_dicom_series(
+        folder, volume, scan.geometry, seriesuid="2.999.7", description=SCRIPT
+    )
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        for name in ("StudyDescription", "ProtocolName", "InstitutionName", "Manufacturer"):
+            setattr(dataset, name, SCRIPT)
+        dataset.PatientName = dataset.PatientID = IMAGE
+        dataset.save_as(path)
+    model = read_model_file(inputs.model)
+    model.data["name"] = SCRIPT
+    write_model_file(root / f"{IMAGE}.pth", model)
+    run = detect_scans([folder], root / "out", checkpoint=root / f"{IMAGE}.pth", device="cpu")
+    assert run.failures == []
+    return (root / "out" / "2.999.7" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_report_of_a_scan(scan_page):
+    found = Elements(scan_page)
+    assert found.active == []
+    # Its data and its code.
+    assert found.tags["script"] == 2
+    assert found.tags["img"] == 0
+    assert found.tags["comment"] == 0
+    assert "alert(1)" in scan_page
