@@ -8,6 +8,7 @@ sums them. The same sums as one weighted embedding bag take a fraction of it
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,9 @@ from lungdet_mmdet.ops.deform_attn import deform_attn
 NAME = "multi_scale_deformable_attn_pytorch"
 KEPT = "multi_scale_deformable_attn_pytorch_of_mmcv"
 """Under this name the replaced function stays in mmcv's module."""
+
+CHOICE, OF_MMCV = "LUNGDET_ATTENTION", "mmcv"
+"""Environment variable, and its value that leaves mmcv's function in place."""
 
 
 def embedding_bag_attention(
@@ -43,10 +47,13 @@ def embedding_bag_attention(
 
 
 def install() -> None:
-    """Replace mmcv's function; a second call changes nothing."""
+    """Replace mmcv's function; a second call changes nothing.
+
+    With ``LUNGDET_ATTENTION=mmcv`` in the environment everything stays as it is.
+    """
     from mmcv.ops import multi_scale_deform_attn as module
 
-    if not hasattr(module, KEPT):
+    if os.environ.get(CHOICE) != OF_MMCV and not hasattr(module, KEPT):
         setattr(module, KEPT, getattr(module, NAME))
         setattr(module, NAME, embedding_bag_attention)
 
