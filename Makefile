@@ -41,7 +41,8 @@ $(OLD)/.installed: constraints-openmmlab.txt setup.py
 	$(OLD)/bin/python -m pip install --disable-pip-version-check -q -c constraints-openmmlab.txt \
 		torch mmengine mmcv-lite mmdet setuptools numpy scipy SimpleITK scikit-image \
 		opencv-python opencv-python-headless pycocotools matplotlib tqdm rich pillow packaging \
-		psutil seaborn pytest hypothesis ruff pydicom highdicom pooch dask distributed
+		psutil seaborn pytest hypothesis ruff pydicom highdicom pooch dask distributed \
+		onnx onnxruntime openvino
 	$(OLD)/bin/python -m pip install --disable-pip-version-check -q --no-deps -e .
 	touch $@
 

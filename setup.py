@@ -13,6 +13,7 @@ VERSION = re.search(
 CLUSTER = ["dask>=2024.1", "distributed>=2024.1"]
 DICOM = ["pydicom>=3.0", "highdicom>=0.23"]
 DOWNLOAD = ["pooch>=1.8"]
+EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4"]
 
 setup(
     name="lungdet-mmdet",
@@ -60,12 +61,14 @@ setup(
             *CLUSTER,
             *DICOM,
             *DOWNLOAD,
+            *EXPORT,
         ],
         "cluster": CLUSTER,
         "dicom": DICOM,
         "download": DOWNLOAD,
         # The coverage-guided part of `make fuzz`; Linux and macOS, Python 3.11 or later.
         "fuzz": ["atheris>=3.0"],
+        "export": EXPORT,
         "viz": ["tensorboard>=2.14"],
     },
 )

@@ -14,8 +14,10 @@ with contextlib.redirect_stdout(io.StringIO()):
     import mmdet.datasets  # noqa: F401
 
 from lungdet_mmdet import datasets, hooks, metrics, transforms
+from lungdet_mmdet.ops import pure_attention
 from lungdet_mmdet.training.checkpoint_loading import let_mmengine_read_its_checkpoints
 
 __all__ = ["datasets", "hooks", "metrics", "transforms"]
 
 let_mmengine_read_its_checkpoints()
+pure_attention.install()

@@ -2,6 +2,8 @@
 
 python tools/benchmark.py prep SCAN.mhd [--threads 2] [--repeat 3] [--json OUT]
 python tools/benchmark.py prep LUNA16_DIR --workers 1 2 [--json OUT]
+python tools/benchmark.py infer SCAN --checkpoint MODEL.pth [--threads 2] [--json OUT]
+python tools/benchmark.py train CONFIG --data PREPARED_DIR [--workers 1 2 4] [--json OUT]
 """
 
 from __future__ import annotations
@@ -31,26 +33,63 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--threads", type=int, default=2, help="threads for one scan (default: %(default)s)")
     add("--repeat", type=int, default=3, help="repeats; the best counts (default: %(default)s)")
     add("--workers", type=int, nargs="+", help="worker counts, each with one thread per worker")
-    add("--json", type=Path, help="write the figures there, too")
     prep.set_defaults(run=run_prep)
+
+    infer = commands.add_parser(
+        "infer", help="one scan from file to candidates, beside mmdet's stock way, on the CPU"
+    )
+    add = infer.add_argument
+    add("scan", type=Path, help="a scan file or a DICOM folder")
+    add("--checkpoint", type=Path, required=True, help="a model file")
+    add("--threads", type=int, default=2, help="(default: %(default)s)")
+    add("--repeat", type=int, default=1, help="repeats; the best counts (default: %(default)s)")
+    add("--trust-checkpoint", action="store_true", help="also load files that can run code")
+    infer.set_defaults(run=run_infer)
+
+    train = commands.add_parser("train", help="training steps and the loader that feeds them")
+    add = train.add_argument
+    add("config", type=Path, help="config file")
+    add("--data", type=Path, required=True, help="prepared dataset")
+    add("--iters", type=int, default=20, help="training steps; 0 for none (default: %(default)s)")
+    add("--threads", type=int, help="CPU threads of the training process (default: torch's)")
+    add("--workers", type=int, nargs="+", default=[1, 2, 4], help="loader processes to try")
+    add("--batches", type=int, default=50, help="batches per try (default: %(default)s)")
+    add(
+        "--assumed-it-per-s",
+        type=float,
+        default=10.0,
+        help="speed of the training step that the loader has to feed (default: %(default)s)",
+    )
+    train.set_defaults(run=run_train)
+    for command in (prep, infer, train):
+        command.add_argument("--json", type=Path, help="write the figures there, too")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    from lungdet_mmdet.execution.atomic_files import write_json
+
     try:
-        args.run(args)
+        lines, figures = args.run(args)
     except LungDetError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
+    print("\n".join(lines))
+    if args.json:
+        write_json(args.json, figures)
     return 0
 
 
-def run_prep(args: argparse.Namespace) -> None:
+def run_prep(args: argparse.Namespace) -> tuple[list[str], dict]:
     from mmengine.config import Config
 
-    from lungdet_mmdet.execution.atomic_files import write_json
-    from lungdet_mmdet.preparation.benchmark import benchmark_folder, benchmark_scan
+    from lungdet_mmdet.preparation.benchmark import (
+        benchmark_folder,
+        benchmark_scan,
+        folder_lines,
+        scan_lines,
+    )
     from lungdet_mmdet.preparation.prep_pipeline import prep_steps
 
     if args.path.is_dir() != bool(args.workers):
@@ -61,26 +100,42 @@ def run_prep(args: argparse.Namespace) -> None:
     steps = prep_steps(config, source=str(args.config))
     if args.workers:
         runs = [benchmark_folder(args.path, steps, workers=n) for n in args.workers]
-        figures = {"folder": str(args.path), "runs": [run.as_dict() for run in runs]}
-        lines = [
-            f"{run.workers} workers: {run.scans} scans in {run.seconds:.1f} s, "
-            f"{run.scans_per_minute:.1f} scans/minute"
-            for run in runs
-        ]
-    else:
-        measured = benchmark_scan(args.path, steps, threads=args.threads, repeats=args.repeat)
-        figures = measured.as_dict()
-        lines = [
-            f"{args.path.name}, {measured.threads} threads, best of {measured.repeats}",
-            f"  {'SimpleITK.ReadImage':<22}{measured.read_s:8.3f} s",
-            *(f"    {name:<20}{value:8.3f} s" for name, value in measured.steps_s.items()),
-            f"  {'whole preparation':<22}{measured.prepare_s:8.3f} s",
-            f"  {'ratio_to_read':<22}{measured.ratio_to_read:8.2f}",
-            f"  {'peak_rss_mb':<22}{measured.peak_rss_mb:8.1f}",
-        ]
-    print("\n".join(lines))
-    if args.json:
-        write_json(args.json, figures)
+        return folder_lines(runs), {"folder": str(args.path), "runs": [r.as_dict() for r in runs]}
+    measured = benchmark_scan(args.path, steps, threads=args.threads, repeats=args.repeat)
+    return scan_lines(measured), measured.as_dict()
+
+
+def run_infer(args: argparse.Namespace) -> tuple[list[str], dict]:
+    from lungdet_mmdet.inference.benchmark import benchmark_inference, report_lines
+
+    measured = benchmark_inference(
+        args.scan,
+        args.checkpoint,
+        threads=args.threads,
+        repeats=args.repeat,
+        trust_checkpoint=args.trust_checkpoint,
+    )
+    return report_lines(measured), measured.as_dict()
+
+
+def run_train(args: argparse.Namespace) -> tuple[list[str], dict]:
+    from lungdet_mmdet.training.benchmark import benchmark_loader, benchmark_steps, report_lines
+
+    loader = benchmark_loader(
+        args.config,
+        args.data,
+        workers=args.workers,
+        batches=args.batches,
+        assumed_it_per_s=args.assumed_it_per_s,
+    )
+    steps = None
+    if args.iters:
+        steps = benchmark_steps(args.config, args.data, iterations=args.iters, threads=args.threads)
+    figures = {
+        "loader": [vars(found) for found in loader],
+        "training": None if steps is None else vars(steps),
+    }
+    return report_lines(loader, steps), figures
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ on patients.
 from __future__ import annotations
 
 import argparse
-import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
+
+from lungdet_mmdet.execution.command_steps import CommandStep, run_command_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "lung_deform_detr_phantom.py"
@@ -33,31 +33,33 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def commands(args: argparse.Namespace) -> list[tuple[str, str]]:
-    """Return (what it does, command line) of every step."""
+def plan(args: argparse.Namespace) -> list[CommandStep]:
+    """Return every step."""
     out_dir, config = args.out_dir.resolve(), CONFIG.relative_to(ROOT)
     cohort, prepared = out_dir / "luna16_phantoms", out_dir / "prepared"
     work = out_dir / ("work_long" if args.long else "work")
     iters = LONG_ITERS if args.long else DEMO_ITERS
     last = work / f"iter_{iters}.pth"
     return [
-        (
+        CommandStep(
             f"make {SCANS} phantom scans in the layout of LUNA16",
             f"data_prep/make_phantom.py {cohort} --scans {SCANS} --seed {args.seed} --size small"
             f" --mean-nodules {MEAN_NODULES} --workers 2",
         ),
-        (
+        CommandStep(
             "prepare them: resample, lung mask, CLAHE, 7.5 mm MIP slabs",
             f"data_prep/prepare_luna16.py {cohort} {prepared} --config {config} --workers 2",
         ),
-        ("split by scan into train, val and test", f"data_prep/make_splits.py {prepared} {SPLIT}"),
-        (
+        CommandStep(
+            "split by scan into train, val and test", f"data_prep/make_splits.py {prepared} {SPLIT}"
+        ),
+        CommandStep(
             "train a small Deformable-DETR",
             f"tools/train.py {config} --data {prepared} --work-dir {work} --resume --cfg-options"
             f" train_cfg.max_iters={iters} train_cfg.val_interval={iters}"
             f" param_scheduler.1.end={iters}",
         ),
-        (
+        CommandStep(
             "test it on scans it never saw",
             f"tools/test.py {config} {last} --data {prepared} --work-dir {work}"
             f" --show-dir {work / 'overlays'}",
@@ -68,19 +70,14 @@ def commands(args: argparse.Namespace) -> list[tuple[str, str]]:
 def main() -> int:
     args = parse_args()
     began = time.monotonic()
-    steps = commands(args)
-    for number, (what, command) in enumerate(steps, start=1):
-        print(f"\n=== {number}/{len(steps)}  {what}\n$ python {command}", flush=True)
-        start = time.monotonic()
-        code = subprocess.call([sys.executable, *shlex.split(command)], cwd=ROOT)
-        if code:
-            print(f"step {number} failed with exit code {code}", file=sys.stderr)
-            return code
-        print(f"--- {time.monotonic() - start:.0f} s", flush=True)
+    steps = plan(args)
+    code = run_command_steps(steps, root=ROOT)
+    if code:
+        return code
     print(
         f"\nDone in {(time.monotonic() - began) / 60:.1f} minutes, on phantom data. Look at\n"
         f"  {args.out_dir / 'prepared' / 'prep_report.html'}\n"
-        f"  {steps[-1][1].split('--show-dir ')[1]}"
+        f"  {steps[-1].command.split('--show-dir ')[1]}"
     )
     return 0
 

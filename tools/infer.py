@@ -36,7 +36,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "weaker ones stay in the tables, marked",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=4, help="slabs at a time (default: %(default)s)"
+        "--batch-size",
+        type=int,
+        help="slabs at a time (default: the fastest, 1 on a CPU and 4 on a GPU)",
     )
     parser.add_argument(
         "--workers",

@@ -76,7 +76,7 @@ def detect_scans(
     checkpoint: Path,
     device: str = "auto",
     threshold: float | None = None,
-    batch_size: int = 4,
+    batch_size: int | None = None,
     workers: int = 0,
     dask: str | None = None,
     stride_mm: float | None = None,

@@ -26,6 +26,9 @@ from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
 DEFAULT_THRESHOLD = 0.5
 """Used where neither the caller nor the model file names one."""
 
+FASTEST_BATCH = {"cpu": 1, "cuda": 4}
+"""Slabs at a time by device type (docs/benchmarks.md)."""
+
 
 class ScanDetector:
     """Finds nodules in CT scans, prepared as the model's own config says.
@@ -35,7 +38,8 @@ class ScanDetector:
     checkpoint : a model file (``tools/publish_model.py``).
     device : "auto" takes a GPU where there is one; else a torch device such as "cpu" or "cuda:1".
     threshold : score from which a candidate is returned; None takes the model file's own, or 0.5.
-    batch_size : slabs that go through the model at a time.
+    batch_size : slabs that go through the model at a time; None takes what is fastest: one on a
+        CPU, whose caches one slab fills, four on a GPU.
     stride_mm : distance of neighbouring slabs; less than the slab thickness makes them overlap.
         None takes the model's own.
     trust_checkpoint : also accept files that can run code of whoever made them.
@@ -58,24 +62,32 @@ class ScanDetector:
         *,
         device: str = "auto",
         threshold: float | None = None,
-        batch_size: int = 4,
+        batch_size: int | None = None,
         stride_mm: float | None = None,
         trust_checkpoint: bool = False,
     ) -> None:
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise LungDetError(f"batch size is {batch_size}: it must be at least 1")
         if threshold is not None and not 0.0 <= threshold <= 1.0:
             raise LungDetError(f"threshold is {threshold}: it must lie within 0 and 1")
         self.model_file = read_model_file(checkpoint, trust=trust_checkpoint)
         self.device = choose_device(device)
-        self.batch_size = batch_size
+        self.batch_size = batch_size or FASTEST_BATCH.get(self.device.type, 1)
         self.threshold = next(
             t for t in (threshold, self.model_file.threshold, DEFAULT_THRESHOLD) if t is not None
         )
-        self.prep_steps = with_stride(self.model_file.config["prep_pipeline"], stride_mm)
-        self._prepare = build_prep_pipeline(self.prep_steps)
+        self.use_prep_steps(with_stride(self.model_file.config["prep_pipeline"], stride_mm))
         self._feed = _build_feed(self.model_file)
         self._model = build_model(self.model_file, self.device)
+
+    def use_prep_steps(self, steps: list[dict]) -> None:
+        """Prepare scans by other steps than the model's own: for experiments, never for results."""
+        self.prep_steps = steps
+        self._prepare = build_prep_pipeline(steps)
+
+    def keep_all_boxes(self) -> None:
+        """Return a box for every query and slab instead of the best ones, to compare runs."""
+        self._model.bbox_head.test_cfg["max_per_img"] = self._model.num_queries
 
     def detect(self, scan: CTScan | Path | str) -> list[Candidate]:
         """Return the candidates of one scan at or above the threshold, best first.
@@ -122,6 +134,7 @@ class ScanDetector:
         geometries = tuple(results["slab_geometries"])
         slabs = [slab_of(geometry.as_record(), seriesuid=scan.seriesuid) for geometry in geometries]
         detections = self._detect_slabs(results["slabs"], slabs)
+        detected = time.perf_counter()
         candidates = merge_slab_detections(slabs, detections, max_candidates=MAX_MARKS_PER_SCAN)
         found = time.perf_counter()
         geometry, summary = results["geometry"], results["lung_summary"]
@@ -143,7 +156,8 @@ class ScanDetector:
             seconds={
                 "reading": round(read - began, 3),
                 "preparation": round(prepared - read, 3),
-                "detection": round(found - prepared, 3),
+                "network": round(detected - prepared, 3),
+                "merging": round(found - detected, 3),
             },
         )
 

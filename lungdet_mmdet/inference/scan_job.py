@@ -47,7 +47,7 @@ class DetectorOptions:
     checkpoint_sha256: str
     device: str = "auto"
     threshold: float | None = None
-    batch_size: int = 4
+    batch_size: int | None = None
     stride_mm: float | None = None
     trust_checkpoint: bool = False
 

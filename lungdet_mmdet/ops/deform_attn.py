@@ -47,50 +47,76 @@ def deform_attn(
     if sampling_locations.numel() == 0:
         return value.new_zeros(batch, queries, heads * channels)
     compute = _compute_dtype(value)
-    locations, attention = sampling_locations.to(compute), attention_weights.to(compute)
-    heights, widths = spatial_shapes.to(compute).unsqueeze(-1).unbind(1)  # each (levels, 1)
-    columns, column_weights = _neighbours(locations[..., 0], widths)
-    rows, row_weights = _neighbours(locations[..., 1], heights)
+    samples = levels * points
+    # Every tensor below is (batch * queries, heads, samples): the last axis is long and contiguous,
+    # which is what keeps the elementwise work far below the time of the sums.
+    locations = sampling_locations.to(compute).reshape(batch * queries, heads, samples, 2)
+    attention = attention_weights.to(compute).reshape(batch * queries, heads, samples)
+    shapes = spatial_shapes.repeat_interleave(points, dim=0)  # (samples, 2)
+    heights, widths = shapes.to(compute).unbind(1)
+    left, right, left_weight, right_weight = _neighbours(locations[..., 0], widths)
+    upper, lower, upper_weight, lower_weight = _neighbours(locations[..., 1], heights)
+    upper_weight, lower_weight = upper_weight * attention, lower_weight * attention
 
-    # The last two axes are the corners: (batch, queries, heads, levels, points, 2 rows, 2 columns).
-    per_level = (levels, 1, 1, 1)
-    key = rows[..., :, None] * spatial_shapes[:, 1].view(per_level) + columns[..., None, :]
-    key = key + level_start_index.view(per_level)
-    image = torch.arange(batch, device=value.device).view(batch, 1, 1, 1, 1, 1, 1)
-    head = torch.arange(heads, device=value.device).view(heads, 1, 1, 1, 1)
-    table_row = (key + image * keys) * heads + head
-    weight = attention[..., None, None] * row_weights[..., :, None] * column_weights[..., None, :]
+    # Rows of the table are ordered by image, key, head.
+    whole = torch.int32 if batch * keys * heads < _INT32_ROWS else torch.int64
+    device = value.device
+    head = torch.arange(heads, dtype=whole, device=device).view(heads, 1)
+    level = level_start_index.to(whole).repeat_interleave(points) * heads
+    image = torch.arange(batch, dtype=whole, device=device) * (keys * heads)
+    image = image.repeat_interleave(queries).view(-1, 1, 1)
+    stride = shapes[:, 1].to(whole) * heads
+    left, right = (column.to(whole) * heads + (head + level) for column in (left, right))
+    upper, lower = (row.to(whole) * stride + image for row in (upper, lower))
 
-    bag = levels * points * 4
+    corners = ((upper, left), (upper, right), (lower, left), (lower, right))
+    weights = (
+        upper_weight * left_weight,
+        upper_weight * right_weight,
+        lower_weight * left_weight,
+        lower_weight * right_weight,
+    )
+    bag = 4 * samples
     out = F.embedding_bag(
-        table_row.view(-1, bag),
+        torch.stack([row + column for row, column in corners], dim=2).view(-1, bag),
         value.to(compute).reshape(batch * keys * heads, channels),
-        per_sample_weights=weight.view(-1, bag),
+        per_sample_weights=torch.stack(weights, dim=2).view(-1, bag),
         mode="sum",
     )
     return out.view(batch, queries, heads * channels).to(value.dtype)
+
+
+_INT32_ROWS = 2**31
+"""Tables with fewer rows are addressed with half the memory traffic."""
 
 
 def _compute_dtype(value: Tensor) -> torch.dtype:
     return torch.float64 if value.dtype == torch.float64 else torch.float32
 
 
-def _neighbours(share: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+def _neighbours(share: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Indices and linear weights of the two pixels around each position along one axis.
 
-    ``share`` is (..., levels, points) in [0, 1] across the axis, ``size`` (levels, 1). Pixel i is
-    centred at i + 0.5. Both results are (..., levels, points, 2). A neighbour outside gets weight
-    0 and an index inside, so that it can be gathered. A position that is not finite keeps a NaN
-    weight: the loss shows it, and nothing reads outside the table.
+    ``share`` is (..., samples) in [0, 1] across the axis, ``size`` (samples,). Pixel i is centred
+    at i + 0.5. Returns lower index, upper index and their weights, each (..., samples); indices
+    are whole floats. A neighbour outside gets weight 0 and an index inside, so that it can be
+    gathered. A position that is not finite keeps a NaN weight: the loss shows it, and nothing reads
+    outside the table.
     """
     position = share * size - 0.5
     low = position.detach().floor()
     above = position - low
-    index = torch.stack((low, low + 1), dim=-1)
-    inside = (index >= 0) & (index < size[..., None])
-    weight = torch.stack((1 - above, above), dim=-1) * inside
-    index = torch.minimum(index.nan_to_num().clamp(min=0), size[..., None] - 1)
-    return index.long(), weight
+    high, last = low + 1, size - 1
+    # nan_to_num only after clamping: infinities are clamped, NaN alone needs a place.
+    low_inside, high_inside = (
+        index.minimum(last).clamp_(min=0).nan_to_num_(nan=0.0) for index in (low, high)
+    )
+    return (
+        low_inside,
+        high_inside,
+        (1 - above) * (low_inside == low),
+        above * (high_inside == high),
+    )
 
 
 def ms_deform_attn_forward(

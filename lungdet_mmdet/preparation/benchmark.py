@@ -9,18 +9,16 @@ that the disk's own speed is in neither figure.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lungdet_mmdet.errors import LungDetError
-
-_KIB_PER_MIB = 1024.0
+from lungdet_mmdet.execution.measured_process import measure_in_process, peak_rss_mb
 
 
 @dataclass(frozen=True)
@@ -140,21 +138,30 @@ def benchmark_folder(folder: Path, steps: list[dict], *, workers: int) -> Throug
     return Throughput(workers, len(summary.prepared), round(seconds, 3))
 
 
+def scan_lines(measured: ScanBenchmark) -> list[str]:
+    """Return the figures of one scan as lines of text."""
+    return [
+        f"{Path(measured.scan).name}, {measured.threads} threads, best of {measured.repeats}",
+        f"  {'SimpleITK.ReadImage':<22}{measured.read_s:8.3f} s",
+        *(f"    {name:<20}{value:8.3f} s" for name, value in measured.steps_s.items()),
+        f"  {'whole preparation':<22}{measured.prepare_s:8.3f} s",
+        f"  {'ratio_to_read':<22}{measured.ratio_to_read:8.2f}",
+        f"  {'peak_rss_mb':<22}{measured.peak_rss_mb:8.1f}",
+    ]
+
+
+def folder_lines(runs: Sequence[Throughput]) -> list[str]:
+    """Return the figures of a folder as lines of text."""
+    return [
+        f"{run.workers} workers: {run.scans} scans in {run.seconds:.1f} s, "
+        f"{run.scans_per_minute:.1f} scans/minute"
+        for run in runs
+    ]
+
+
 def _measure(order: dict[str, Any]) -> dict[str, Any]:
     """Run one measurement in a fresh process."""
-    package_root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-m", __name__],
-        input=json.dumps(order),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise LungDetError(f"{order['scan']}: the measurement failed ({last})")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return measure_in_process(__name__, order, about=order["scan"])
 
 
 def _measured_process(order: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +173,11 @@ def _measured_process(order: dict[str, Any]) -> dict[str, Any]:
         began = time.perf_counter()
         image = sitk.ReadImage(order["scan"])
         seconds = time.perf_counter() - began
-        return {"seconds": seconds, "voxels": image.GetNumberOfPixels(), **_peak()}
+        return {
+            "seconds": seconds,
+            "voxels": image.GetNumberOfPixels(),
+            "peak_rss_mb": peak_rss_mb(),
+        }
 
     from lungdet_mmdet.preparation.luna16_folder import ScanOnDisk
     from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline
@@ -179,20 +190,11 @@ def _measured_process(order: dict[str, Any]) -> dict[str, Any]:
     build_prep_pipeline(order["steps"])
     with tempfile.TemporaryDirectory(prefix="lungdet-benchmark-") as out_dir:
         prepared = prepare_scan(PrepareJob(scan, Path(out_dir), order["steps"]))
-    return {"seconds": prepared.seconds, "steps": prepared.step_seconds, **_peak()}
-
-
-def _peak() -> dict[str, float]:
-    """Return the highest resident memory of this process in MiB."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # getrusage would count the parent's memory in, from before this program was loaded.
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return {"peak_rss_mb": float(line.split()[1]) / _KIB_PER_MIB}
-    import resource
-
-    return {"peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MIB}
+    return {
+        "seconds": prepared.seconds,
+        "steps": prepared.step_seconds,
+        "peak_rss_mb": peak_rss_mb(),
+    }
 
 
 if __name__ == "__main__":

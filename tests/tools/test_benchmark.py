@@ -3,6 +3,10 @@ import json
 
 import pytest
 
+from lungdet_mmdet.cohort.split_writer import write_splits
+from lungdet_mmdet.inference.model_file import write_model_file
+from lungdet_mmdet.inference.untrained_model import untrained_model
+from lungdet_mmdet.phantom.slab_folder import write_slab_folder
 from lungdet_mmdet.preparation.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
 
 
@@ -64,3 +68,48 @@ def test_a_folder_needs_workers_and_a_scan_does_not(benchmark, folder, capsys):
 def test_a_scan_that_cannot_be_measured_says_why(benchmark, config, tmp_path, capsys):
     assert benchmark.main(["prep", str(tmp_path / "no.mhd"), "--config", config]) == 1
     assert "no.mhd" in capsys.readouterr().err
+
+
+def test_a_scan_is_taken_through_stock_and_ours(benchmark, prepared_phantoms, tmp_path, capsys):
+    scan = next(prepared_phantoms.luna16_dir.rglob("*.mhd"))
+    checkpoint = tmp_path / "model.pth"
+    write_model_file(checkpoint, untrained_model())
+    out = tmp_path / "figures.json"
+    options = ["--checkpoint", str(checkpoint), "--threads", "1", "--json", str(out)]
+    assert benchmark.main(["infer", str(scan), *options]) == 0
+    figures = json.loads(out.read_text())
+    stock, cropped, ours = (figures["runs"][w] for w in ("stock", "stock, cropped", "ours"))
+    # Whole slabs are larger than those cut to the lungs, which both other ways see.
+    assert stock["slab_px"][0] > ours["slab_px"][0]
+    assert cropped["slab_px"] == ours["slab_px"]
+    assert ours["total_s"] == pytest.approx(sum(ours["seconds"].values()), abs=0.01)
+    assert figures["differences"]["box_px"] < 0.05
+    assert figures["differences"]["score"] < 1e-4
+    assert figures["differences"]["candidate_mm"] < 0.3
+    assert "times as fast as stock" in capsys.readouterr().out
+
+
+def test_training_and_its_loader_are_measured(benchmark, repository, tmp_path, capsys):
+    data = write_slab_folder(tmp_path / "slabs", n_series=6, size_px=64)
+    write_splits(data, protocol="strict")
+    config = tmp_path / "tiny.py"
+    config.write_text(
+        f"_base_ = ['{repository}/configs/lung_deform_detr_phantom.py']\n"
+        "model = dict(num_queries=10, encoder=dict(num_layers=1), decoder=dict(num_layers=1),\n"
+        "             test_cfg=dict(max_per_img=10))\n"
+        "train_dataloader = dict(batch_size=2)\n"
+    )
+    out = tmp_path / "figures.json"
+    options = ["--workers", "1", "--batches", "4", "--iters", "2", "--assumed-it-per-s", "50"]
+    arguments = ["train", str(config), "--data", str(data), "--json", str(out)]
+    assert benchmark.main([*arguments, *options]) == 0
+    figures = json.loads(out.read_text())
+    (loader,) = figures["loader"]
+    assert (loader["workers"], loader["batch_size"]) == (1, 2)
+    assert loader["slabs_per_s"] > 0
+    assert 0 <= loader["wait_share"] < 1
+    training = figures["training"]
+    assert training["iterations"] == 2
+    assert training["slabs_per_s"] == pytest.approx(2 * training["it_per_s"], rel=0.02)
+    assert 0 <= training["data_share"] < 1
+    assert "slabs/s" in capsys.readouterr().out
