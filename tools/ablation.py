@@ -10,10 +10,10 @@ command goes on. Phantom data: the order of variants says nothing certain about 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lungdet_mmdet.execution.command_line import run_and_exit
 from lungdet_mmdet.execution.command_steps import CommandStep, run_command_steps
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,4 +103,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit(main)

@@ -9,11 +9,11 @@ python tools/benchmark.py train CONFIG --data PREPARED_DIR [--workers 1 2 4] [--
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.execution.command_line import run_and_exit
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "lung_deform_detr.py"
 
@@ -70,11 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from lungdet_mmdet.execution.atomic_files import write_json
 
-    try:
-        lines, figures = args.run(args)
-    except LungDetError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 1
+    lines, figures = args.run(args)
     print("\n".join(lines))
     if args.json:
         write_json(args.json, figures)
@@ -139,4 +135,4 @@ def run_train(args: argparse.Namespace) -> tuple[list[str], dict]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit(main)

@@ -7,10 +7,10 @@ on patients.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
+from lungdet_mmdet.execution.command_line import run_and_exit
 from lungdet_mmdet.execution.command_steps import CommandStep, run_command_steps
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,4 +83,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit(main)

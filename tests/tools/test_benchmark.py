@@ -4,6 +4,7 @@ import json
 import pytest
 
 from lungdet_mmdet.cohort.split_writer import write_splits
+from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.inference.model_file import write_model_file
 from lungdet_mmdet.inference.untrained_model import untrained_model
 from lungdet_mmdet.phantom.slab_folder import write_slab_folder
@@ -60,14 +61,14 @@ def test_a_folder_is_measured_by_number_of_workers(benchmark, folder, config, tm
     assert run["scans_per_minute"] == pytest.approx(120 / run["seconds"], rel=0.01)
 
 
-def test_a_folder_needs_workers_and_a_scan_does_not(benchmark, folder, capsys):
-    assert benchmark.main(["prep", str(folder)]) == 1
-    assert "a folder with --workers" in capsys.readouterr().err
+def test_a_folder_needs_workers_and_a_scan_does_not(benchmark, folder):
+    with pytest.raises(LungDetError, match="a folder with --workers"):
+        benchmark.main(["prep", str(folder)])
 
 
-def test_a_scan_that_cannot_be_measured_says_why(benchmark, config, tmp_path, capsys):
-    assert benchmark.main(["prep", str(tmp_path / "no.mhd"), "--config", config]) == 1
-    assert "no.mhd" in capsys.readouterr().err
+def test_a_scan_that_cannot_be_measured_says_why(benchmark, config, tmp_path):
+    with pytest.raises(LungDetError, match=r"no\.mhd"):
+        benchmark.main(["prep", str(tmp_path / "no.mhd"), "--config", config])
 
 
 def test_a_scan_is_taken_through_stock_and_ours(benchmark, prepared_phantoms, tmp_path, capsys):
