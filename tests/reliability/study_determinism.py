@@ -12,7 +12,7 @@ def imported():
     forked_runs.import_all()
 
 
-@pytest.mark.reliability("same bytes for any number of workers")
+@pytest.mark.reliability("same bytes for 1, 2 and 3 workers, by whole runs")
 @pytest.mark.parametrize("tool", [forked_runs.prepare, forked_runs.infer])
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_any_number_of_workers(inputs, tmp_path, tool, workers):
