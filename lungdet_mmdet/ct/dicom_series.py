@@ -89,15 +89,24 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(root) / name for name in sorted(names))
 
 
-def find_dicom_series(folder: Path | str) -> list[DicomSeries]:
-    """Return every series of DICOM images below a folder, by UID.
+@dataclass(frozen=True)
+class DicomFolder:
+    """What lies below a folder.
+
+    Parameters
+    ----------
+    series : every series with at least one image that can be read, by UID.
+    lost : for each series of which nothing can be read, its files.
+    """
+
+    series: list[DicomSeries]
+    lost: dict[str, tuple[Path, ...]]
+
+
+def read_dicom_folder(folder: Path | str) -> DicomFolder:
+    """Return the DICOM series below a folder, those beyond reading included.
 
     Files that are not DICOM, and DICOM files that are not images, are left out.
-
-    Raises
-    ------
-    LungDetError
-        If there are DICOM images, and not one that can be read.
     """
     by_uid: dict[str, list[DicomSlice]] = {}
     damaged: dict[str | None, list[Path]] = {}
@@ -107,16 +116,33 @@ def find_dicom_series(folder: Path | str) -> list[DicomSeries]:
             by_uid.setdefault(header.series_uid, []).append(header)
         else:
             damaged.setdefault(series_of_damaged_image(path), []).append(path)
-    unreadable = [path for uid, paths in damaged.items() if uid is not None for path in paths]
-    if unreadable and not by_uid:
-        raise LungDetError(
-            f"{unreadable[0]}: cannot be read, as all {len(unreadable)} DICOM images here: they "
-            "are damaged, or compressed in a way that GDCM does not know; export the series "
-            "again, uncompressed"
-        )
-    return [
+    series = [
         DicomSeries(uid, tuple(by_uid[uid]), tuple(damaged.get(uid, ()))) for uid in sorted(by_uid)
     ]
+    lost = {uid: tuple(p) for uid, p in damaged.items() if uid is not None and uid not in by_uid}
+    return DicomFolder(series, lost)
+
+
+def lost_series_message(paths: Sequence[Path]) -> str:
+    """Return what to say of a series, or a folder, whose images cannot be read."""
+    return (
+        f"{paths[0]}: cannot be read, as all {len(paths)} DICOM images here: they are damaged, or "
+        "compressed in a way that GDCM does not know; export the series again, uncompressed"
+    )
+
+
+def find_dicom_series(folder: Path | str) -> list[DicomSeries]:
+    """Return every readable series of DICOM images below a folder, by UID.
+
+    Raises
+    ------
+    LungDetError
+        If there are DICOM images, and not one that can be read.
+    """
+    found = read_dicom_folder(folder)
+    if found.lost and not found.series:
+        raise LungDetError(lost_series_message([p for paths in found.lost.values() for p in paths]))
+    return found.series
 
 
 def choose_series(

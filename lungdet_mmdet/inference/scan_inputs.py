@@ -10,7 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lungdet_mmdet.ct.dicom import read_dicom_series
-from lungdet_mmdet.ct.dicom_series import DicomSeries, choose_series, find_dicom_series
+from lungdet_mmdet.ct.dicom_series import (
+    DicomSeries,
+    choose_series,
+    lost_series_message,
+    read_dicom_folder,
+)
 from lungdet_mmdet.ct.metaimage import read_metaimage_header
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, SCAN_SUFFIXES, read_scan, scan_suffix
 from lungdet_mmdet.ct.scan import CTScan
@@ -127,7 +132,11 @@ def _add_folder(folder: Path, series_uid: str | None, listed: InputList) -> None
     if series_uid is None:
         files = sorted(p for p in folder.rglob("*") if scan_suffix(p) and p.is_file())
         listed.scans += [_of_file(p) for p in files if not _MASK_FOLDERS & set(p.parts)]
-    found = find_dicom_series(folder)
+    dicom = read_dicom_folder(folder)
+    found = dicom.series
+    listed.failures += [
+        ScanFailure(uid, "input", lost_series_message(paths)) for uid, paths in dicom.lost.items()
+    ]
     if series_uid is not None:
         chosen = [choose_series(found, source=str(folder), series_uid=series_uid)]
     else:
@@ -135,7 +144,7 @@ def _add_folder(folder: Path, series_uid: str | None, listed: InputList) -> None
     for series in chosen:
         name = _safe_name(series.uid)
         listed.scans.append(ScanInput(series.slices[0].path.parent, name, series))
-    if len(listed.scans) == before and not found:
+    if len(listed.scans) == before and not found and not dicom.lost:
         raise LungDetError(
             f"{folder}: no scan in this folder or below it; name one that holds "
             f"{', '.join(SCAN_SUFFIXES)} files or DICOM images"

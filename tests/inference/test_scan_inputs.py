@@ -89,6 +89,21 @@ def test_every_study_gives_its_thinnest_series(tmp_path):
     assert "no series 1.2" in failure.reason
 
 
+def test_a_series_beyond_reading_is_named_and_the_one_beside_it_read(tmp_path):
+    for name in ("good", "bad"):
+        write_dicom_series(tmp_path / name, VOLUME, GEOMETRY, seriesuid=f"1.2.{len(name)}")
+    files = sorted((tmp_path / "bad").iterdir())
+    for path in files:
+        # Half of the pixels go; the header still says which series it was.
+        path.write_bytes(path.read_bytes()[:-20])
+    listed = list_inputs([tmp_path])
+    assert names(listed) == ["1.2.4"]
+    (lost,) = listed.failures
+    assert lost.seriesuid == "1.2.3"
+    assert str(files[0]) in lost.reason
+    assert "export the series again" in lost.reason
+
+
 def test_the_digest_follows_the_pixels_and_not_the_place(tmp_path):
     one = list_inputs([write(tmp_path / "a" / "s.mhd")]).scans[0]
     two = list_inputs([write(tmp_path / "b" / "s.mhd")]).scans[0]
