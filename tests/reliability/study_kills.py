@@ -7,6 +7,7 @@ machine dies; even ones the main process alone, whose workers must leave by them
 
 import random
 import shutil
+import time
 
 import pytest
 
@@ -24,10 +25,13 @@ def imported():
 
 def kill_one(what: str, number: int, line: CommandLine, whole: Undisturbed) -> None:
     share = (number + random.Random(f"{what} {number}").random()) / KILLS
-    after_s = whole.seconds * share
-    while not is_killed(line, after_s=after_s, all_processes=number % 2 == 1):
+    seconds = whole.seconds
+    began = time.monotonic()
+    while not is_killed(line, after_s=seconds * share, all_processes=number % 2 == 1):
+        # The machine was busier in the undisturbed run.
+        seconds = min(seconds * 0.9, time.monotonic() - began)
         shutil.rmtree(line.out)
-        after_s *= 0.9  # the machine was less busy than in the undisturbed run
+        began = time.monotonic()
 
 
 def workers_of(number: int) -> int:
