@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lungdet_mmdet.ct.dicom_damage import series_of_damaged_image
-from lungdet_mmdet.ct.dicom_header import is_dicom, read_dicom_header
+from lungdet_mmdet.ct.dicom.damage import series_of_damaged_image
+from lungdet_mmdet.ct.dicom.header import is_dicom, read_dicom_header
 
 
 @dataclass(frozen=True)

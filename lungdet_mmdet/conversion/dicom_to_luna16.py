@@ -21,12 +21,12 @@ from lungdet_mmdet.conversion.dicom_index import (
     look_through,
     series_of,
 )
-from lungdet_mmdet.ct.dicom import read_dicom_series
-from lungdet_mmdet.ct.dicom_header import read_dicom_header
-from lungdet_mmdet.ct.dicom_series import DicomSeries
+from lungdet_mmdet.ct.dicom.header import read_dicom_header
+from lungdet_mmdet.ct.dicom.reading import read_dicom_series
+from lungdet_mmdet.ct.dicom.series import DicomSeries
+from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
+from lungdet_mmdet.ct.files.metaimage_writing import write_metaimage
 from lungdet_mmdet.ct.hounsfield_check import check_hounsfield
-from lungdet_mmdet.ct.metaimage import read_metaimage_header
-from lungdet_mmdet.ct.metaimage_writing import write_metaimage
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.execution.atomic_files import sweep_leftovers
 from lungdet_mmdet.execution.folder_lock import only_run_in

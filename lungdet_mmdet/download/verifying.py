@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lungdet_mmdet.ct.metaimage import read_metaimage_header
+from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, read_scan
 from lungdet_mmdet.download.luna16 import ALL_SUBSETS, LUNG_MASKS, RECORD_FOLDER, record_path
 from lungdet_mmdet.download.unpacking import UnpackedFile, crc32_of, read_record

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lungdet_mmdet.ct.dicom import read_dicom_series
-from lungdet_mmdet.ct.dicom_series import (
+from lungdet_mmdet.ct.dicom.reading import read_dicom_series
+from lungdet_mmdet.ct.dicom.series import (
     DicomSeries,
     choose_series,
     lost_series_message,
     read_dicom_folder,
 )
-from lungdet_mmdet.ct.metaimage import read_metaimage_header
+from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, SCAN_SUFFIXES, read_scan, scan_suffix
 from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.errors import LungDetError, printable

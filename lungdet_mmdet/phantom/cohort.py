@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.ct.metaimage_writing import write_metaimage
+from lungdet_mmdet.ct.files.metaimage_writing import write_metaimage
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.execution.atomic_files import write_bytes
 from lungdet_mmdet.phantom.findings import PhantomNodule

@@ -151,7 +151,14 @@ def code_version() -> str:
     """Return the package version and a digest of the code that decides prepared pixels."""
     digest = hashlib.sha256()
     package = Path(lungdet_mmdet.__file__).parent
-    rooms = [path for room in _CODE_ROOMS for path in sorted((package / room).glob("*.py"))]
-    for path in (*rooms, *(package / name for name in _CODE_FILES)):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in code_files():
+        name = path.relative_to(package).as_posix()
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return f"{lungdet_mmdet.__version__}+{digest.hexdigest()[:12]}"
+
+
+def code_files() -> list[Path]:
+    """Return the source files that decide prepared pixels, those of rooms within rooms included."""
+    package = Path(lungdet_mmdet.__file__).parent
+    rooms = [path for room in _CODE_ROOMS for path in sorted((package / room).rglob("*.py"))]
+    return [*rooms, *(package / name for name in _CODE_FILES)]

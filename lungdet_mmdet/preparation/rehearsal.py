@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from lungdet_mmdet.ct.lung_mask import LUNA16_LEFT, LUNA16_RIGHT
+from lungdet_mmdet.ct.lungs.mask import LUNA16_LEFT, LUNA16_RIGHT
 from lungdet_mmdet.phantom.identity import phantom_uid
 from lungdet_mmdet.preparation.luna16_folder import LUNG_MASK_FOLDER
 

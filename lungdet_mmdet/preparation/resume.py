@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lungdet_mmdet.ct.metaimage import read_metaimage_header
+from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.preparation.luna16_folder import ScanOnDisk
 from lungdet_mmdet.preparation.prep_pipeline import code_version

@@ -10,7 +10,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.lung_mask import segment_with_fallback
+from lungdet_mmdet.ct.lungs.mask import segment_with_fallback
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.ct.resample import nearest_on_grid
 from lungdet_mmdet.errors import LungDetError

@@ -47,7 +47,7 @@ def fuzz(name: str, folder: Path, options: list[str]) -> None:
 
     sys.path.insert(0, str(REPOSITORY))
     with atheris.instrument_imports(include=["lungdet_mmdet.ct", "lungdet_mmdet.nodules"]):
-        from lungdet_mmdet.ct.dicom_header import read_dicom_header
+        from lungdet_mmdet.ct.dicom.header import read_dicom_header
         from lungdet_mmdet.ct.reading import read_scan
         from lungdet_mmdet.nodules import tables
     from lungdet_mmdet.errors import LungDetError

@@ -1,0 +1,1 @@
+"""A DICOM series: found below a folder, checked, and brought to a regular grid."""

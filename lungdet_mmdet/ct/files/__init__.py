@@ -1,0 +1,1 @@
+"""One scan file: headers checked before any pixel is read, and MetaImage written."""

@@ -1,0 +1,1 @@
+"""The lungs of a scan: segmented on a coarse grid, judged, with fallbacks."""

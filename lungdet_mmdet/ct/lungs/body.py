@@ -1,0 +1,102 @@
+"""The patient and what lies inside: soft tissue, and rays that end in it.
+
+Masks are uint8 arrays of 0 and 1, (z, y, x) on the coarse grid.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from lungdet_mmdet.ct.lungs.morphology import Mask, Spacing, largest_component, opening
+
+BODY_OPENING_MM = 4.0
+"""Removes table shells, blankets and cables, keeps thin chest walls."""
+MIN_ENCLOSING_RAYS = 5
+"""Air with fewer of its eight in-plane rays ending in the body may lie outside the patient."""
+BLIND_RAYS = 2
+MAX_BLIND_SHARE = 0.1
+"""Air outside has wide parts that hardly see the body; a lung cut open has not."""
+
+
+def find_body(solid: Mask, spacing_zyx_mm: Spacing) -> Mask:
+    """Find the patient: the largest soft-tissue component that survives an opening.
+
+    Parameters
+    ----------
+    solid : 1 where the value is above the air threshold.
+    spacing_zyx_mm : voxel size.
+
+    Returns
+    -------
+    uint8 (z, y, x), lungs left open; empty where nothing survives.
+    """
+    return largest_component(opening(solid, BODY_OPENING_MM, spacing_zyx_mm))
+
+
+def enclosing_rays(body: Mask) -> np.ndarray:
+    """Count for every voxel how many of eight in-plane rays from it end in the body.
+
+    Air under the back or in the foam of the table sees the body on one side only. Lungs see it
+    on almost all sides, even where the field of view has cut them open.
+
+    Returns
+    -------
+    uint8 (z, y, x), 0 to 8.
+    """
+    count = np.zeros(body.shape, np.uint8)
+    for axis in (1, 2):
+        count += np.maximum.accumulate(body, axis=axis)
+        count += np.flip(np.maximum.accumulate(np.flip(body, axis), axis=axis), axis)
+    rows = np.ascontiguousarray(body.transpose(1, 0, 2))
+    seen_rows = np.zeros(rows.shape, np.uint8)
+    for downward in (slice(None), slice(None, None, -1)):
+        for shift in (1, -1):
+            _add_diagonal_rays(rows[downward], seen_rows[downward], shift)
+    return count + seen_rows.transpose(1, 0, 2)
+
+
+def _add_diagonal_rays(rows: Mask, count: np.ndarray, shift: int) -> None:
+    """Add 1 to ``count`` (y, z, x) where the body lies on the diagonal towards smaller y."""
+    seen = rows[0].copy()
+    count[0] += seen
+    moved = np.zeros_like(seen)
+    for y in range(1, rows.shape[0]):
+        if shift == 1:
+            moved[:, 1:] = seen[:, :-1]
+            moved[:, 0] = 0
+        else:
+            moved[:, :-1] = seen[:, 1:]
+            moved[:, -1] = 0
+        np.bitwise_or(moved, rows[y], out=seen)
+        count[y] += seen
+
+
+def outside_air(air: Mask, rays: np.ndarray) -> Mask:
+    """Find the air outside the patient: what few rays connect with the body.
+
+    Parts of it that see the body on half of the directions throughout are the rim of a lung that
+    the field of view has cut open, and do not count as outside.
+
+    Parameters
+    ----------
+    air : uint8 (z, y, x).
+    rays : result of `enclosing_rays`.
+    """
+    exposed = air & (rays < MIN_ENCLOSING_RAYS)
+    parts, count = ndimage.label(exposed)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    blind = np.bincount(parts[(rays <= BLIND_RAYS) & (exposed > 0)], minlength=count + 1)
+    is_outside = blind > MAX_BLIND_SHARE * sizes
+    is_outside[0] = False
+    return is_outside[parts].astype(np.uint8)
+
+
+def filled_body(body: Mask) -> Mask:
+    """Fill every slice of the body up to its outer contours: a mask for scans without lungs."""
+    filled = np.zeros(body.shape, np.uint8)
+    for plane, out in zip(body, filled, strict=True):
+        contours, _ = cv2.findContours(plane, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(out, contours, -1, 1, cv2.FILLED)
+    return filled

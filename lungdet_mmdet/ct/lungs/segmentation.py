@@ -1,0 +1,187 @@
+"""A lung mask with what is needed to trust it: volumes, flags and a verdict."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lungdet_mmdet.ct.lungs.grid import CoarseGrid
+from lungdet_mmdet.ct.lungs.morphology import Mask, bounding_box
+from lungdet_mmdet.ct.lungs.parts import LEFT, RIGHT
+
+Method = Literal["otsu", "otsu-loose", "luna16", "body"]
+Verdict = Literal["ok", "suspect", "implausible"]
+
+MAX_VOLUME_L = 12.0
+"""The largest lungs at full inspiration hold about 10 litres."""
+MIN_VOLUME_ML = 3.0
+"""Less is no lung, even in a scan of the very apex."""
+MIN_LOOSE_VOLUME_ML = 60.0
+"""Under loose rules a windpipe or a gut would pass for a small lung."""
+CUT_AREA_SHARE = 0.05
+"""An end slice with this much of the largest lung area means that the scan ends inside the lung."""
+ASYMMETRY = 0.25
+TINY_ML = 30.0
+SUSPECT_FLAGS = frozenset(
+    {
+        "one_lung",
+        "lungs_joined",
+        "asymmetric",
+        "tiny",
+        "otsu_clamped",
+        "chest_wall_bay_filled",
+        "cut_by_fov",
+    }
+)
+"""What makes a mask worth a look. "padding", "joined_lungs_split", "cut_above" and "cut_below" are
+common in sound scans."""
+
+
+@dataclass(frozen=True)
+class LungSegmentation:
+    """Lungs of one scan.
+
+    Parameters
+    ----------
+    coarse_labels : uint8 (z, y, x), one value per block of ``grid``: 0 outside, 1 right lung,
+        2 left lung (1 for all where the sides are not known).
+    grid : the blocks.
+    margin_mm : how far the mask on the scan's grid reaches beyond the coarse surface.
+    method : which rule made the mask.
+    threshold_hu : threshold between air and tissue.
+    flags : what was unusual.
+    verdict : "ok", "suspect" (usable, worth a look) or "implausible" (not the lungs).
+    """
+
+    coarse_labels: np.ndarray
+    grid: CoarseGrid
+    margin_mm: float
+    method: Method
+    threshold_hu: float
+    flags: tuple[str, ...]
+    verdict: Verdict
+
+    @property
+    def mask(self) -> Mask:
+        """uint8 0/1 (z, y, x) of the scan's shape, made anew at each call."""
+        lungs = (self.coarse_labels > 0).astype(np.uint8)
+        return self.grid.to_scan(lungs, margin_mm=self.margin_mm)
+
+    @property
+    def lung_volumes_l(self) -> tuple[float, ...]:
+        """Volume of each lung found in litres, right before left.
+
+        Air, vessels and nodules inside the closed surface, without windpipe and main bronchi and
+        without ``margin_mm``. Empty where the mask is the body's.
+        """
+        if self.method == "body":
+            return ()
+        counts = np.bincount(self.coarse_labels.ravel(), minlength=3)
+        return tuple(float(n) * self.grid.voxel_ml / 1000.0 for n in counts[1:3] if n)
+
+    @property
+    def volume_l(self) -> float:
+        """Volume of all lungs in litres, 0.0 where none were found."""
+        return float(sum(self.lung_volumes_l))
+
+    @property
+    def n_lungs(self) -> int:
+        """Number of lungs told apart: 0, 1 or 2."""
+        return len(self.lung_volumes_l)
+
+    @property
+    def slice_share(self) -> float:
+        """Share of the scan's slices that hold lung."""
+        return float(self.coarse_labels.any(axis=(1, 2)).mean())
+
+    def bounding_box(self, *, rim_mm: float = 0.0) -> tuple[slice, slice, slice]:
+        """Return the box around the lungs in voxels of the scan, z, y, x.
+
+        It holds every non-zero voxel of `mask`. An empty mask gives the whole scan.
+
+        Parameters
+        ----------
+        rim_mm : width added on every side, clipped to the scan.
+        """
+        scan = self.grid.scan_shape_zyx
+        if not self.coarse_labels.any():
+            return slice(0, scan[0]), slice(0, scan[1]), slice(0, scan[2])
+        box = bounding_box((self.coarse_labels > 0).astype(np.uint8), (1, 1, 1))
+        grown = []
+        for axis, part in enumerate(box):
+            factor = self.grid.factors_zyx[axis]
+            rim = math.ceil(rim_mm * factor / self.grid.spacing_zyx_mm[axis])
+            first, stop = part.start * factor - rim, part.stop * factor + rim
+            grown.append(slice(max(first, 0), min(stop, scan[axis])))
+        return grown[0], grown[1], grown[2]
+
+    def summary(self) -> dict[str, object]:
+        """Return what a manifest records, in plain types."""
+        return {
+            "method": self.method,
+            "verdict": self.verdict,
+            "threshold_hu": round(self.threshold_hu, 1),
+            "volume_l": round(self.volume_l, 3),
+            "lung_volumes_l": [round(v, 3) for v in self.lung_volumes_l],
+            "n_lungs": self.n_lungs,
+            "slice_share": round(self.slice_share, 4),
+            "flags": list(self.flags),
+        }
+
+
+def shape_flags(labels: np.ndarray, padding: np.ndarray, voxel_ml: float) -> tuple[str, ...]:
+    """Name what is unusual about labelled lungs.
+
+    Parameters
+    ----------
+    labels : uint8 (z, y, x), z growing towards the head.
+    padding : blocks without measured values.
+    voxel_ml : volume of a block.
+
+    Returns
+    -------
+    Some of "no_lungs", "one_lung", "asymmetric", "tiny", "cut_below", "cut_above", "cut_by_fov".
+    """
+    flags = []
+    sizes = np.bincount(labels.ravel(), minlength=3)[1:3]
+    if not sizes.any():
+        return ("no_lungs",)
+    if not sizes.all():
+        flags.append("one_lung")
+    elif sizes.min() < ASYMMETRY * sizes.max():
+        flags.append("asymmetric")
+    if sizes.sum() * voxel_ml < TINY_ML:
+        flags.append("tiny")
+    area = np.count_nonzero(labels.reshape(labels.shape[0], -1), axis=1)
+    if area[0] >= CUT_AREA_SHARE * area.max():
+        flags.append("cut_below")
+    if area[-1] >= CUT_AREA_SHARE * area.max():
+        flags.append("cut_above")
+    if _touches_edge_of_view(labels > 0, padding):
+        flags.append("cut_by_fov")
+    return tuple(flags)
+
+
+def _touches_edge_of_view(lungs: np.ndarray, padding: np.ndarray) -> bool:
+    """Tell whether lung reaches the image's border or the padding, in-plane."""
+    touching = 0
+    for axis in (1, 2):
+        here, blank = lungs.swapaxes(0, axis), padding.swapaxes(0, axis)
+        touching += int(here[0].sum() + here[-1].sum())
+        touching += int((here[:-1] & blank[1:]).sum() + (here[1:] & blank[:-1]).sum())
+    # A handful of blocks is a scratch at the edge of the field of view.
+    return touching > 0.002 * lungs.sum()
+
+
+def verdict_of(
+    labels: np.ndarray, grid: CoarseGrid, flags: tuple[str, ...], *, loose: bool = False
+) -> Verdict:
+    """Judge labelled lungs by their volume and flags."""
+    least_ml = MIN_LOOSE_VOLUME_ML if loose else MIN_VOLUME_ML
+    volume_ml = int(np.count_nonzero((labels == RIGHT) | (labels == LEFT))) * grid.voxel_ml
+    if not least_ml <= volume_ml <= 1000 * MAX_VOLUME_L:
+        return "implausible"
+    return "suspect" if SUSPECT_FLAGS.intersection(flags) else "ok"
