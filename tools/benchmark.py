@@ -3,6 +3,7 @@
 python tools/benchmark.py prep SCAN.mhd [--threads 2] [--repeat 3] [--json OUT]
 python tools/benchmark.py prep LUNA16_DIR --workers 1 2 [--json OUT]
 python tools/benchmark.py infer SCAN --checkpoint MODEL.pth [--threads 2] [--json OUT]
+python tools/benchmark.py runtimes SCAN --checkpoint MODEL.pth [--threads 2] [--json OUT]
 python tools/benchmark.py train CONFIG --data PREPARED_DIR [--workers 1 2 4] [--json OUT]
 """
 
@@ -38,13 +39,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     infer = commands.add_parser(
         "infer", help="one scan from file to candidates, beside mmdet's stock way, on the CPU"
     )
+    runtimes = commands.add_parser(
+        "runtimes", help="time per slab in PyTorch, ONNX Runtime and OpenVINO (extra: export)"
+    )
+    for command in (infer, runtimes):
+        add = command.add_argument
+        add("scan", type=Path, help="a scan file or a DICOM folder")
+        add("--checkpoint", type=Path, required=True, help="a model file")
+        add("--threads", type=int, default=2, help="(default: %(default)s)")
+        add("--trust-checkpoint", action="store_true", help="also load files that can run code")
     add = infer.add_argument
-    add("scan", type=Path, help="a scan file or a DICOM folder")
-    add("--checkpoint", type=Path, required=True, help="a model file")
-    add("--threads", type=int, default=2, help="(default: %(default)s)")
     add("--repeat", type=int, default=1, help="repeats; the best counts (default: %(default)s)")
-    add("--trust-checkpoint", action="store_true", help="also load files that can run code")
+    add("--batch-size", type=int, help="slabs at a time in our way (default: the detector's)")
     infer.set_defaults(run=run_infer)
+    add = runtimes.add_argument
+    add("--slabs", type=int, default=8, help="slabs to run on (default: %(default)s)")
+    runtimes.set_defaults(run=run_runtimes)
 
     train = commands.add_parser("train", help="training steps and the loader that feeds them")
     add = train.add_argument
@@ -61,7 +71,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="speed of the training step that the loader has to feed (default: %(default)s)",
     )
     train.set_defaults(run=run_train)
-    for command in (prep, infer, train):
+    for command in (prep, infer, runtimes, train):
         command.add_argument("--json", type=Path, help="write the figures there, too")
     return parser.parse_args(argv)
 
@@ -109,9 +119,23 @@ def run_infer(args: argparse.Namespace) -> tuple[list[str], dict]:
         args.checkpoint,
         threads=args.threads,
         repeats=args.repeat,
+        batch_size=args.batch_size,
         trust_checkpoint=args.trust_checkpoint,
     )
     return report_lines(measured), measured.as_dict()
+
+
+def run_runtimes(args: argparse.Namespace) -> tuple[list[str], dict]:
+    from lungdet_mmdet.inference.runtimes import benchmark_runtimes, report_lines
+
+    found = benchmark_runtimes(
+        args.scan,
+        args.checkpoint,
+        threads=args.threads,
+        slabs=args.slabs,
+        trust_checkpoint=args.trust_checkpoint,
+    )
+    return report_lines(found), {"runtimes": [vars(f) for f in found]}
 
 
 def run_train(args: argparse.Namespace) -> tuple[list[str], dict]:

@@ -101,7 +101,13 @@ class InferBenchmark:
 
 
 def benchmark_inference(
-    scan: Path, checkpoint: Path, *, threads: int, repeats: int = 1, trust_checkpoint: bool = False
+    scan: Path,
+    checkpoint: Path,
+    *,
+    threads: int,
+    repeats: int = 1,
+    batch_size: int | None = None,
+    trust_checkpoint: bool = False,
 ) -> InferBenchmark:
     """Measure all ways through one scan on the CPU, alternately.
 
@@ -115,6 +121,7 @@ def benchmark_inference(
         "checkpoint": str(checkpoint),
         "threads": threads,
         "trust": trust_checkpoint,
+        "batch_size": batch_size,
     }
     measured: dict[str, list[dict]] = {way: [] for way in WAYS}
     for _ in range(repeats):
@@ -176,7 +183,10 @@ def _measured_process(order: dict[str, Any]) -> dict[str, Any]:
 
     set_threads(order["threads"])
     detector = ScanDetector(
-        order["checkpoint"], device="cpu", trust_checkpoint=order["trust"], threshold=None
+        order["checkpoint"],
+        device="cpu",
+        batch_size=order["batch_size"] if order["way"] == "ours" else None,
+        trust_checkpoint=order["trust"],
     )
     if order["way"] == "compare":
         return _compare(detector, order["scan"])

@@ -192,7 +192,7 @@ def export_model(
     suffix = SUFFIXES[file_format]
     if path.suffix != suffix:
         raise LungDetError(f"{path}: a file for {file_format} has to end in {suffix}")
-    write, run = {"onnx": (_write_onnx, _run_onnx), "openvino": (_write_openvino, _run_openvino)}[
+    write, run = {"onnx": (write_onnx, run_onnx), "openvino": (write_openvino, run_openvino)}[
         file_format
     ]
     network = slab_network(model, size_yx)
@@ -234,7 +234,8 @@ def _missing(package: str, error: ImportError) -> LungDetError:
     )
 
 
-def _write_onnx(graph: torch.jit.ScriptModule, example: Tensor, path: Path) -> None:
+def write_onnx(graph: torch.jit.ScriptModule, example: Tensor, path: Path) -> None:
+    """Write a traced network as ONNX."""
     try:
         import onnx  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
@@ -254,16 +255,20 @@ def _write_onnx(graph: torch.jit.ScriptModule, example: Tensor, path: Path) -> N
     path.write_bytes(buffer.getvalue())
 
 
-def _run_onnx(path: Path) -> Any:
+def run_onnx(path: Path, *, threads: int = 0) -> Any:
+    """Return a function that runs a written network; 0 threads leave their number to it."""
     try:
         import onnxruntime
     except ImportError as error:
         raise _missing("onnxruntime", error) from error
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda slab: session.run(["boxes_xyxy_px", "scores"], {"slab": slab})
 
 
-def _write_openvino(graph: torch.jit.ScriptModule, example: Tensor, path: Path) -> None:
+def write_openvino(graph: torch.jit.ScriptModule, example: Tensor, path: Path) -> None:
+    """Write a traced network as OpenVINO's ``.xml`` and ``.bin``."""
     try:
         import openvino
     except ImportError as error:
@@ -272,12 +277,13 @@ def _write_openvino(graph: torch.jit.ScriptModule, example: Tensor, path: Path) 
     openvino.save_model(converted, str(path), compress_to_fp16=False)
 
 
-def _run_openvino(path: Path) -> Any:
+def run_openvino(path: Path, *, precision: str = "f32", threads: int = 0) -> Any:
+    """Return a function that runs a written network; 0 threads leave their number to it."""
     import openvino
 
-    # bf16 would be the default on CPUs that have it.
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(str(path), "CPU", exact)
+    # OpenVINO's own choice is bf16 on CPUs that have it.
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
+    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
 
     def run(slab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = compiled(slab)

@@ -37,7 +37,7 @@ def test_the_exported_network_finds_what_the_detector_finds(
     assert height % 32 or width % 32  # the slab is padded inside the network
     path = tmp_path / f"network{suffix}"
     export_model(untrained_model(), path, file_format=file_format, size_yx=(height, width))
-    run = {"onnx": exporting._run_onnx, "openvino": exporting._run_openvino}[file_format](path)
+    run = {"onnx": exporting.run_onnx, "openvino": exporting.run_openvino}[file_format](path)
     index = len(findings.slabs) // 2
     grey = findings.slabs[index].astype(np.float32)
     boxes, scores = run(np.repeat(grey[None, None], 3, axis=1))

@@ -114,3 +114,22 @@ def test_training_and_its_loader_are_measured(benchmark, repository, tmp_path, c
     assert training["slabs_per_s"] == pytest.approx(2 * training["it_per_s"], rel=0.02)
     assert 0 <= training["data_share"] < 1
     assert "slabs/s" in capsys.readouterr().out
+
+
+def test_runtimes_are_measured_on_slabs_of_a_scan(prepared_phantoms, tmp_path, monkeypatch):
+    from lungdet_mmdet.inference import runtimes
+
+    # This process goes on with other tests.
+    monkeypatch.setattr("lungdet_mmdet.preparation.scan_job.set_threads", lambda threads: None)
+    scan = next(prepared_phantoms.luna16_dir.rglob("*.mhd"))
+    checkpoint = tmp_path / "model.pth"
+    write_model_file(checkpoint, untrained_model())
+    order = {"scan": str(scan), "checkpoint": str(checkpoint), "threads": 1, "slabs": 2}
+    for name in ("PyTorch, fused batch norm, channels_last", "ONNX Runtime"):
+        found = runtimes._measured_process({**order, "trust": False, "name": name})
+        assert found["seconds"] > 0
+        assert found["box_px"] < 0.05
+        assert found["score"] < 1e-3
+    found = runtimes._measured_process({**order, "trust": False, "name": "PyTorch, bfloat16"})
+    # Eight bits of precision show: else the slabs did not run in them.
+    assert found["box_px"] > 1e-3
