@@ -7,6 +7,8 @@ import numpy as np
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError
 
+# 2000 slices of 1024 x 1024: more than any chest CT, less than the memory of a workstation.
+MAX_VOXELS = 2**31
 # CT scanners resolve a tenth of a millimetre; less is a spacing in metres or centimetres.
 MIN_SPACING_MM = 0.01
 # Longer than any patient; more is a spacing in micrometres, and would ask for endless memory when

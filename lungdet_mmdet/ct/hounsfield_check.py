@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from lungdet_mmdet.ct.scan import CTScan
+from lungdet_mmdet.ct.scan import PADDING_BELOW_HU, CTScan
 from lungdet_mmdet.errors import LungDetError
 
 # Between lung tissue and fat; air and lungs lie below it, everything else above.
 AIR_BELOW_HU = -500
-# Scanners pad with -2000 or lower; no tissue and no air is measured there.
-PADDING_BELOW_HU = -1200
 # The lungs alone fill several per cent of any scan in which nodules can be looked for.
 LEAST_AIR_SHARE = 0.005
 # A chest fills a fifth of any field of view that it fits into.

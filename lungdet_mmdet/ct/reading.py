@@ -10,8 +10,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from lungdet_mmdet.ct.dicom.reading import read_dicom_folder
-from lungdet_mmdet.ct.file_geometry import geometry_of_file
-from lungdet_mmdet.ct.files.metaimage_header import MAX_VOXELS, read_metaimage_header
+from lungdet_mmdet.ct.file_geometry import MAX_VOXELS, geometry_of_file
+from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.files.metaimage_pixels import check_compressed_pixels
 from lungdet_mmdet.ct.files.nifti_check import check_nifti
 from lungdet_mmdet.ct.files.nrrd_check import check_nrrd

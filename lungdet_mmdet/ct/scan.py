@@ -10,6 +10,9 @@ from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError
 
 INT16 = np.iinfo(np.int16)
+AIR_HU = -1000
+PADDING_BELOW_HU = -1200
+"""Scanners write -2000, -2048 or -3024 outside the field of view; air is never below -1100."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lungdet_mmdet.ct.dicom.series import DicomSlice
+from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.inference.scan_findings import ScanFindings
 from lungdet_mmdet.scoring.submission import COLUMNS
 

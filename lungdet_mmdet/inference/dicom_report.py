@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import lungdet_mmdet
-from lungdet_mmdet.ct.dicom.series import DicomSlice
+from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.execution.atomic_files import write_bytes
 from lungdet_mmdet.inference.scan_findings import ScanFindings

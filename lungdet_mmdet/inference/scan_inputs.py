@@ -14,7 +14,7 @@ from lungdet_mmdet.ct.dicom.series import (
     DicomSeries,
     choose_series,
     lost_series_message,
-    read_dicom_folder,
+    survey_folder,
 )
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, SCAN_SUFFIXES, read_scan, scan_suffix
@@ -132,7 +132,7 @@ def _add_folder(folder: Path, series_uid: str | None, listed: InputList) -> None
     if series_uid is None:
         files = sorted(p for p in folder.rglob("*") if scan_suffix(p) and p.is_file())
         listed.scans += [_of_file(p) for p in files if not _MASK_FOLDERS & set(p.parts)]
-    dicom = read_dicom_folder(folder)
+    dicom = survey_folder(folder)
     found = dicom.series
     listed.failures += [
         ScanFailure(uid, "input", lost_series_message(paths)) for uid, paths in dicom.lost.items()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from lungdet_mmdet.ct.dicom.reading import slice_stack
+from lungdet_mmdet.ct.dicom.slice_stack import slice_stack
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.execution.atomic_files import (
     replacing_folder,

@@ -91,8 +91,8 @@ def test_names_cannot_break_the_table(two):
 
 def test_the_nearest_dicom_image_is_named(two, tmp_path):
     pytest.importorskip("pydicom")
-    from lungdet_mmdet.ct.dicom.reading import slice_stack
     from lungdet_mmdet.ct.dicom.series import find_dicom_series
+    from lungdet_mmdet.ct.dicom.slice_stack import slice_stack
     from lungdet_mmdet.phantom.dicom_export import write_dicom_series
 
     geometry = ScanGeometry((30, 4, 5), (2.0, 0.5, 0.5), (50.0, 0.0, -300.0))

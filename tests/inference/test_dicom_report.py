@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lungdet_mmdet.ct.dicom.reading import slice_stack
 from lungdet_mmdet.ct.dicom.series import find_dicom_series
+from lungdet_mmdet.ct.dicom.slice_stack import slice_stack
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.inference.candidate_files import candidate_records
 from lungdet_mmdet.inference.dicom_report import write_dicom_sr

@@ -8,15 +8,12 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from lungdet_mmdet.ct.dicom.header import DicomSlice
-from lungdet_mmdet.ct.file_geometry import geometry_of_file
-from lungdet_mmdet.ct.files.metaimage_header import MAX_VOXELS
+from lungdet_mmdet.ct.dicom.header import POSITION_TOLERANCE_MM, DicomSlice
+from lungdet_mmdet.ct.file_geometry import MAX_VOXELS, geometry_of_file
 from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.scan import AIR_HU
 from lungdet_mmdet.errors import LungDetError
 
-AIR_HU = -1000
-# Positions are written with few digits: differences below this are rounding.
-POSITION_TOLERANCE_MM = 0.02
 STEP_TOLERANCE_REL = 0.02
 # A gap this long could hide a nodule that matters; shorter ones are bridged between neighbours.
 MAX_GAP_STEPS = 3.5

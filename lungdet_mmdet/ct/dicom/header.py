@@ -12,6 +12,8 @@ from lungdet_mmdet.ct.dicom.elements import elements_fit
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import check_input_file
 
+# Positions are written with few digits: differences below this are rounding.
+POSITION_TOLERANCE_MM = 0.02
 MAGIC_OFFSET = 128
 MAGIC = b"DICM"
 # CT Image Storage, Enhanced CT, and the latter converted from the former; "" where it is not said.

@@ -34,6 +34,11 @@ class DicomSeries:
         return self.slices[0].study_uid
 
     @property
+    def place(self) -> str:
+        """Folder and UID, for messages."""
+        return f"{self.slices[0].path.parent}: series {self.uid}"
+
+    @property
     def step_mm(self) -> float:
         """Median distance of neighbouring slices in mm; infinite where it cannot be told."""
         heights = np.unique([round(s.height_mm, 3) for s in self.slices if s.has_place])
@@ -103,7 +108,7 @@ class DicomFolder:
     lost: dict[str, tuple[Path, ...]]
 
 
-def read_dicom_folder(folder: Path | str) -> DicomFolder:
+def survey_folder(folder: Path | str) -> DicomFolder:
     """Return the DICOM series below a folder, those beyond reading included.
 
     Files that are not DICOM, and DICOM files that are not images, are left out.
@@ -139,7 +144,7 @@ def find_dicom_series(folder: Path | str) -> list[DicomSeries]:
     LungDetError
         If there are DICOM images, and not one that can be read.
     """
-    found = read_dicom_folder(folder)
+    found = survey_folder(folder)
     if found.lost and not found.series:
         raise LungDetError(lost_series_message([p for paths in found.lost.values() for p in paths]))
     return found.series

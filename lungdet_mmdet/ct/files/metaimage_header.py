@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lungdet_mmdet.ct.file_geometry import geometry_of_file
+from lungdet_mmdet.ct.file_geometry import MAX_VOXELS, geometry_of_file
+from lungdet_mmdet.ct.files.compression import MAX_DEFLATE_RATIO
 from lungdet_mmdet.ct.files.metaimage_fields import MetaImageFields, read_fields
 from lungdet_mmdet.ct.geometry import IDENTITY_DIRECTION
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import check_input_file
 
-# 2000 slices of 1024 x 1024: more than any chest CT, less than the memory of a workstation.
-MAX_VOXELS = 2**31
 BYTES_OF_ELEMENT = {
     "MET_CHAR": 1,
     "MET_UCHAR": 1,
@@ -36,8 +35,6 @@ BYTES_OF_ELEMENT = {
 }
 # As MetaIO compares them: any other spelling is a file name.
 _LOCAL_NAMES = ("LOCAL", "Local", "local")
-# zlib cannot compress further than this: an honest stream is never shorter.
-MAX_DEFLATE_RATIO = 1032
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from lungdet_mmdet.ct.files.metaimage_header import MAX_VOXELS
+from lungdet_mmdet.ct.file_geometry import MAX_VOXELS
+from lungdet_mmdet.ct.files.compression import remaining_bytes
 from lungdet_mmdet.errors import LungDetError
 
-_CHUNK_BYTES = 1 << 20
 _NIFTI1_BYTES, _NIFTI2_BYTES = 348, 540
 _BITS_OF_DATATYPE = {2: 8, 256: 8, 4: 16, 512: 16, 8: 32, 768: 32, 16: 32} | dict.fromkeys(
     (64, 1024, 1280), 64
@@ -109,8 +109,7 @@ def check_nifti(path: Path) -> None:
             slice_bytes = header.pixel_bytes // math.prod(header.sizes[2:])
             if is_compressed:
                 found = len(head)
-                while found < promised + slice_bytes and (chunk := file.read(_CHUNK_BYTES)):
-                    found += len(chunk)
+                found += remaining_bytes(file, at_most=promised + slice_bytes - found)
             else:
                 found = path.stat().st_size
     except (OSError, EOFError, zlib.error) as error:

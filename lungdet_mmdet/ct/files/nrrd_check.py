@@ -11,11 +11,11 @@ import math
 import zlib
 from pathlib import Path
 
-from lungdet_mmdet.ct.files.metaimage_header import MAX_DEFLATE_RATIO, MAX_VOXELS
+from lungdet_mmdet.ct.file_geometry import MAX_VOXELS
+from lungdet_mmdet.ct.files.compression import MAX_DEFLATE_RATIO, remaining_bytes
 from lungdet_mmdet.errors import LungDetError
 
 _HEADER_LIMIT_BYTES = 65536
-_CHUNK_BYTES = 1 << 20
 # The format's names of one type; spaces stand for any number of them.
 _BYTES_OF_TYPE = {
     1: "signed char,int8,int8_t,uchar,unsigned char,uint8,uint8_t",
@@ -102,16 +102,13 @@ def _promised_bytes(path: Path, fields: dict[str, str]) -> tuple[int, int]:
 
 def _decompressed_bytes(path: Path, offset: int, limit: int) -> int:
     """Return how many bytes the gzip stream holds, counted up to `limit`."""
-    found = 0
     with path.open("rb") as file:
         file.seek(offset)
         try:
             with gzip.open(file) as stream:
-                while found < limit and (chunk := stream.read(_CHUNK_BYTES)):
-                    found += len(chunk)
+                return remaining_bytes(stream, at_most=limit)
         except (OSError, EOFError, zlib.error) as error:
             raise LungDetError(
                 f"{path}: the compressed pixels are damaged ({error}); the file is truncated or "
                 "damaged: copy or download it again"
             ) from error
-    return found

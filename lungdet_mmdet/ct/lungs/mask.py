@@ -14,7 +14,7 @@ from lungdet_mmdet.ct.lungs.morphology import Spacing
 from lungdet_mmdet.ct.lungs.otsu import check_volume, segment_lungs
 from lungdet_mmdet.ct.lungs.parts import LEFT, RIGHT
 from lungdet_mmdet.ct.lungs.segmentation import LungSegmentation, shape_flags, verdict_of
-from lungdet_mmdet.ct.lungs.threshold import PADDING_BELOW_HU
+from lungdet_mmdet.ct.scan import PADDING_BELOW_HU
 from lungdet_mmdet.errors import LungDetError
 
 __all__ = ["segment_lungs", "segment_with_fallback"]

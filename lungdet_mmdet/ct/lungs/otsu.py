@@ -17,7 +17,8 @@ from lungdet_mmdet.ct.lungs.grid import CoarseGrid
 from lungdet_mmdet.ct.lungs.morphology import Spacing, bounding_box
 from lungdet_mmdet.ct.lungs.parts import LOOSE_RULES, EnclosedAir, PartRules, label_lungs
 from lungdet_mmdet.ct.lungs.segmentation import LungSegmentation, shape_flags, verdict_of
-from lungdet_mmdet.ct.lungs.threshold import PADDING_BELOW_HU, clamped_otsu
+from lungdet_mmdet.ct.lungs.threshold import clamped_otsu
+from lungdet_mmdet.ct.scan import PADDING_BELOW_HU
 from lungdet_mmdet.errors import LungDetError
 
 BOX_RIM = (4, 4, 4)

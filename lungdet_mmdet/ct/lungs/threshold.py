@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-PADDING_BELOW_HU = -1200
-"""Scanners write -2000, -2048 or -3024 outside the field of view; air is never below -1100."""
+from lungdet_mmdet.ct.scan import PADDING_BELOW_HU
+
 HISTOGRAM_HU = (-1100, 400)
 """Bone and metal above do not help to tell air from tissue."""
 
