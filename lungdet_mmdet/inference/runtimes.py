@@ -144,6 +144,7 @@ RUNTIMES: dict[str, Callable[[SlabNetwork], Any]] = {
 
 def _measured_process(order: dict[str, Any]) -> dict[str, Any]:
     """Do what an order says, in this process."""
+    import lungdet_mmdet.plugin  # noqa: F401  (puts this package's attention in place)
     from lungdet_mmdet.inference.model_file import read_model_file
     from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline
     from lungdet_mmdet.preparation.scan_job import set_threads
