@@ -24,8 +24,8 @@ from torch import Tensor
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.execution.atomic_files import output_error
+from lungdet_mmdet.inference.model_building import build_model
 from lungdet_mmdet.inference.model_file import ModelFile
-from lungdet_mmdet.inference.scan_detector import build_model
 from lungdet_mmdet.ops.pure_attention import NAME as ATTENTION
 from lungdet_mmdet.ops.pure_attention import mmcv_attention
 

@@ -12,8 +12,8 @@ from mmengine.config import Config
 
 import lungdet_mmdet
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.inference.model_building import build_model
 from lungdet_mmdet.inference.model_file import ModelFile, read_model_file, write_model_file
-from lungdet_mmdet.inference.scan_detector import build_model
 from lungdet_mmdet.inference.training_checkpoint import read_training_checkpoint
 from lungdet_mmdet.preparation.prep_pipeline import code_version
 

@@ -13,7 +13,6 @@ from mmengine.structures import InstanceData
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.inference import ScanDetector
-from lungdet_mmdet.inference.scan_detector import choose_device, with_stride
 from lungdet_mmdet.phantom.dicom_export import write_dicom_series
 
 
@@ -180,20 +179,6 @@ def test_a_threshold_of_the_model_file_is_used(model_path, detector, tmp_path):
 def test_senseless_options_are_refused(model_path, options, message):
     with pytest.raises(LungDetError, match=message):
         ScanDetector(model_path, **options)
-
-
-def test_no_stride_for_models_that_see_neighbours():
-    steps = [{"type": "MIPSlabs", "thickness_mm": 7.5}, {"type": "NeighbourChannels"}]
-    assert with_stride(steps, None) == steps
-    with pytest.raises(LungDetError, match="neighbours"):
-        with_stride(steps, 2.5)
-
-
-def test_cuda_without_a_gpu_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device("auto").type == "cpu"
-    with pytest.raises(LungDetError, match="no GPU"):
-        choose_device("cuda")
 
 
 def test_mr_is_refused(detector, scan):
