@@ -14,7 +14,7 @@ from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.inference.model_building import build_model, build_slab_pipeline, choose_device
 from lungdet_mmdet.inference.model_file import read_model_file
-from lungdet_mmdet.inference.scan_findings import ScanFindings
+from lungdet_mmdet.inference.scan_findings import STAGES, ScanFindings
 from lungdet_mmdet.inference.slab_input import slab_input, slab_of
 from lungdet_mmdet.inference.slab_stride import with_stride
 from lungdet_mmdet.metrics.collected import detections_of
@@ -28,9 +28,6 @@ DEFAULT_THRESHOLD = 0.5
 
 FASTEST_BATCH = {"cpu": 1, "cuda": 4}
 """Slabs at a time by device type (docs/benchmarks.md)."""
-
-STAGES = ("reading", "preparation", "network", "merging")
-"""What :meth:`ScanDetector.analyse` times, in order."""
 
 
 class ScanDetector:
