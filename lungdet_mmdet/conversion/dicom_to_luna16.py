@@ -23,14 +23,16 @@ from lungdet_mmdet.conversion.dicom_index import (
 )
 from lungdet_mmdet.ct.dicom.header import read_dicom_header
 from lungdet_mmdet.ct.dicom.reading import read_dicom_series
-from lungdet_mmdet.ct.dicom.series import DicomSeries
+from lungdet_mmdet.ct.dicom.series import DicomSeries, lost_series_message
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.files.metaimage_writing import write_metaimage
 from lungdet_mmdet.ct.hounsfield_check import check_hounsfield
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.execution.atomic_files import sweep_leftovers
 from lungdet_mmdet.execution.folder_lock import only_run_in
+from lungdet_mmdet.execution.scan_failure import ScanFailure
 from lungdet_mmdet.execution.scan_runs import ExecutorFactory, run_per_scan
+from lungdet_mmdet.input_file import unreadable_folders
 from lungdet_mmdet.nodules.tables import read_subsets
 
 # Where series go that no table assigns to one of LUNA16's subsets.
@@ -108,9 +110,16 @@ def convert_dicom_tree(
             summary.run = indexing
             return summary
         summary.failures += indexing.failures
+        # What lies in them would be missed without a word.
+        summary.failures += [
+            ScanFailure(str(root), "input", f"{text}; check its permissions")
+            for text in unreadable_folders(root)
+        ]
         found = series_of(indexing.results)
         if not found:
-            raise LungDetError(f"{root}: no DICOM images in {len(folders)} folders")
+            raise LungDetError(
+                f"{root}: no DICOM images in {len(folders)} folders; name a folder that holds some"
+            )
         others = sum(content.others for content in indexing.results)
         tell(f"{len(found)} series in {len(folders)} folders; {others} files are no DICOM images")
         jobs = _plan(found, root, out_dir, subset_of, only, compress, summary)
@@ -147,15 +156,12 @@ def convert_series(job: SeriesJob) -> ConvertedSeries:
     slices = tuple(header for header in headers.values() if header is not None)
     damaged = tuple(path for path, header in headers.items() if header is None)
     if not slices:
-        raise LungDetError(
-            f"{damaged[0]}: cannot be read, as all {len(damaged)} images of series "
-            f"{job.seriesuid}; export the series again, uncompressed"
-        )
+        raise LungDetError(lost_series_message(damaged))
     series = DicomSeries(job.seriesuid, slices, damaged)
     if series.why_unsuitable:
         return ConvertedSeries(job.seriesuid, "", len(paths), unsuitable=series.why_unsuitable)
     scan = read_dicom_series(series)
-    check_hounsfield(scan, source=f"{slices[0].path.parent}: series {job.seriesuid}")
+    check_hounsfield(scan, source=series.place)
     path = write_metaimage(
         job.folder, job.seriesuid, scan.volume_hu, scan.geometry, compress=job.compress
     )
