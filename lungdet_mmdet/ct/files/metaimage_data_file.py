@@ -42,7 +42,8 @@ def data_file_beside(path: Path, name: str) -> Path:
     try:
         check_input_file(data_path)
     except LungDetError as error:
-        raise LungDetError(f"{path}: ElementDataFile '{name}' cannot be used: {error}") from None
+        # Missing stays missing: who checks a folder tells that from damage.
+        raise type(error)(f"{path}: ElementDataFile '{name}' cannot be used: {error}") from None
     # A link may lead out of the folder only to where the header's own link leads.
     if data_path.resolve().parent not in {path.parent.resolve(), path.resolve().parent}:
         raise outside

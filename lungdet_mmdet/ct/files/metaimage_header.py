@@ -17,7 +17,7 @@ from lungdet_mmdet.ct.files.compression import MAX_DEFLATE_RATIO
 from lungdet_mmdet.ct.files.metaimage_data_file import data_file_beside
 from lungdet_mmdet.ct.files.metaimage_fields import MetaImageFields, read_fields
 from lungdet_mmdet.ct.geometry import IDENTITY_DIRECTION
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.errors import LungDetError, TruncatedFileError
 from lungdet_mmdet.input_file import check_input_file
 
 BYTES_OF_ELEMENT = {
@@ -197,13 +197,13 @@ def _check_bytes(header: MetaImageHeader, *, on_disk: int, fields: MetaImageFiel
     """Compare what the header promises with the length of the data file."""
     held, promised = on_disk - header.data_offset, header.data_bytes
     if promised < 1 or held < promised:
-        raise LungDetError(
+        raise TruncatedFileError(
             f"{header.data_path}: {held} bytes of pixel data, the header promises {promised}: "
             "the file is truncated; copy or download it again"
         )
     if header.compressed and header.pixel_bytes > MAX_DEFLATE_RATIO * promised:
         # Before SimpleITK asks for memory for all of them.
-        raise LungDetError(
+        raise TruncatedFileError(
             f"{header.data_path}: {promised} compressed bytes cannot hold the {header.pixel_bytes} "
             f"bytes of pixels that the header {header.path.name} promises with DimSize "
             f"'{fields.text('DimSize')}': the file is truncated, or the header of another scan; "
