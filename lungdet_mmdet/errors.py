@@ -24,3 +24,11 @@ class LungDetError(Exception):
 
     def __str__(self) -> str:
         return printable(super().__str__())
+
+
+class MissingFileError(LungDetError):
+    """A file that is asked for, or that another file names, is not there."""
+
+
+class TruncatedFileError(LungDetError):
+    """A file holds less than it, or its header, promises."""

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from lungdet_mmdet.errors import LungDetError, printable
+from lungdet_mmdet.errors import LungDetError, MissingFileError, printable
 
 
 def check_input_file(path: Path) -> None:
@@ -24,7 +24,7 @@ def check_input_file(path: Path) -> None:
     except UnicodeEncodeError:
         raise LungDetError(f"{path}: the name is not valid UTF-8; rename the file") from None
     except FileNotFoundError:
-        raise LungDetError(f"{path}: no such file; check the path") from None
+        raise MissingFileError(f"{path}: no such file; check the path") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise LungDetError(

@@ -2,59 +2,31 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-import SimpleITK as sitk
-
-from lungdet_mmdet.conversion.accounts import (
-    ConversionSummary,
-    ConvertedSeries,
-    write_accounts,
-)
+from lungdet_mmdet.conversion.accounts import ConversionSummary, write_accounts
 from lungdet_mmdet.conversion.dicom_index import (
     SeriesFiles,
     folders_with_files,
     look_through,
     series_of,
 )
-from lungdet_mmdet.ct.dicom.header import read_dicom_header
-from lungdet_mmdet.ct.dicom.reading import read_dicom_series
-from lungdet_mmdet.ct.dicom.series import DicomSeries
+from lungdet_mmdet.conversion.series_conversion import SeriesJob, convert_series
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
-from lungdet_mmdet.ct.files.metaimage_writing import write_metaimage
-from lungdet_mmdet.ct.hounsfield_check import check_hounsfield
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.execution.atomic_files import sweep_leftovers
 from lungdet_mmdet.execution.folder_lock import only_run_in
+from lungdet_mmdet.execution.scan_failure import ScanFailure
 from lungdet_mmdet.execution.scan_runs import ExecutorFactory, run_per_scan
+from lungdet_mmdet.input_file import unreadable_folders
 from lungdet_mmdet.nodules.tables import read_subsets
 
 # Where series go that no table assigns to one of LUNA16's subsets.
 SCAN_FOLDER = "scans"
-TABLES = (
-    "annotations.csv",
-    "annotations_excluded.csv",
-    "seriesuids.csv",
-    "subset_of_series.csv",
-)
-_PATIENT_ID = "0010|0020"
-# A UID names files here: nothing in it may lead elsewhere.
-_PLAIN_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*")
-
-
-@dataclass(frozen=True)
-class SeriesJob:
-    """One series to convert, as it travels to a worker."""
-
-    seriesuid: str
-    root: Path
-    files: SeriesFiles
-    folder: Path
-    compress: bool
+SUBSETS_NAME = "subset_of_series.csv"
+TABLES = ("annotations.csv", "annotations_excluded.csv", "seriesuids.csv", SUBSETS_NAME)
 
 
 def convert_dicom_tree(
@@ -100,20 +72,18 @@ def convert_dicom_tree(
     with only_run_in(out_dir):
         subset_of = _copy_tables(tables, out_dir) if tables else {}
         summary = ConversionSummary()
-        folders = folders_with_files(root)
-        indexing = run_per_scan(
-            look_through, folders, make_executor, max_at_work=workers, description="finding series"
-        )
-        if indexing.interrupted:
-            summary.run = indexing
+        found = _find_series(root, make_executor, workers, summary, tell)
+        if summary.run.interrupted:
             return summary
-        summary.failures += indexing.failures
-        found = series_of(indexing.results)
-        if not found:
-            raise LungDetError(f"{root}: no DICOM images in {len(folders)} folders")
-        others = sum(content.others for content in indexing.results)
-        tell(f"{len(found)} series in {len(folders)} folders; {others} files are no DICOM images")
-        jobs = _plan(found, root, out_dir, subset_of, only, compress, summary)
+        wanted = set(found) if only is None else set(only)
+        summary.not_found = sorted(wanted - set(found))
+        jobs = []
+        for uid in sorted(wanted & set(found)):
+            folder = out_dir / (f"subset{subset_of[uid]}" if uid in subset_of else SCAN_FOLDER)
+            if _is_there(folder / f"{uid}.mhd"):
+                summary.skipped.append(uid)
+            else:
+                jobs.append(SeriesJob(uid, root, found[uid], folder, compress))
         for folder in {job.folder for job in jobs}:
             sweep_leftovers(folder)
         summary.run = run_per_scan(
@@ -131,51 +101,37 @@ def convert_dicom_tree(
     return summary
 
 
-def convert_series(job: SeriesJob) -> ConvertedSeries:
-    """Convert one series, or say why it is not suitable.
-
-    Raises
-    ------
-    LungDetError
-        If the series is a CT that cannot be brought to a regular grid, is not in Hounsfield units,
-        or cannot be written.
-    """
-    if not _PLAIN_UID.fullmatch(job.seriesuid):
-        raise LungDetError(f"series UID {job.seriesuid!r} cannot name a file; repair the DICOM")
-    paths = [job.root / path for path in job.files.paths()]
-    headers = {path: read_dicom_header(path) for path in paths}
-    slices = tuple(header for header in headers.values() if header is not None)
-    damaged = tuple(path for path, header in headers.items() if header is None)
-    if not slices:
+def _find_series(
+    root: Path,
+    make_executor: ExecutorFactory,
+    workers: int,
+    summary: ConversionSummary,
+    tell: Callable[[str], None],
+) -> dict[str, SeriesFiles]:
+    """Return the files of every series of a tree; what cannot be searched goes to `summary`."""
+    folders = folders_with_files(root)
+    indexing = run_per_scan(
+        look_through, folders, make_executor, max_at_work=workers, description="finding series"
+    )
+    if indexing.interrupted:
+        summary.run = indexing
+        return {}
+    # What lies in folders that may not be searched would be missed without a word.
+    summary.failures += [
+        *indexing.failures,
+        *(
+            ScanFailure(str(root), "input", f"{text}; check its permissions")
+            for text in unreadable_folders(root)
+        ),
+    ]
+    found = series_of(indexing.results)
+    if not found:
         raise LungDetError(
-            f"{damaged[0]}: cannot be read, as all {len(damaged)} images of series "
-            f"{job.seriesuid}; export the series again, uncompressed"
+            f"{root}: no DICOM images in {len(folders)} folders; name a folder that holds some"
         )
-    series = DicomSeries(job.seriesuid, slices, damaged)
-    if series.why_unsuitable:
-        return ConvertedSeries(job.seriesuid, "", len(paths), unsuitable=series.why_unsuitable)
-    scan = read_dicom_series(series)
-    check_hounsfield(scan, source=f"{slices[0].path.parent}: series {job.seriesuid}")
-    path = write_metaimage(
-        job.folder, job.seriesuid, scan.volume_hu, scan.geometry, compress=job.compress
-    )
-    return ConvertedSeries(
-        job.seriesuid,
-        f"{job.folder.name}/{path.name}",
-        len(paths),
-        scan.flags,
-        _patient_id(slices[0].path),
-    )
-
-
-def _patient_id(path: Path) -> str:
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return (
-        reader.GetMetaData(_PATIENT_ID).strip(" \0") if reader.HasMetaDataKey(_PATIENT_ID) else ""
-    )
+    others = sum(content.others for content in indexing.results)
+    tell(f"{len(found)} series in {len(folders)} folders; {others} files are no DICOM images")
+    return found
 
 
 def _copy_tables(tables: Path, out_dir: Path) -> dict[str, int]:
@@ -185,30 +141,7 @@ def _copy_tables(tables: Path, out_dir: Path) -> dict[str, int]:
     for name in there:
         if (tables / name).resolve() != (out_dir / name).resolve():
             shutil.copyfile(tables / name, out_dir / name)
-    return read_subsets(tables / TABLES[3]) if TABLES[3] in there else {}
-
-
-def _plan(
-    found: Mapping[str, SeriesFiles],
-    root: Path,
-    out_dir: Path,
-    subset_of: Mapping[str, int],
-    only: Collection[str] | None,
-    compress: bool,
-    summary: ConversionSummary,
-) -> list[SeriesJob]:
-    wanted = None if only is None else set(only)
-    summary.not_found = sorted((wanted or set()) - set(found))
-    jobs = []
-    for uid, files in found.items():
-        if wanted is not None and uid not in wanted:
-            continue
-        name = f"subset{subset_of[uid]}" if uid in subset_of else SCAN_FOLDER
-        if _is_there(out_dir / name / f"{uid}.mhd"):
-            summary.skipped.append(uid)
-        else:
-            jobs.append(SeriesJob(uid, root, files, out_dir / name, compress))
-    return jobs
+    return read_subsets(tables / SUBSETS_NAME) if SUBSETS_NAME in there else {}
 
 
 def _is_there(header: Path) -> bool:

@@ -11,6 +11,9 @@ from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.slab_geometry import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 
+SLAB_THICKNESS_MM = 7.5
+"""The paper's slabs; what MIPSlabs takes where a config names no thickness."""
+
 
 def slab_slices(
     n_slices: int, slice_spacing_mm: float, *, thickness_mm: float, stride_mm: float | None = None
@@ -60,7 +63,7 @@ def mip_slabs(
     volume: np.ndarray,
     geometry: ScanGeometry,
     *,
-    thickness_mm: float = 7.5,
+    thickness_mm: float = SLAB_THICKNESS_MM,
     stride_mm: float | None = None,
 ) -> tuple[np.ndarray, list[SlabGeometry]]:
     """Project a volume to slabs: the highest value along z for each (x, y) (equation 2).

@@ -10,7 +10,7 @@ from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, read_scan
 from lungdet_mmdet.download.luna16 import ALL_SUBSETS, LUNG_MASKS, RECORD_FOLDER, record_path
 from lungdet_mmdet.download.unpacking import UnpackedFile, crc32_of, read_record
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.errors import LungDetError, MissingFileError, TruncatedFileError
 from lungdet_mmdet.execution.scan_runs import ExecutorFactory, run_per_scan
 from lungdet_mmdet.nodules.tables import read_nodules, read_series, read_subsets
 
@@ -144,11 +144,12 @@ def check_series(check: SeriesCheck) -> SeriesState:
         header = read_metaimage_header(check.header)
         if header.compressed and not check.files:
             read_scan(check.header)
+    except MissingFileError as error:
+        return SeriesState(check.seriesuid, MISSING, str(error))
+    except TruncatedFileError as error:
+        return SeriesState(check.seriesuid, TRUNCATED, str(error))
     except LungDetError as error:
-        text = str(error)
-        problem = MISSING if "is missing; copy it beside" in text else CORRUPT
-        short = "the file is truncated" in text
-        return SeriesState(check.seriesuid, TRUNCATED if short else problem, text)
+        return SeriesState(check.seriesuid, CORRUPT, str(error))
     return SeriesState(check.seriesuid)
 
 

@@ -25,7 +25,14 @@ from lungdet_mmdet.input_file import check_input_file
 
 FORMAT = "lungdet_mmdet model"
 FORMAT_VERSION = 1
-_FIELDS = frozenset({"config", "state_dict", "threshold", "metrics", "data", "made_with"})
+_FIELDS = {
+    "config": Mapping,
+    "state_dict": Mapping,
+    "threshold": (float, int, type(None)),
+    "metrics": Mapping,
+    "data": Mapping,
+    "made_with": Mapping,
+}
 
 
 @dataclass(frozen=True)
@@ -134,9 +141,7 @@ def read_model_file(path: Path | str, *, trust: bool = False) -> ModelFile:
             f"{path}: model file version {content.get('format_version')!r}, this package reads "
             f"{FORMAT_VERSION}; use the matching version of the package"
         )
-    missing = sorted(_FIELDS - set(content))
-    if missing:
-        raise LungDetError(f"{path}: lacks {', '.join(missing)}; publish the model again")
+    _check_fields(content, path)
     if not trust:
         check_config(content["config"], source=str(path))
     return ModelFile(
@@ -149,6 +154,24 @@ def read_model_file(path: Path | str, *, trust: bool = False) -> ModelFile:
         data=content["data"],
         made_with=content["made_with"],
     )
+
+
+def _check_fields(content: Mapping[str, Any], path: Path) -> None:
+    missing = sorted(set(_FIELDS) - set(content))
+    if missing:
+        raise LungDetError(f"{path}: lacks {', '.join(missing)}; publish the model again")
+    for name, kinds in _FIELDS.items():
+        if not isinstance(content[name], kinds):
+            raise LungDetError(
+                f"{path}: its {name} is a {type(content[name]).__name__}, which no model file has; "
+                "publish the model again"
+            )
+    threshold = content["threshold"]
+    if threshold is not None and not 0.0 <= threshold <= 1.0:
+        raise LungDetError(
+            f"{path}: its threshold is {threshold}, which must lie within 0 and 1; publish the "
+            "model again"
+        )
 
 
 def _of_training_checkpoint(path: Path) -> ModelFile:

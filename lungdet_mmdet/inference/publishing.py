@@ -12,8 +12,8 @@ from mmengine.config import Config
 
 import lungdet_mmdet
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.inference.model_building import build_model
 from lungdet_mmdet.inference.model_file import ModelFile, read_model_file, write_model_file
-from lungdet_mmdet.inference.scan_detector import build_model
 from lungdet_mmdet.inference.training_checkpoint import read_training_checkpoint
 from lungdet_mmdet.preparation.prep_pipeline import code_version
 
@@ -51,7 +51,7 @@ def publish_model(
     if not checkpoint.is_file():
         raise LungDetError(f"{checkpoint}: no such checkpoint; train one with tools/train.py")
     if config_path is not None and not config_path.is_file():
-        raise LungDetError(f"{config_path}: no such config")
+        raise LungDetError(f"{config_path}: no such config; check the path")
     config = None if config_path is None else Config.fromfile(str(config_path))
     parts = read_training_checkpoint(checkpoint, config=config)
     metrics = metrics or {}
@@ -93,14 +93,14 @@ def data_provenance(data_root: Path, *, required: bool) -> dict[str, Any]:
     Raises
     ------
     LungDetError
-        If it is required and there is none.
+        If it is required and there is none, or a split file is damaged.
     """
     provenance: dict[str, Any] = {}
     for split in ("train", "val"):
         path = data_root / "annotations" / f"{split}.json"
         if not path.is_file():
             continue
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = _split_content(path)
         info = content.get("info", {})
         provenance.setdefault("name", str(info.get("data", "")))
         provenance[split] = {
@@ -115,6 +115,20 @@ def data_provenance(data_root: Path, *, required: bool) -> dict[str, Any]:
             "model was trained on"
         )
     return provenance
+
+
+def _split_content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LungDetError(
+            f"{path}: cannot be read as JSON ({error}); make the splits again"
+        ) from error
+    if not isinstance(content, dict):
+        raise LungDetError(
+            f"{path}: no split, but a {type(content).__name__}; make the splits again"
+        )
+    return content
 
 
 def versions() -> dict[str, str]:

@@ -14,6 +14,7 @@ from lungdet_mmdet.figures.ct_planes import nodule_crops, slab_middle
 from lungdet_mmdet.figures.scan_report import ReportBox, ReportCandidate, ReportScan, ReportSlab
 from lungdet_mmdet.inference.candidate_files import NOTICE
 from lungdet_mmdet.inference.scan_findings import ScanFindings
+from lungdet_mmdet.inference.slab_input import slab_of
 from lungdet_mmdet.scoring.candidates import box_centres_world
 from lungdet_mmdet.scoring.slab_records import SlabDetections
 
@@ -82,9 +83,7 @@ def _boxes(
 
 def _rank_of(box: np.ndarray, geometry: SlabGeometry, here: Sequence[Mapping[str, Any]]) -> int:
     """Return the rank of the best candidate of this slab that the box's centre lies in, or 0."""
-    from lungdet_mmdet.inference.scan_detector import slab_of
-
-    centre = box_centres_world(box[None], slab_of(geometry.as_record(), seriesuid=""))[0]
+    centre = box_centres_world(box[None], slab_of(geometry, seriesuid=""))[0]
     axes = np.asarray(geometry.direction).reshape(3, 3)[:, :2]
     for record in here:
         offset = (centre - np.asarray(record["centre_xyz_mm"])) @ axes

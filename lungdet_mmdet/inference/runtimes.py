@@ -21,20 +21,17 @@ import numpy as np
 import torch
 
 from lungdet_mmdet.execution.measured_process import measure_in_process
-from lungdet_mmdet.inference.exporting import (
-    SlabNetwork,
-    random_slab,
+from lungdet_mmdet.inference.network_files import (
+    SlabFunction,
     run_onnx,
     run_openvino,
-    slab_network,
-    traced,
     write_onnx,
     write_openvino,
 )
+from lungdet_mmdet.inference.slab_network import SlabNetwork, random_slab, slab_network, traced
 from lungdet_mmdet.ops.pure_attention import mmcv_attention_restored
 
 PYTORCH = "PyTorch"
-Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ def benchmark_runtimes(
 
 
 @contextmanager
-def _pytorch(network: SlabNetwork) -> Iterator[Run]:
+def _pytorch(network: SlabNetwork) -> Iterator[SlabFunction]:
     def run(slab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode():
             boxes, scores = network(torch.from_numpy(slab))
@@ -90,19 +87,19 @@ def _pytorch(network: SlabNetwork) -> Iterator[Run]:
 
 
 @contextmanager
-def _mmcv_attention(network: SlabNetwork) -> Iterator[Run]:
+def _mmcv_attention(network: SlabNetwork) -> Iterator[SlabFunction]:
     with mmcv_attention_restored(), _pytorch(network) as run:
         yield run
 
 
 @contextmanager
-def _bfloat16(network: SlabNetwork) -> Iterator[Run]:
+def _bfloat16(network: SlabNetwork) -> Iterator[SlabFunction]:
     with torch.autocast("cpu", torch.bfloat16), _pytorch(network) as run:
         yield run
 
 
 @contextmanager
-def _fused_channels_last(network: SlabNetwork) -> Iterator[Run]:
+def _fused_channels_last(network: SlabNetwork) -> Iterator[SlabFunction]:
     from mmcv.cnn import fuse_conv_bn
 
     network = copy.deepcopy(network)
@@ -113,7 +110,7 @@ def _fused_channels_last(network: SlabNetwork) -> Iterator[Run]:
 
 
 @contextmanager
-def _onnx(network: SlabNetwork) -> Iterator[Run]:
+def _onnx(network: SlabNetwork) -> Iterator[SlabFunction]:
     with tempfile.TemporaryDirectory(prefix="lungdet-benchmark-") as folder:
         path = Path(folder) / "network.onnx"
         write_onnx(traced(network), random_slab(network.size_yx, seed=0), path)
@@ -122,7 +119,7 @@ def _onnx(network: SlabNetwork) -> Iterator[Run]:
 
 def _openvino(precision: str) -> Callable[[SlabNetwork], Any]:
     @contextmanager
-    def prepared(network: SlabNetwork) -> Iterator[Run]:
+    def prepared(network: SlabNetwork) -> Iterator[SlabFunction]:
         with tempfile.TemporaryDirectory(prefix="lungdet-benchmark-") as folder:
             path = Path(folder) / "network.xml"
             write_openvino(traced(network), random_slab(network.size_yx, seed=0), path)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from lungdet_mmdet.ct.hounsfield_check import check_hounsfield
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.inference.model_file import ModelFile, read_model_file
-from lungdet_mmdet.inference.scan_findings import ScanFindings
+from lungdet_mmdet.inference.model_building import build_model, build_slab_pipeline, choose_device
+from lungdet_mmdet.inference.model_file import read_model_file
+from lungdet_mmdet.inference.scan_findings import STAGES, ScanFindings
+from lungdet_mmdet.inference.slab_input import slab_input, slab_of
+from lungdet_mmdet.inference.slab_stride import with_stride
 from lungdet_mmdet.metrics.collected import detections_of
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, code_version
 from lungdet_mmdet.scoring.candidates import Candidate, merge_slab_detections
@@ -77,7 +77,7 @@ class ScanDetector:
             t for t in (threshold, self.model_file.threshold, DEFAULT_THRESHOLD) if t is not None
         )
         self.use_prep_steps(with_stride(self.model_file.config["prep_pipeline"], stride_mm))
-        self._feed = _build_feed(self.model_file)
+        self._feed = build_slab_pipeline(self.model_file)
         self._model = build_model(self.model_file, self.device)
 
     def use_prep_steps(self, steps: list[dict]) -> None:
@@ -123,20 +123,19 @@ class ScanDetector:
         LungDetError
             If the scan cannot be used.
         """
-        began = time.perf_counter()
+        moments = [time.perf_counter()]
         if not isinstance(scan, CTScan):
             source = str(scan)
             scan = read_scan(scan)
-        check_hounsfield(scan, source=source or scan.seriesuid)
-        read = time.perf_counter()
-        results = self._prepare({"scan": scan})
-        prepared = time.perf_counter()
+        moments.append(time.perf_counter())
+        results = self._prepare({"scan": scan, "scan_path": source})
+        moments.append(time.perf_counter())
         geometries = tuple(results["slab_geometries"])
-        slabs = [slab_of(geometry.as_record(), seriesuid=scan.seriesuid) for geometry in geometries]
+        slabs = [slab_of(geometry, seriesuid=scan.seriesuid) for geometry in geometries]
         detections = self._detect_slabs(results["slabs"], slabs)
-        detected = time.perf_counter()
+        moments.append(time.perf_counter())
         candidates = merge_slab_detections(slabs, detections, max_candidates=MAX_MARKS_PER_SCAN)
-        found = time.perf_counter()
+        moments.append(time.perf_counter())
         geometry, summary = results["geometry"], results["lung_summary"]
         flags = [*results["scan_flags"], *summary["flags"], *self._model_flags()]
         return ScanFindings(
@@ -153,12 +152,7 @@ class ScanDetector:
             threshold=self.threshold,
             flags=tuple(dict.fromkeys(flags)),
             model=self.model_file.about(),
-            seconds={
-                "reading": round(read - began, 3),
-                "preparation": round(prepared - read, 3),
-                "network": round(detected - prepared, 3),
-                "merging": round(found - detected, 3),
-            },
+            seconds=dict(zip(STAGES, np.diff(moments).round(3).tolist(), strict=True)),
         )
 
     @torch.inference_mode()
@@ -167,7 +161,7 @@ class ScanDetector:
         for first in range(0, len(slabs), self.batch_size):
             chosen = slice(first, first + self.batch_size)
             packed = [
-                self._feed(_fed(image, slab))
+                self._feed(slab_input(image, slab))
                 for image, slab in zip(images[chosen], slabs[chosen], strict=True)
             ]
             samples = self._model.test_step(
@@ -187,123 +181,3 @@ class ScanDetector:
             "the model was published with another version of the preparation "
             f"({trained_with}, this is {code_version()}): scores may differ"
         ]
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the torch device of a name; "auto" takes a GPU where there is one.
-
-    Raises
-    ------
-    LungDetError
-        If there is no such device on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise LungDetError(f"device {name!r} is unknown: use auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise LungDetError(f"device {name!r}: torch sees no GPU here; use --device cpu")
-    return device
-
-
-def with_stride(steps: list[dict], stride_mm: float | None) -> list[dict]:
-    """Return the prep pipeline with another distance of neighbouring slabs.
-
-    Raises
-    ------
-    LungDetError
-        If the stride is not positive or exceeds the slab thickness, which would leave gaps, or the
-        model looks at neighbouring slabs, which a stride would move.
-    """
-    if stride_mm is None:
-        return steps
-    if any(s["type"] == "NeighbourChannels" for s in steps):
-        raise LungDetError(
-            "this model looks at each slab with its neighbours, which another stride would move; "
-            "leave out --stride-mm"
-        )
-    thickness = max(s.get("thickness_mm", 7.5) for s in steps if s["type"] == "MIPSlabs")
-    if not 0.0 < stride_mm <= (thickness or stride_mm):
-        raise LungDetError(
-            f"slab stride is {stride_mm} mm: it must be above 0 and at most the slab thickness, "
-            f"{thickness} mm, or nodules between the slabs are never seen"
-        )
-    return [{**s, "stride_mm": stride_mm} if s["type"] == "MIPSlabs" else s for s in steps]
-
-
-def slab_of(record: dict[str, Any], *, seriesuid: str) -> Slab:
-    """Return a slab's record as the merging of candidates reads it; its id is its index."""
-    sx, sy, thickness = record["spacing"]
-    return Slab(
-        img_id=record["index"],
-        seriesuid=seriesuid,
-        slab_index=record["index"],
-        spacing_mm=(sx, sy, thickness),
-        origin_xyz_mm=tuple(record["origin"]),
-        direction=tuple(record["direction"]),
-        z_range_mm=tuple(record["z_range_mm"]),
-    )
-
-
-def _fed(image: np.ndarray, slab: Slab) -> dict[str, Any]:
-    """Return what the model's own pipeline expects, under the names of the prepared dataset."""
-    # Three equal channels, as OpenCV reads a grey PNG.
-    colour = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
-    return {
-        "img": colour,
-        "img_id": slab.img_id,
-        "seriesuid": slab.seriesuid,
-        "slab_index": slab.slab_index,
-        "z_range_mm": list(slab.z_range_mm),
-        "spacing": list(slab.spacing_mm),
-        "origin": list(slab.origin_xyz_mm),
-        "direction": list(slab.direction),
-    }
-
-
-def _build_feed(model_file: ModelFile) -> Any:
-    """Build the model's test pipeline with the slab handed over instead of read from a file."""
-    from mmcv.transforms import Compose
-    from mmdet.registry import TRANSFORMS
-
-    import lungdet_mmdet.plugin  # noqa: F401  (registers the transforms)
-
-    steps = model_file.config["test_pipeline"]
-    first, *others = steps
-    if first["type"] != "LoadImageFromFile" or first.get("color_type", "color") != "color":
-        raise LungDetError(
-            f"{model_file.name}: its test pipeline begins with {first}; scans are fed to pipelines "
-            "that begin with LoadImageFromFile(color_type='color')"
-        )
-    loading = {"type": "LoadImageFromNDArray", "to_float32": bool(first.get("to_float32", False))}
-    return Compose([TRANSFORMS.build(step) for step in (loading, *others)])
-
-
-def build_model(model_file: ModelFile, device: torch.device) -> Any:
-    """Build the detector of a model file, with its weights, ready to be asked.
-
-    Raises
-    ------
-    LungDetError
-        If config and weights do not make a detector.
-    """
-    from mmdet.registry import MODELS
-    from mmdet.utils import register_all_modules
-    from mmengine.registry import DefaultScope
-
-    register_all_modules(init_default_scope=False)
-    try:
-        # Some parts are looked up from mmengine's registry, which has to be told where mmdet's are.
-        with DefaultScope.overwrite_default_scope("mmdet"):
-            # A copy: mmdet's detectors change the config that they are built from.
-            model = MODELS.build(copy.deepcopy(model_file.config["model"]))
-        model.load_state_dict(model_file.state_dict)
-    except (RuntimeError, TypeError, KeyError, AssertionError, ValueError) as error:
-        reason = str(error).strip().splitlines()
-        raise LungDetError(
-            f"{model_file.name}: its model cannot be built from its config and weights "
-            f"({' '.join(reason[:2])}); publish it again with the config it was trained with"
-        ) from error
-    return model.to(device).eval()

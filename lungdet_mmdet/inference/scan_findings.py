@@ -12,6 +12,9 @@ from lungdet_mmdet.ct.slab_geometry import SlabGeometry
 from lungdet_mmdet.scoring.candidates import Candidate
 from lungdet_mmdet.scoring.slab_records import SlabDetections
 
+STAGES = ("reading", "preparation", "network", "merging")
+"""The parts of looking at a scan that are timed, in order."""
+
 
 @dataclass(frozen=True)
 class ScanFindings:
@@ -31,7 +34,7 @@ class ScanFindings:
     threshold : score from which a candidate counts as positive.
     flags : remarks about the scan and its lungs.
     model : what is known of the model.
-    seconds : time of each stage.
+    seconds : time of each of `STAGES`.
     """
 
     scan: CTScan

@@ -131,7 +131,7 @@ def _add_folder(folder: Path, series_uid: str | None, listed: InputList) -> None
     listed.notes += closed
     if series_uid is None:
         files = sorted(p for p in folder.rglob("*") if scan_suffix(p) and p.is_file())
-        listed.scans += [_of_file(p) for p in files if not _MASK_FOLDERS & set(p.parts)]
+        listed.scans += [_of_file(path) for path in files if not _is_mask(path, folder)]
     dicom = survey_folder(folder)
     found = dicom.series
     listed.failures += [
@@ -149,6 +149,11 @@ def _add_folder(folder: Path, series_uid: str | None, listed: InputList) -> None
             f"{folder}: no scan in this folder or below it; name one that holds "
             f"{', '.join(SCAN_SUFFIXES)} files or DICOM images"
         )
+
+
+def _is_mask(path: Path, folder: Path) -> bool:
+    """Say whether a file found in a folder lies among masks; where the folder lies is no matter."""
+    return bool(_MASK_FOLDERS & {folder.name, *path.relative_to(folder).parts})
 
 
 def _thinnest_of_every_study(

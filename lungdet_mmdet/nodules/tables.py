@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from lungdet_mmdet.ct.file_geometry import MAX_COORDINATE_MM
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.nodules.csv_rows import CsvRows, read_csv_rows
 
@@ -18,8 +19,6 @@ UNKNOWN_DIAMETER = -1.0
 UNKNOWN_DIAMETER_MM = 10.0
 # No lung nodule or mass is larger; a value above is a volume, or a diameter in another unit.
 MAX_DIAMETER_MM = 200.0
-# Frames of reference begin within the scanner's room; a number beyond is no millimetres.
-MAX_COORDINATE_MM = 1e5
 
 _ROW_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 _SERIES_NAMES = ("series_instance_uid", "seriesinstanceuid", "series instance uid", "series uid")

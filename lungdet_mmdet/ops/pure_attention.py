@@ -67,11 +67,23 @@ def mmcv_attention() -> Callable[..., Tensor]:
 
 @contextmanager
 def mmcv_attention_restored() -> Iterator[None]:
-    """Let mmcv use its own function for a while: to compare, and to export to other runtimes."""
+    """Let mmcv use its own function for a while, to compare."""
+    with attention_replaced(mmcv_attention()):
+        yield
+
+
+@contextmanager
+def attention_replaced(function: Callable[..., Tensor]) -> Iterator[None]:
+    """Let mmcv use any function for a while: to export to other runtimes.
+
+    Parameters
+    ----------
+    function : with the arguments of :func:`embedding_bag_attention`.
+    """
     from mmcv.ops import multi_scale_deform_attn as module
 
     before = getattr(module, NAME)
-    setattr(module, NAME, mmcv_attention())
+    setattr(module, NAME, function)
     try:
         yield
     finally:

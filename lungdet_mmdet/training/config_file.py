@@ -10,6 +10,7 @@ from mmengine.config import Config
 import lungdet_mmdet.plugin  # noqa: F401  (registers everything before anything is built)
 from lungdet_mmdet.datasets.luna16_slabs import missing_data_message
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.training.dataset_files import annotation_files
 
 DATA_VARIABLE = "LUNGDET_DATA"
 
@@ -58,15 +59,6 @@ def check_data(config: Config, parts: tuple[str, ...]) -> None:
         Naming the missing file and the commands that make it.
     """
     for part in parts:
-        for path in _annotation_files(config[f"{part}_dataloader"].dataset):
+        for path in annotation_files(config, part):
             if not path.is_file():
                 raise LungDetError(missing_data_message(path))
-
-
-def _annotation_files(dataset: dict) -> list[Path]:
-    """Return the annotation files of a dataset config, also inside mmdet's dataset wrappers."""
-    inner = dataset.get("datasets") or ([dataset["dataset"]] if "dataset" in dataset else [])
-    files = [path for part in inner for path in _annotation_files(part)]
-    if dataset.get("ann_file"):
-        files.append(Path(dataset.get("data_root") or "") / dataset["ann_file"])
-    return files

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from lungdet_mmdet.cohort.split_writer import write_splits
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.execution.atomic_files import write_json
-from lungdet_mmdet.training.data_checks import PARTS
+from lungdet_mmdet.training.dataset_files import PARTS
 
 CONFIG_NAME = "config.py"
 STATE_NAME = "fold.json"

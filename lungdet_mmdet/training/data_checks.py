@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 from mmengine.config import Config
 
 from lungdet_mmdet.cohort.leak_check import check_leaks
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.preparation.manifest import MANIFEST_NAME
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps
-
-PARTS = ("train", "val", "test")
-MANIFEST_NAME = "manifest.json"
-
-
-def annotation_file(config: Config, part: str) -> Path | None:
-    """Return the annotation file of "train", "val" or "test"; None where it has none on disk."""
-    loader = config.get(f"{part}_dataloader")
-    if not loader or not loader.dataset.get("ann_file"):
-        return None
-    path = Path(loader.dataset.get("data_root") or "") / loader.dataset.ann_file
-    return path if path.is_file() else None
+from lungdet_mmdet.training.dataset_files import PARTS, annotation_files, datasets
 
 
 def check_config_leaks(config: Config, *, allow: bool = False) -> tuple[str, ...]:
@@ -29,7 +20,8 @@ def check_config_leaks(config: Config, *, allow: bool = False) -> tuple[str, ...
 
     Parameters
     ----------
-    config : its train, val and test annotation files are compared as far as they are there.
+    config : its train, val and test annotation files are compared as far as they are there. A part
+        may join several: each is compared with those of the other parts.
     allow : only warn; for overfitting on purpose.
 
     Returns
@@ -41,9 +33,13 @@ def check_config_leaks(config: Config, *, allow: bool = False) -> tuple[str, ...
     LungDetError
         On a leak (a paper split shares series by design: it only warns).
     """
-    return check_leaks(
-        {part: annotation_file(config, part) for part in PARTS}, allow=allow
-    ).warnings
+    there = [[p for p in annotation_files(config, part) if p.is_file()] for part in PARTS]
+    found = [
+        warning
+        for paths in product(*(files or [None] for files in there))
+        for warning in check_leaks(dict(zip(PARTS, paths, strict=True)), allow=allow).warnings
+    ]
+    return tuple(dict.fromkeys(found))
 
 
 def check_prep_pipeline(config: Config, *, allow: bool = False) -> tuple[str, ...]:
@@ -69,26 +65,34 @@ def check_prep_pipeline(config: Config, *, allow: bool = False) -> tuple[str, ..
     """
     if not config.get("prep_pipeline"):
         return ("the config has no prep_pipeline: the model cannot be used on scans later",)
-    manifest = Path(config.train_dataloader.dataset.get("data_root", "")) / MANIFEST_NAME
+    wanted = prep_steps(config, source="the training config")
+    roots = dict.fromkeys(Path(d.get("data_root") or "") for d in datasets(config, "train"))
+    messages = [_other_pipeline(root / MANIFEST_NAME, wanted, allow=allow) for root in roots]
+    return tuple(message for message in messages if message)
+
+
+def _other_pipeline(manifest: Path, wanted: list[dict], *, allow: bool) -> str | None:
+    """Compare one prepared folder with the steps wanted; return what is to be said of it."""
     try:
         made_by = json.loads(manifest.read_text(encoding="utf-8"))["pipeline"]
     except FileNotFoundError:
-        return (f"{manifest}: not there, so nobody can tell how these slabs were prepared",)
+        return f"{manifest}: not there, so nobody can tell how these slabs were prepared"
     except (ValueError, KeyError, TypeError) as error:
-        raise LungDetError(f"{manifest}: not a manifest of prepared slabs ({error!r})") from error
-    wanted = prep_steps(config, source="the training config")
+        raise LungDetError(
+            f"{manifest}: not a manifest of prepared slabs ({error!r}); prepare the scans again"
+        ) from error
     here, there = (
         [json.dumps(_without_mask_method(step), sort_keys=True) for step in steps]
         for steps in (wanted, made_by)
     )
     if here == there:
-        return ()
+        return None
     message = (
         f"{manifest}: these slabs were prepared by another pipeline than the config's. "
         f"Only in the config: {_only_in(here, there)}; only in the data: {_only_in(there, here)}"
     )
     if allow:
-        return (message,)
+        return message
     raise LungDetError(
         f"{message}. Prepare a folder of its own with\n"
         "  python data_prep/prepare_luna16.py LUNA16_DIR PREPARED_DIR --config CONFIG\n"

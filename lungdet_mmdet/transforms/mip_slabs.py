@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
-from lungdet_mmdet.ct.mip import mip_slabs
+from lungdet_mmdet.ct.mip import SLAB_THICKNESS_MM, mip_slabs
 
 
 @TRANSFORMS.register_module()
@@ -28,7 +28,9 @@ class MIPSlabs(BaseTransform):
     stride_mm : distance of neighbouring slabs; None puts slab next to slab.
     """
 
-    def __init__(self, thickness_mm: float = 7.5, stride_mm: float | None = None) -> None:
+    def __init__(
+        self, thickness_mm: float = SLAB_THICKNESS_MM, stride_mm: float | None = None
+    ) -> None:
         self.thickness_mm = thickness_mm
         self.stride_mm = stride_mm
 

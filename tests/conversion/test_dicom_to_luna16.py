@@ -1,6 +1,7 @@
 """A DICOM tree becomes a LUNA16 folder; what does not is listed with the reason."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -48,6 +49,22 @@ def test_a_damaged_series_is_rejected_and_the_others_converted(tree, tmp_path):
     rejects = json.loads((tmp_path / "out" / "rejects.json").read_text())
     assert {r["seriesuid"] for r in rejects} == {FIRST, "1.2.826.9"}
     assert not (tmp_path / "out" / "scans" / f"{FIRST}.mhd").exists()
+
+
+def test_a_folder_that_may_not_be_searched_is_a_failure(tree, tmp_path, monkeypatch):
+    walk = os.walk
+
+    def closed(top, **options):
+        yield from walk(top, **options)
+        if "onerror" in options:
+            options["onerror"](PermissionError(13, "Permission denied", f"{top}/closed"))
+
+    monkeypatch.setattr(os, "walk", closed)
+    summary = convert(tree, tmp_path / "out")
+    (failure,) = summary.failures
+    assert "closed: cannot be searched (Permission denied)" in failure.reason
+    assert len(summary.converted) == 2
+    assert summary.exit_code == 1
 
 
 def test_a_second_run_converts_only_what_is_not_there(tree, tmp_path):

@@ -22,6 +22,7 @@ def test_a_series_is_converted_and_a_scout_left_out(repository, tmp_path):
             direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
         )
         volume = np.full((slices, 4, 4), -1000, dtype=np.int16)
+        volume[:, 1:3, 1:3] = 40  # without tissue it is no patient
         write_dicom_series(tmp_path / "in" / uid, volume, geometry, seriesuid=uid)
     command = [sys.executable, "data_prep/convert_dicom.py", str(tmp_path / "in")]
     done = subprocess.run(

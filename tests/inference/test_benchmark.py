@@ -7,10 +7,10 @@ from lungdet_mmdet.inference.benchmark import (
     Differences,
     InferBenchmark,
     InferRun,
-    box_differences,
     candidate_distance,
     report_lines,
 )
+from lungdet_mmdet.inference.benchmark_process import box_differences
 
 BOXES = np.array([[10.0, 10, 20, 20], [50, 50, 60, 60]])
 

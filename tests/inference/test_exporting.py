@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.inference import exporting
-from lungdet_mmdet.inference.exporting import Agreement, export_model, slab_network
+from lungdet_mmdet.inference import exporting, slab_network
+from lungdet_mmdet.inference.exporting import Agreement, export_model
 from lungdet_mmdet.inference.model_file import ModelFile
 from lungdet_mmdet.inference.training_checkpoint import config_as_data
 from lungdet_mmdet.inference.untrained_model import (
@@ -64,7 +64,7 @@ def test_a_network_that_differs_is_not_written(tmp_path, monkeypatch):
 
 
 def test_the_comparison_sees_a_shifted_box():
-    network = slab_network(untrained_model(), (64, 64))
+    network = slab_network.slab_network(untrained_model(), (64, 64))
 
     def shifted(slab):
         import torch
@@ -87,7 +87,7 @@ def test_exporting_leaves_the_package_s_attention_in_place(tmp_path):
 
 
 def test_a_detector_without_queries_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "build_model", lambda model, device: object())
+    monkeypatch.setattr(slab_network, "build_model", lambda model, device: object())
     with pytest.raises(LungDetError, match="only DETR"):
         export_model(untrained_model(), tmp_path / "m.onnx", file_format="onnx", size_yx=(64, 64))
 

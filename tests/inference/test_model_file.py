@@ -102,6 +102,25 @@ def test_other_versions_missing_and_truncated_files_are_named(tmp_path, model_pa
         read_model_file(tmp_path / "half.pth")
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data", "phantom", "its data is a str"),
+        ("state_dict", [1.0], "its state_dict is a list"),
+        ("made_with", None, "its made_with is a NoneType"),
+        ("threshold", "0.5", "its threshold is a str"),
+        ("threshold", 1.5, r"its threshold is 1\.5"),
+        ("threshold", float("nan"), "its threshold is nan"),
+    ],
+)
+@pytest.mark.reliability("hostile model files and configs")
+def test_a_field_of_another_kind_is_named(tmp_path, model_path, field, value, message):
+    content = torch.load(model_path, weights_only=True)
+    torch.save(content | {field: value}, tmp_path / "m.pth")
+    with pytest.raises(LungDetError, match=rf"m\.pth: {message}"):
+        read_model_file(tmp_path / "m.pth")
+
+
 @pytest.mark.reliability("hostile model files and configs")
 def test_a_file_that_lacks_fields_is_named(tmp_path, model_path):
     content = torch.load(model_path, weights_only=True)

@@ -30,6 +30,13 @@ def test_a_folder_is_searched_without_luna16_masks(tmp_path):
     assert listed.failures == []
 
 
+def test_scans_below_a_folder_named_as_masks_are_no_masks(tmp_path):
+    write(tmp_path / "lung_masks" / "scans" / "a.mha")
+    assert names(list_inputs([tmp_path / "lung_masks" / "scans"])) == ["a"]
+    (failure,) = list_inputs([tmp_path / "lung_masks"]).failures
+    assert "no scan in this folder" in failure.reason
+
+
 def test_a_text_file_names_inputs_beside_it(tmp_path):
     write(tmp_path / "scans" / "one.mha")
     (tmp_path / "list.txt").write_bytes(b"# comment\r\n\r\nscans/one.mha\r\nscans/two.mha\r\n")

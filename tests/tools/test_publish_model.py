@@ -141,3 +141,13 @@ def test_a_threshold_given_by_hand_wins(publish, checkpoint, tmp_path):
     torch.save(content, validated)
     assert publish([str(validated), str(out), "--threshold", "0.25"]) == 0
     assert read_model_file(out).threshold == 0.25
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "cannot be read as JSON"), ("[]", "no split, but a list")]
+)
+def test_a_damaged_split_file_is_named(publish, checkpoint, prepared, tmp_path, content, message):
+    (prepared / "annotations" / "train.json").write_text(content)
+    with pytest.raises(LungDetError, match=rf"train\.json: {message}"):
+        publish([str(checkpoint), str(tmp_path / "model.pth"), "--data", str(prepared)])
+    assert not (tmp_path / "model.pth").exists()

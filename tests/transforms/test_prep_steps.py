@@ -40,19 +40,22 @@ def test_every_step_is_registered_with_mmdet(name):
 
 
 def test_loading_gives_the_scan_and_where_it_lies(tmp_path):
-    image = sitk.GetImageFromArray(np.arange(24, dtype=np.int16).reshape(2, 3, 4))
+    # From air at -1000 to tissue at -80 HU.
+    volume = (40 * np.arange(24, dtype=np.int16) - 1000).reshape(2, 3, 4)
+    image = sitk.GetImageFromArray(volume)
     image.SetSpacing((0.5, 0.6, 2.0))
     sitk.WriteImage(image, str(tmp_path / "1.2.3.mha"))
     results = LoadCTScan()({"scan_path": str(tmp_path / "1.2.3.mha")})
-    assert results["volume"].shape == (2, 3, 4)
+    assert np.array_equal(results["volume"], volume)
     assert results["geometry"].spacing_zyx_mm == pytest.approx((2.0, 0.6, 0.5))
     assert results["seriesuid"] == "1.2.3"
     assert results["scan_flags"] == []
 
 
 def test_a_scan_in_memory_is_taken_as_it_is():
-    geometry = ScanGeometry((1, 1, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-    scan = CTScan(np.zeros((1, 1, 2), np.int16), geometry, geometry, "1.2.3", ("padding",))
+    geometry = ScanGeometry((8, 1, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    volume = np.linspace(-1000, 100, 16, dtype=np.int16).reshape(8, 1, 2)
+    scan = CTScan(volume, geometry, geometry, "1.2.3", ("padding",))
     results = LoadCTScan()({"scan": scan})
     assert results["volume"] is scan.volume_hu
     assert results["scan_flags"] == ["padding"]

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from lungdet_mmdet.ct.file_geometry import MAX_VOXELS, geometry_of_file
 from lungdet_mmdet.ct.files.compression import MAX_DEFLATE_RATIO
+from lungdet_mmdet.ct.files.metaimage_data_file import data_file_beside
 from lungdet_mmdet.ct.files.metaimage_fields import MetaImageFields, read_fields
 from lungdet_mmdet.ct.geometry import IDENTITY_DIRECTION
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.errors import LungDetError, TruncatedFileError
 from lungdet_mmdet.input_file import check_input_file
 
 BYTES_OF_ELEMENT = {
@@ -33,8 +34,6 @@ BYTES_OF_ELEMENT = {
     "MET_FLOAT": 4,
     "MET_DOUBLE": 8,
 }
-# As MetaIO compares them: any other spelling is a file name.
-_LOCAL_NAMES = ("LOCAL", "Local", "local")
 
 
 @dataclass(frozen=True)
@@ -66,32 +65,6 @@ class MetaImageHeader:
     def pixel_bytes(self) -> int:
         """Bytes of the uncompressed pixels."""
         return math.prod(self.size_xyz) * BYTES_OF_ELEMENT[self.element_type]
-
-
-def _data_file(path: Path, name: str) -> Path:
-    if name in _LOCAL_NAMES:
-        return path
-    if name.startswith("LIST") or "%" in name:
-        raise LungDetError(
-            f"{path}: ElementDataFile '{name}' stands for a list of slice files; one data file is "
-            "needed: convert the scan to a single .mha file first"
-        )
-    outside = LungDetError(
-        f"{path}: ElementDataFile '{name}' lies outside the header's own folder "
-        f"{path.parent.resolve()}; for safety only files beside the header are read: put the "
-        "data file there and name it without a path"
-    )
-    if Path(name).name != name or "\0" in name:
-        raise outside
-    data_path = path.parent / name
-    try:
-        check_input_file(data_path)
-    except LungDetError as error:
-        raise LungDetError(f"{path}: ElementDataFile '{name}' cannot be used: {error}") from None
-    # A link may lead out of the folder only to where the header's own link leads.
-    if data_path.resolve().parent not in {path.parent.resolve(), path.resolve().parent}:
-        raise outside
-    return data_path
 
 
 def _size_xyz(fields: MetaImageFields) -> tuple[int, int, int]:
@@ -197,7 +170,7 @@ def _unchecked_header(fields: MetaImageFields) -> MetaImageHeader:
     size, spacing = _size_xyz(fields), _spacing_xyz_mm(fields)
     _check_place(fields, size, spacing)
     element_type = _element_type(fields)
-    data_path = _data_file(fields.path, fields.text("ElementDataFile"))
+    data_path = data_file_beside(fields.path, fields.text("ElementDataFile"))
     offset = fields.n_bytes
     if data_path != fields.path:
         # -1 says that the pixels are the last bytes of the file, whatever stands before them.
@@ -224,13 +197,13 @@ def _check_bytes(header: MetaImageHeader, *, on_disk: int, fields: MetaImageFiel
     """Compare what the header promises with the length of the data file."""
     held, promised = on_disk - header.data_offset, header.data_bytes
     if promised < 1 or held < promised:
-        raise LungDetError(
+        raise TruncatedFileError(
             f"{header.data_path}: {held} bytes of pixel data, the header promises {promised}: "
             "the file is truncated; copy or download it again"
         )
     if header.compressed and header.pixel_bytes > MAX_DEFLATE_RATIO * promised:
         # Before SimpleITK asks for memory for all of them.
-        raise LungDetError(
+        raise TruncatedFileError(
             f"{header.data_path}: {promised} compressed bytes cannot hold the {header.pixel_bytes} "
             f"bytes of pixels that the header {header.path.name} promises with DimSize "
             f"'{fields.text('DimSize')}': the file is truncated, or the header of another scan; "

@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 
 from lungdet_mmdet.ct.files.metaimage_header import MetaImageHeader
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.errors import LungDetError, TruncatedFileError
 
 _ADLER32_BYTES = 4
 _CHUNK_BYTES = 1 << 20
@@ -38,7 +38,8 @@ def check_compressed_pixels(header: MetaImageHeader, pixels: np.ndarray) -> None
     # No proof of damage: gzip data, another byte order, or bytes behind the stream end here too.
     found = _decompressed_bytes(header)
     if found != header.pixel_bytes:
-        raise LungDetError(
+        kind = TruncatedFileError if found < header.pixel_bytes else LungDetError
+        raise kind(
             f"{header.data_path}: {found} bytes of pixels after decompression, the header "
             f"{header.path.name} promises {header.pixel_bytes}: the file is truncated or damaged; "
             "copy or download it again"
