@@ -38,7 +38,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--batch-size",
         type=int,
-        help="slabs at a time (default: the fastest, 1 on a CPU and 4 on a GPU)",
+        help="slabs at a time (default: 1 on a CPU, 4 on a GPU)",
     )
     parser.add_argument(
         "--workers",

@@ -26,8 +26,8 @@ from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
 DEFAULT_THRESHOLD = 0.5
 """Used where neither the caller nor the model file names one."""
 
-FASTEST_BATCH = {"cpu": 1, "cuda": 4}
-"""Slabs at a time by device type (docs/benchmarks.md)."""
+DEFAULT_BATCH = {"cpu": 1, "cuda": 4}
+"""Slabs at a time by device type; on a CPU more of them take memory and save no time."""
 
 
 class ScanDetector:
@@ -38,8 +38,7 @@ class ScanDetector:
     checkpoint : a model file (``tools/publish_model.py``).
     device : "auto" takes a GPU where there is one; else a torch device such as "cpu" or "cuda:1".
     threshold : score from which a candidate is returned; None takes the model file's own, or 0.5.
-    batch_size : slabs that go through the model at a time; None takes what is fastest: one on a
-        CPU, whose caches one slab fills, four on a GPU.
+    batch_size : slabs that go through the model at a time; None takes one on a CPU, four on a GPU.
     stride_mm : distance of neighbouring slabs; less than the slab thickness makes them overlap.
         None takes the model's own.
     trust_checkpoint : also accept files that can run code of whoever made them.
@@ -72,7 +71,7 @@ class ScanDetector:
             raise LungDetError(f"threshold is {threshold}: it must lie within 0 and 1")
         self.model_file = read_model_file(checkpoint, trust=trust_checkpoint)
         self.device = choose_device(device)
-        self.batch_size = batch_size or FASTEST_BATCH.get(self.device.type, 1)
+        self.batch_size = batch_size or DEFAULT_BATCH.get(self.device.type, 1)
         self.threshold = next(
             t for t in (threshold, self.model_file.threshold, DEFAULT_THRESHOLD) if t is not None
         )
