@@ -15,7 +15,8 @@ def test_candidates_are_the_same_bytes(model_path, phantom_image, tmp_path, monk
 
     monkeypatch.chdir(tmp_path)
     sitk.WriteImage(phantom_image, "a.mhd")
-    detect_scans(["a.mhd"], "here", checkpoint=model_path, device="cpu")
+    # One thread, as on the cluster: more of them add up in another order.
+    detect_scans(["a.mhd"], "here", checkpoint=model_path, device="cpu", workers=1)
     with LocalCluster(
         n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"
     ) as cluster:
