@@ -7,11 +7,11 @@ from scipy.ndimage import map_coordinates
 
 from lungdet_mmdet.ct.contrast import window_hu
 from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.scan import AIR_HU
 from lungdet_mmdet.ct.slab_geometry import SlabGeometry
 
 CROP_MM = 60.0
 CROP_PIXELS = 120
-AIR_HU = -1000
 # World directions (LPS) to the right and downwards in each picture, as radiologists hang them.
 _PLANES = {
     "axial": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),

@@ -42,6 +42,8 @@ def build_model(model_file: ModelFile, device: torch.device) -> Any:
     from mmdet.utils import register_all_modules
     from mmengine.registry import DefaultScope
 
+    import lungdet_mmdet.plugin  # noqa: F401  (this package's parts, and its attention on a CPU)
+
     register_all_modules(init_default_scope=False)
     try:
         # Some parts are looked up from mmengine's registry, which has to be told where mmdet's are.

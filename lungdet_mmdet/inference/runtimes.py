@@ -28,6 +28,7 @@ from lungdet_mmdet.inference.network_files import (
     write_onnx,
     write_openvino,
 )
+from lungdet_mmdet.inference.slab_input import three_channels
 from lungdet_mmdet.inference.slab_network import SlabNetwork, random_slab, slab_network, traced
 from lungdet_mmdet.ops.pure_attention import mmcv_attention_restored
 
@@ -141,7 +142,6 @@ RUNTIMES: dict[str, Callable[[SlabNetwork], Any]] = {
 
 def _measured_process(order: dict[str, Any]) -> dict[str, Any]:
     """Do what an order says, in this process."""
-    import lungdet_mmdet.plugin  # noqa: F401  (puts this package's attention in place)
     from lungdet_mmdet.inference.model_file import read_model_file
     from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline
     from lungdet_mmdet.preparation.scan_job import set_threads
@@ -180,8 +180,8 @@ def _measured_process(order: dict[str, Any]) -> dict[str, Any]:
 
 def _as_input(image: np.ndarray) -> np.ndarray:
     """Return a slab (y, x) or (y, x, 3) as (1, 3, y, x) floats."""
-    colour = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
-    return np.ascontiguousarray(colour.transpose(2, 0, 1)[None], dtype=np.float32)
+    colour = three_channels(image).transpose(2, 0, 1)
+    return np.ascontiguousarray(colour[None], dtype=np.float32)
 
 
 def report_lines(found: list[RuntimeFigures]) -> list[str]:

@@ -24,6 +24,11 @@ def slab_of(geometry: SlabGeometry, *, seriesuid: str) -> Slab:
     )
 
 
+def three_channels(image: np.ndarray) -> np.ndarray:
+    """Return a slab (y, x) as (y, x, 3), three equal channels, as OpenCV reads a grey PNG."""
+    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+
+
 def slab_input(image: np.ndarray, slab: Slab) -> dict[str, Any]:
     """Return what the model's own pipeline expects, under the names of the prepared dataset.
 
@@ -32,10 +37,8 @@ def slab_input(image: np.ndarray, slab: Slab) -> dict[str, Any]:
     image : uint8 array (y, x) or (y, x, 3).
     slab : where it lies.
     """
-    # Three equal channels, as OpenCV reads a grey PNG.
-    colour = image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
     return {
-        "img": colour,
+        "img": three_channels(image),
         "img_id": slab.img_id,
         "seriesuid": slab.seriesuid,
         "slab_index": slab.slab_index,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-AIR_HU = -1000.0
+from lungdet_mmdet.ct.scan import AIR_HU
+
 FAT_HU = -105.0
 MUSCLE_HU = 52.0
 SKIN_HU = 15.0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from lungdet_mmdet.ct.scan import AIR_HU
 from lungdet_mmdet.phantom.acquisition import smooth_texture
 from lungdet_mmdet.phantom.anatomy import Anatomy
-from lungdet_mmdet.phantom.canvas import AIR_HU, SliceCanvas
+from lungdet_mmdet.phantom.canvas import SliceCanvas
 from lungdet_mmdet.phantom.chest_wall import Surroundings
 from lungdet_mmdet.phantom.drawing import Grid, draw_tubes
 from lungdet_mmdet.phantom.tissues import paint_slice

@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from lungdet_mmdet.ct.lungs.mask import LUNA16_LEFT, LUNA16_RIGHT
+from lungdet_mmdet.ct.scan import AIR_HU
 from lungdet_mmdet.phantom.identity import phantom_uid
 from lungdet_mmdet.preparation.luna16_folder import LUNG_MASK_FOLDER
 
@@ -19,7 +20,7 @@ SIZE_ZYX = (36, 64, 64)
 SPACING_ZYX_MM = (5.0, 5.0, 5.0)
 ORIGIN_XYZ_MM = (-157.5, -157.5, 0.0)
 NODULE_DIAMETER_MM = 20.0
-AIR_HU, LUNG_HU, TISSUE_HU = -1000, -850, 40
+LUNG_HU, TISSUE_HU = -850, 40
 # The usual steps at a coarse spacing.
 REHEARSAL_STEPS: list[dict] = [
     {"type": "LoadCTScan"},
