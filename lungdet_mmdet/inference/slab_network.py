@@ -51,7 +51,7 @@ class SlabNetwork(torch.nn.Module):
 
         Parameters
         ----------
-        slab : (1, 3, height, width) grey values 0 to 255 as prepared; grey slabs in all three channels.
+        slab : (1, 3, height, width) grey values 0 to 255 as prepared, grey in all channels.
 
         Returns
         -------
