@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
-from lungdet_mmdet.execution.command_line import run_and_exit
+from lungdet_mmdet.runs.command_line import run_and_exit
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,9 +50,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    from lungdet_mmdet.conversion.dicom_to_luna16 import convert_dicom_tree
-    from lungdet_mmdet.execution.workplace import find_workplace
-    from lungdet_mmdet.nodules.tables import read_series
+    from lungdet_mmdet.annotations.tables import read_series
+    from lungdet_mmdet.luna16.conversion import convert_dicom_tree
+    from lungdet_mmdet.runs.workplace import find_workplace
 
     place = find_workplace(
         args.workers, dask=args.dask, read_from=[args.dicom_dir], write_to=args.out_dir

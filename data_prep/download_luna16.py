@@ -42,10 +42,10 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    from lungdet_mmdet.download.luna16 import ALL_SUBSETS, DownloadSettings, download_luna16
-    from lungdet_mmdet.download.verifying import verify_luna16
-    from lungdet_mmdet.download.zenodo import ZENODO_API
-    from lungdet_mmdet.execution.scan_runs import process_pool
+    from lungdet_mmdet.luna16.download import ALL_SUBSETS, DownloadSettings, download_luna16
+    from lungdet_mmdet.luna16.verifying import verify_luna16
+    from lungdet_mmdet.luna16.zenodo import ZENODO_API
+    from lungdet_mmdet.runs.scan_runs import process_pool
 
     if args.verify:
         report = verify_luna16(

@@ -16,22 +16,27 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lungdet_mmdet.cohort.accounting import (
-    SLAB_THICKNESS_MM,
-    SLABS_PER_SCAN,
-    expect_counts,
-)
-from lungdet_mmdet.cohort.split_part import DEFAULT_RATIOS
-from lungdet_mmdet.cohort.split_text import expectation_lines, report_lines
-from lungdet_mmdet.cohort.split_writer import NATURAL, SplitReport, write_splits
-from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.nodules.slab_boxes import MIN_OVERLAP_MM
-from lungdet_mmdet.nodules.tables import (
+from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM
+from lungdet_mmdet.annotations.tables import (
     read_findings,
     read_nodules,
     read_patients,
     read_series,
     read_subsets,
+)
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.splits.accounting import (
+    SLAB_THICKNESS_MM,
+    SLABS_PER_SCAN,
+    expect_counts,
+)
+from lungdet_mmdet.splits.split_part import DEFAULT_RATIOS
+from lungdet_mmdet.splits.split_writer import (
+    NATURAL,
+    SplitReport,
+    expectation_lines,
+    report_lines,
+    write_splits,
 )
 
 

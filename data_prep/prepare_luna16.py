@@ -64,16 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _prepare(args: argparse.Namespace) -> int:
     from mmengine.config import Config
 
-    from lungdet_mmdet.execution.workplace import find_workplace
-    from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
-    from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
+    from lungdet_mmdet.luna16.folder import read_luna16_folder
+    from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort, summary_lines
     from lungdet_mmdet.preparation.prep_pipeline import (
         override_mask_method,
         prep_imports,
         prep_steps,
     )
     from lungdet_mmdet.preparation.scan_job import limit_threads
-    from lungdet_mmdet.preparation.summary_text import summary_lines
+    from lungdet_mmdet.runs.workplace import find_workplace
 
     if args.protocol == "fold" and args.fold is None:
         raise LungDetError("--protocol fold needs the number of the fold: give --fold 0-9")
@@ -113,8 +112,7 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _split(args: argparse.Namespace) -> None:
-    from lungdet_mmdet.cohort.split_text import report_lines
-    from lungdet_mmdet.cohort.split_writer import write_splits
+    from lungdet_mmdet.splits.split_writer import report_lines, write_splits
 
     fold = args.fold if args.protocol == "fold" else None
     report = write_splits(args.out_dir, protocol=args.protocol, seed=args.seed, fold=fold)

@@ -1,10 +1,11 @@
-"""Looking at what a path leads to before it is opened: opening a pipe would wait for ever."""
+"""A file that somebody gave: opened, found readable, unpacked where it is compressed."""
 
 from __future__ import annotations
 
 import os
 import stat
 from pathlib import Path
+from typing import Protocol
 
 from lungdet_mmdet.errors import LungDetError, MissingFileError, printable
 
@@ -54,3 +55,29 @@ def unreadable_folders(folder: Path) -> list[str]:
     for _ in os.walk(folder, onerror=note):
         pass
     return sorted(found)
+
+
+MAX_DEFLATE_RATIO = 1032
+"""zlib cannot compress further than this: an honest stream is never shorter."""
+_CHUNK_BYTES = 1 << 20
+
+
+class Readable(Protocol):
+    """Anything open for reading bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes, none at the end."""
+
+
+def remaining_bytes(stream: Readable, *, at_most: int) -> int:
+    """Return how many bytes can be read from a stream.
+
+    Parameters
+    ----------
+    stream : read to its end, or until enough is counted; nothing is kept.
+    at_most : counting stops once this is reached; the answer may lie one chunk above.
+    """
+    found = 0
+    while found < at_most and (chunk := stream.read(_CHUNK_BYTES)):
+        found += len(chunk)
+    return found

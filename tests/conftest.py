@@ -40,12 +40,12 @@ def prepared_phantoms(tmp_path_factory: pytest.TempPathFactory) -> PreparedPhant
     """Six small phantoms (two healthy), prepared by the default pipeline; made once. Read only."""
     from mmengine.config import Config
 
-    from lungdet_mmdet.cohort.split_writer import write_splits
-    from lungdet_mmdet.execution.serial_executor import SerialExecutor
+    from lungdet_mmdet.luna16.folder import read_luna16_folder
     from lungdet_mmdet.phantom.cohort import plan_cohort, write_cohort
     from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
-    from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
     from lungdet_mmdet.preparation.prep_pipeline import prep_steps
+    from lungdet_mmdet.runs.executors import SerialExecutor
+    from lungdet_mmdet.splits.split_writer import write_splits
 
     root = tmp_path_factory.mktemp("phantoms")
     luna16_dir, prepared_dir = root / "luna16", root / "prepared"

@@ -32,7 +32,7 @@ def test_science_layer_may_not_import_torch(repository):
 
 
 def test_science_layer_may_not_import_the_mm_layer(repository):
-    source = "from lungdet_mmdet.transforms import CLAHE\n"
+    source = "from lungdet_mmdet.datasets.transforms import CLAHE\n"
     result = run_ruff(repository, source, "lungdet_mmdet/scoring/breach.py")
     assert result.returncode == 1
     assert "TID251" in result.stdout
@@ -46,8 +46,8 @@ def test_mm_layer_may_import_torch(repository):
 def test_science_layer_loads_without_any_framework():
     code = (
         "import sys\n"
-        "import lungdet_mmdet.ct.mip, lungdet_mmdet.ct.reading, lungdet_mmdet.ct.resample\n"
-        "import lungdet_mmdet.nodules.tables, lungdet_mmdet.scoring.size_bands\n"
+        "import lungdet_mmdet.ct.slabs, lungdet_mmdet.ct.reading, lungdet_mmdet.ct.resample\n"
+        "import lungdet_mmdet.annotations.tables, lungdet_mmdet.scoring.size_bands\n"
         "bad = {'torch', 'mmengine', 'mmcv', 'mmdet'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {bad}' if bad else 0)\n"
     )

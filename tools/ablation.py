@@ -13,8 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lungdet_mmdet.execution.command_line import run_and_exit
-from lungdet_mmdet.execution.command_steps import CommandStep, run_command_steps
+from lungdet_mmdet.runs.command_line import CommandStep, run_and_exit, run_command_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN = "main"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.execution.command_line import run_and_exit
+from lungdet_mmdet.runs.command_line import run_and_exit
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "lung_deform_detr.py"
 
@@ -78,7 +78,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from lungdet_mmdet.execution.atomic_files import write_json
+    from lungdet_mmdet.runs.atomic_files import write_json
 
     lines, figures = args.run(args)
     print("\n".join(lines))
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_prep(args: argparse.Namespace) -> tuple[list[str], dict]:
     from mmengine.config import Config
 
-    from lungdet_mmdet.preparation.benchmark import (
+    from benchmarks.prep import (
         benchmark_folder,
         benchmark_scan,
         folder_lines,
@@ -112,7 +112,7 @@ def run_prep(args: argparse.Namespace) -> tuple[list[str], dict]:
 
 
 def run_infer(args: argparse.Namespace) -> tuple[list[str], dict]:
-    from lungdet_mmdet.inference.benchmark import benchmark_inference, report_lines
+    from benchmarks.infer import benchmark_inference, report_lines
 
     measured = benchmark_inference(
         args.scan,
@@ -126,7 +126,7 @@ def run_infer(args: argparse.Namespace) -> tuple[list[str], dict]:
 
 
 def run_runtimes(args: argparse.Namespace) -> tuple[list[str], dict]:
-    from lungdet_mmdet.inference.runtimes import benchmark_runtimes, report_lines
+    from benchmarks.runtimes import benchmark_runtimes, report_lines
 
     found = benchmark_runtimes(
         args.scan,
@@ -139,7 +139,7 @@ def run_runtimes(args: argparse.Namespace) -> tuple[list[str], dict]:
 
 
 def run_train(args: argparse.Namespace) -> tuple[list[str], dict]:
-    from lungdet_mmdet.training.benchmark import benchmark_loader, benchmark_steps, report_lines
+    from benchmarks.train import benchmark_loader, benchmark_steps, report_lines
 
     loader = benchmark_loader(
         args.config,

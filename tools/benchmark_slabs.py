@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
-from lungdet_mmdet.execution.command_line import run_and_exit
-from lungdet_mmdet.testing.split_costs import STAGES, measure
+from benchmarks.split_costs import STAGES, measure
+from lungdet_mmdet.runs.command_line import run_and_exit
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,7 +30,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from lungdet_mmdet.execution.atomic_files import write_json
+    from lungdet_mmdet.runs.atomic_files import write_json
 
     args = parse_args(argv)
     figures = {}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.execution.command_line import run_and_exit
+from lungdet_mmdet.runs.command_line import run_and_exit
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -44,10 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmengine.registry import init_default_scope
     from mmengine.runner import set_random_seed
 
+    from lungdet_mmdet.apis.config_file import check_data, read_config
     from lungdet_mmdet.datasets.browsing import choose_slabs, slab_pictures
-    from lungdet_mmdet.figures.slab_grid import picture_grid
-    from lungdet_mmdet.figures.slab_overlays import write_png
-    from lungdet_mmdet.training.config_file import check_data, read_config
+    from lungdet_mmdet.reports.slab_overlays import picture_grid, write_png
 
     config = read_config(args.config, data=args.data)
     check_data(config, (args.split,))

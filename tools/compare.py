@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lungdet_mmdet.execution.command_line import run_and_exit
+from lungdet_mmdet.runs.command_line import run_and_exit
 from lungdet_mmdet.scoring.run_comparison import (
     DEFAULT_KEYS,
     comparison_rows,
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
     if args.out is not None:
-        from lungdet_mmdet.execution.atomic_files import write_bytes
-        from lungdet_mmdet.figures.comparison_plot import save_comparison_plot
+        from lungdet_mmdet.reports.score_plots import save_comparison_plot
+        from lungdet_mmdet.runs.atomic_files import write_bytes
 
         text = "\n\n".join([title, markdown_table(header, rows), *notes])
         write_bytes(args.out / "comparison.md", text.encode("utf-8"))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.execution.command_line import run_and_exit
+from lungdet_mmdet.runs.command_line import run_and_exit
 
 TOOLS = Path(__file__).resolve().parent
 
@@ -44,8 +44,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from lungdet_mmdet.training.config_file import check_data, read_config
-    from lungdet_mmdet.training.cross_validation import Fold, make_fold
+    from lungdet_mmdet.apis.config_file import check_data, read_config
+    from lungdet_mmdet.apis.cross_validation import Fold, make_fold
 
     folds: list[Fold] = []
     for number in args.folds:
@@ -78,10 +78,10 @@ def _run(tool: str, *arguments: object) -> None:
 
 
 def pool(folds: Sequence, work_dir: Path, *, n_resamples: int) -> None:
-    from lungdet_mmdet.execution.atomic_files import write_json
-    from lungdet_mmdet.figures.score_plots import save_froc_plot
-    from lungdet_mmdet.scoring.pooled_froc import pooled_froc, pooled_marks
-    from lungdet_mmdet.scoring.slab_set_file import read_slab_set
+    from lungdet_mmdet.reports.score_plots import save_froc_plot
+    from lungdet_mmdet.runs.atomic_files import write_json
+    from lungdet_mmdet.scoring.slab_records import read_slab_set
+    from lungdet_mmdet.scoring.split_scores import pooled_froc, pooled_marks
     from lungdet_mmdet.scoring.submission import read_submission, write_submission
 
     tested = []

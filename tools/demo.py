@@ -10,8 +10,7 @@ import argparse
 import time
 from pathlib import Path
 
-from lungdet_mmdet.execution.command_line import run_and_exit
-from lungdet_mmdet.execution.command_steps import CommandStep, run_command_steps
+from lungdet_mmdet.runs.command_line import CommandStep, run_and_exit, run_command_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "lung_deform_detr_phantom.py"

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lungdet_mmdet.execution.command_line import run_and_exit
+from lungdet_mmdet.runs.command_line import run_and_exit
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -37,8 +37,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from lungdet_mmdet.inference.exporting import SUFFIXES, export_model
-    from lungdet_mmdet.inference.model_file import read_model_file
+    from lungdet_mmdet.apis.exporting import SUFFIXES, export_model
+    from lungdet_mmdet.apis.model_file import read_model_file
 
     out = args.out or args.checkpoint.with_suffix(SUFFIXES[args.format])
     model = read_model_file(args.checkpoint, trust=args.trust_checkpoint)

@@ -10,12 +10,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lungdet_mmdet.annotations.tables import read_findings, read_nodules, read_series
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.execution.atomic_files import write_json
-from lungdet_mmdet.nodules.tables import read_findings, read_nodules, read_series
-from lungdet_mmdet.scoring.bootstrap import DEFAULT_RESAMPLES
-from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult, evaluate_froc
-from lungdet_mmdet.scoring.mark_matching import MAX_MARKS_PER_SCAN, match_marks
+from lungdet_mmdet.runs.atomic_files import write_json
+from lungdet_mmdet.scoring.froc import (
+    FP_RATES,
+    MAX_MARKS_PER_SCAN,
+    FrocResult,
+    evaluate_froc,
+    match_marks,
+)
+from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES
 from lungdet_mmdet.scoring.submission import read_submission
 
 
@@ -103,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result, warnings = evaluate(args)
         if args.plot is not None:
-            from lungdet_mmdet.figures.score_plots import save_froc_plot
+            from lungdet_mmdet.reports.score_plots import save_froc_plot
 
             save_froc_plot(args.plot, result, title=Path(args.submission).name)
     except LungDetError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.execution.command_line import run_and_exit
+from lungdet_mmdet.runs.command_line import run_and_exit
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -57,7 +57,7 @@ def read_metrics(path: Path | None) -> dict:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from lungdet_mmdet.inference.publishing import publish_model
+    from lungdet_mmdet.apis.publishing import publish_model
 
     model = publish_model(
         args.checkpoint,

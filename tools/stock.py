@@ -18,7 +18,7 @@ from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.execution.command_line import run_and_exit
+from lungdet_mmdet.runs.command_line import run_and_exit
 
 
 def stock_tools() -> dict[str, Path]:

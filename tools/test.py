@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
-from lungdet_mmdet.execution.command_line import run_and_exit
+from lungdet_mmdet.runs.command_line import run_and_exit
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -75,15 +75,21 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from lungdet_mmdet.execution.atomic_files import check_writable
-    from lungdet_mmdet.testing.metrics_file import write_metrics
-    from lungdet_mmdet.testing.report_files import write_report
-    from lungdet_mmdet.testing.result_table import print_table
-    from lungdet_mmdet.testing.show import write_overlays
-    from lungdet_mmdet.testing.slab_test import run_slab_test
-    from lungdet_mmdet.training.config_file import check_data, read_config
-    from lungdet_mmdet.training.data_checks import check_config_leaks, check_prep_pipeline
-    from lungdet_mmdet.training.processes import join_processes
+    from lungdet_mmdet.apis.config_file import (
+        check_config_leaks,
+        check_data,
+        check_prep_pipeline,
+        read_config,
+    )
+    from lungdet_mmdet.engine.runtime import join_processes
+    from lungdet_mmdet.evaluation.outputs import (
+        print_table,
+        write_metrics,
+        write_overlays,
+        write_report,
+    )
+    from lungdet_mmdet.evaluation.slab_test import run_slab_test
+    from lungdet_mmdet.runs.atomic_files import check_writable
 
     config = read_config(
         args.config, data=args.data, work_dir=args.work_dir, cfg_options=args.cfg_options

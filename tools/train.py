@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
-from lungdet_mmdet.execution.command_line import run_and_exit
+from lungdet_mmdet.runs.command_line import run_and_exit
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -69,15 +69,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmengine.logging import print_log
     from mmengine.runner import Runner
 
-    from lungdet_mmdet.execution.atomic_files import check_writable
-    from lungdet_mmdet.training.config_file import check_data, read_config
-    from lungdet_mmdet.training.data_checks import check_config_leaks, check_prep_pipeline
-    from lungdet_mmdet.training.initial_checkpoint import start_from
-    from lungdet_mmdet.training.log_backends import choose_log_backends
-    from lungdet_mmdet.training.precision import fall_back_from_amp, use_amp
-    from lungdet_mmdet.training.pretrained import choose_pretrained
-    from lungdet_mmdet.training.processes import join_processes
-    from lungdet_mmdet.training.resuming import resume_from
+    from lungdet_mmdet.apis.config_file import (
+        check_config_leaks,
+        check_data,
+        check_prep_pipeline,
+        read_config,
+    )
+    from lungdet_mmdet.engine.runtime import (
+        choose_log_backends,
+        fall_back_from_amp,
+        join_processes,
+        use_amp,
+    )
+    from lungdet_mmdet.engine.starting_point import choose_pretrained, resume_from, start_from
+    from lungdet_mmdet.runs.atomic_files import check_writable
 
     config = read_config(
         args.config, data=args.data, work_dir=args.work_dir, cfg_options=args.cfg_options

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.execution.command_line import run_and_exit
+from lungdet_mmdet.runs.command_line import run_and_exit
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "lung_deform_detr.py"
 TABLE_NAME = "annotations.csv"
@@ -77,10 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def draw_pipeline_figure(args: argparse.Namespace) -> None:
     from mmengine.config import Config
 
-    from lungdet_mmdet.execution.atomic_files import write_bytes
-    from lungdet_mmdet.nodules.tables import read_nodules
+    from lungdet_mmdet.annotations.tables import read_nodules
     from lungdet_mmdet.preparation.pipeline_stages import draw_pipeline, record_stages
     from lungdet_mmdet.preparation.prep_pipeline import prep_imports, prep_steps
+    from lungdet_mmdet.runs.atomic_files import write_bytes
 
     config = Config.fromfile(args.config, import_custom_modules=False)
     steps = prep_steps(config, source=str(args.config))
@@ -103,9 +103,9 @@ def find_table(scan: Path) -> Path | None:
 
 
 def draw_prediction_figure(args: argparse.Namespace) -> None:
-    from lungdet_mmdet.execution.atomic_files import write_bytes
-    from lungdet_mmdet.testing.prediction_gallery import draw_gallery
-    from lungdet_mmdet.training.config_file import check_data, read_config
+    from lungdet_mmdet.apis.config_file import check_data, read_config
+    from lungdet_mmdet.evaluation.prediction_gallery import draw_gallery
+    from lungdet_mmdet.runs.atomic_files import write_bytes
 
     config = read_config(args.config, data=args.data, cfg_options=args.cfg_options)
     check_data(config, (args.split,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import permutations
 
 import numpy as np
 
@@ -120,3 +121,95 @@ class ScanGeometry:
             "origin_xyz_mm": [float(v) for v in self.origin_xyz_mm],
             "direction": [float(v) for v in self.direction],
         }
+
+
+def to_canonical(volume: np.ndarray, geometry: ScanGeometry) -> tuple[np.ndarray, ScanGeometry]:
+    """Permute and flip axes until they point as near as possible to +x, +y, +z of LPS.
+
+    No interpolation: an oblique scan stays oblique, and its remaining direction is kept. Scans that
+    differ only in how their voxels are stored give identical arrays.
+
+    Parameters
+    ----------
+    volume : array (z, y, x) on `geometry`.
+    geometry : its grid.
+
+    Returns
+    -------
+    volume : array (z, y, x), a view where no axis had to change.
+    geometry : the same points in space, in the new order.
+    """
+    axes = geometry.axes_xyz
+    # order[w] is the array axis (0 = x, 1 = y, 2 = z) that runs most nearly along world axis w.
+    order = max(permutations(range(3)), key=lambda p: sum(abs(axes[w, p[w]]) for w in range(3)))
+    flips = [axes[w, order[w]] < 0 for w in range(3)]
+
+    size_xyz, spacing_xyz_mm = np.asarray(geometry.size_zyx[::-1]), geometry.spacing_xyz_mm
+    corner_xyz = np.zeros(3)
+    for world_axis, flip in enumerate(flips):
+        if flip:
+            corner_xyz[order[world_axis]] = size_xyz[order[world_axis]] - 1
+    signs = np.where(flips, -1.0, 1.0)
+    direction = axes[:, list(order)] * signs
+
+    numpy_order = [2 - order[w] for w in (2, 1, 0)]
+    canonical = volume.transpose(numpy_order)[
+        tuple(slice(None, None, -1 if flips[w] else 1) for w in (2, 1, 0))
+    ]
+    dz, dy, dx = (float(spacing_xyz_mm[order[w]]) for w in (2, 1, 0))
+    return canonical, ScanGeometry(
+        size_zyx=(canonical.shape[0], canonical.shape[1], canonical.shape[2]),
+        spacing_zyx_mm=(dz, dy, dx),
+        origin_xyz_mm=tuple(geometry.voxel_to_world(corner_xyz[::-1]).tolist()),
+        direction=tuple(direction.ravel().tolist()),
+    )
+
+
+# 2000 slices of 1024 x 1024: more than any chest CT, less than the memory of a workstation.
+MAX_VOXELS = 2**31
+# CT scanners resolve a tenth of a millimetre; less is a spacing in metres or centimetres.
+MIN_SPACING_MM = 0.01
+# Longer than any patient; more is a spacing in micrometres, and would ask for endless memory when
+# it is resampled.
+MAX_EXTENT_MM = 3000.0
+# Frames of reference begin within the scanner's room.
+MAX_COORDINATE_MM = 1e5
+
+
+def geometry_of_file(
+    *,
+    size_zyx: tuple[int, int, int],
+    spacing_zyx_mm: tuple[float, float, float],
+    origin_xyz_mm: tuple[float, float, float],
+    direction: tuple[float, ...],
+    source: str,
+) -> ScanGeometry:
+    """Return a scan's grid as its file states it.
+
+    Parameters
+    ----------
+    size_zyx, spacing_zyx_mm, origin_xyz_mm, direction : see :class:`ScanGeometry`.
+    source : the file, for messages.
+
+    Raises
+    ------
+    LungDetError
+        Naming the file, if it is no grid, or none on which a patient can have lain.
+    """
+    try:
+        geometry = ScanGeometry(size_zyx, spacing_zyx_mm, origin_xyz_mm, direction)
+    except LungDetError as error:
+        raise LungDetError(f"{source}: {error}; convert the scan again from DICOM") from error
+    extent_mm = np.multiply(size_zyx, spacing_zyx_mm)
+    if min(spacing_zyx_mm) < MIN_SPACING_MM or extent_mm.max() > MAX_EXTENT_MM:
+        raise LungDetError(
+            f"{source}: {size_zyx} voxels (z, y, x) with a spacing of {spacing_zyx_mm} mm: the "
+            f"spacing must be at least {MIN_SPACING_MM:g} mm and no side longer than "
+            f"{MAX_EXTENT_MM:g} mm; is the spacing in another unit? Convert the scan again"
+        )
+    if np.abs(origin_xyz_mm).max() > MAX_COORDINATE_MM:
+        raise LungDetError(
+            f"{source}: the origin (x, y, z) is {origin_xyz_mm} mm: no patient lies further than "
+            f"{MAX_COORDINATE_MM:g} mm from the scanner; convert the scan again from DICOM"
+        )
+    return geometry

@@ -10,13 +10,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from lungdet_mmdet.ct.dicom.reading import read_dicom_folder
-from lungdet_mmdet.ct.file_geometry import MAX_VOXELS, geometry_of_file
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.files.metaimage_pixels import check_compressed_pixels
 from lungdet_mmdet.ct.files.nifti_check import check_nifti
 from lungdet_mmdet.ct.files.nrrd_check import check_nrrd
-from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.orientation import to_canonical
+from lungdet_mmdet.ct.geometry import MAX_VOXELS, ScanGeometry, geometry_of_file, to_canonical
 from lungdet_mmdet.ct.scan import CTScan, as_int16_hu
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import check_input_file

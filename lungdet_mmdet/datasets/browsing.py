@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lungdet_mmdet.cohort.coco_json import read_coco
 from lungdet_mmdet.datasets.luna16_slabs import LUNA16SlabDataset
-from lungdet_mmdet.figures.slab_overlays import (
+from lungdet_mmdet.reports.slab_overlays import (
     IGNORED_COLOUR,
     TRUTH_COLOUR,
     OverlayBox,
@@ -19,6 +18,7 @@ from lungdet_mmdet.figures.slab_overlays import (
     read_slab,
     truth_boxes,
 )
+from lungdet_mmdet.splits.coco_json import read_coco
 
 Kind = Literal["positive", "healthy", "ignored", "all"]
 SHORT_SIDE_PX = 360

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.ct.files.metaimage_writing import write_metaimage
+from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.execution.atomic_files import write_bytes
 from lungdet_mmdet.phantom.findings import PhantomNodule
 from lungdet_mmdet.phantom.identity import SIZE_CODES, phantom_uid
 from lungdet_mmdet.phantom.scan import DEFAULT_MEAN_NODULES, Recipe, build_scan
+from lungdet_mmdet.runs.atomic_files import write_bytes
 
 N_SUBSETS = 10
 LUNG_MASK_FOLDER = "seg-lungs-LUNA16"

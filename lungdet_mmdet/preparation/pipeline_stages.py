@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from lungdet_mmdet.figures.pipeline_figure import pipeline_figure
-from lungdet_mmdet.figures.stage_plane import SlabStage, Stage, VolumeStage
-from lungdet_mmdet.nodules.tables import Nodule
+from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.phantom.identity import is_phantom_uid
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, run_steps
+from lungdet_mmdet.reports.pipeline_figure import SlabStage, Stage, VolumeStage, pipeline_figure
 
 # These only cut the scan down: what is left looks as before.
 _CUTTING_STEPS = ("DropPeripheralSlices", "CropToLungs")

@@ -17,14 +17,14 @@ from lungdet_mmdet.errors import LungDetError
 # Code whose change changes prepared pixels or the coverage of nodules.
 _CODE_ROOMS = ("ct", "transforms")
 _CODE_FILES = (
-    "nodules/coverage.py",
+    "annotations/slab_boxes.py",
     "preparation/prep_pipeline.py",
     "preparation/scan_job.py",
-    "preparation/scan_record.py",
+    "preparation/scan_job.py",
 )
 # The steps of this package are at hand without the whole plugin, which would import mmdet's
 # data sets and models into every worker: seconds and 200 MB each.
-_OWN_STEPS = "lungdet_mmdet.transforms"
+_OWN_STEPS = "lungdet_mmdet.datasets.transforms"
 _WHOLE_PLUGIN = "lungdet_mmdet.plugin"
 
 

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lungdet_mmdet.annotations.tables import Finding
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.nodules.tables import Finding
 from lungdet_mmdet.scoring.anomaly import AnomalyUnits, anomaly_scores, scan_units, slab_units
 from lungdet_mmdet.scoring.average_precision import (
     key_suffix,
     size_band_counts,
     size_band_scores,
 )
-from lungdet_mmdet.scoring.bootstrap import (
+from lungdet_mmdet.scoring.froc import (
+    FP_RATES,
+    MAX_MARKS_PER_SCAN,
+    FrocMatches,
+    FrocResult,
+    evaluate_froc,
+    match_marks,
+)
+from lungdet_mmdet.scoring.intervals import (
     DEFAULT_RESAMPLES,
     Interval,
     percentile_interval,
     resample_weights,
 )
-from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult, evaluate_froc
-from lungdet_mmdet.scoring.mark_matching import MAX_MARKS_PER_SCAN, FrocMatches, match_marks
 from lungdet_mmdet.scoring.operating_point import operating_point_scores
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, SizeBand
 from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
@@ -195,3 +202,53 @@ def _distinct_nodules(seen: SlabSet, band: SizeBand, count_unseen: bool) -> int:
     if count_unseen:
         values += [item.diameter_mm for item in seen.unseen]
     return int(np.count_nonzero(band.holds(np.array(values, dtype=np.float64))))
+
+
+def pooled_marks(parts: Sequence[Marks]) -> Marks:
+    """Put the marks of several files one after the other."""
+    return Marks(
+        seriesuids=tuple(uid for marks in parts for uid in marks.seriesuids),
+        centres_xyz_mm=np.concatenate([marks.centres_xyz_mm for marks in parts]),
+        scores=np.concatenate([marks.scores for marks in parts]),
+        warnings=tuple(warning for marks in parts for warning in marks.warnings),
+    )
+
+
+def pooled_froc(
+    folds: Sequence[tuple[SlabSet, Marks]],
+    *,
+    n_resamples: int = DEFAULT_RESAMPLES,
+    seed: int = 0,
+) -> FrocResult:
+    """Evaluate the marks of all folds as LUNA16 does: one list, one threshold for all of them.
+
+    The scores come from one model per fold, so the pooled curve also charges for models that are
+    not calibrated alike.
+
+    Parameters
+    ----------
+    folds : what each fold tested on, and the marks it made there.
+    n_resamples, seed : of the bootstrap over scans; 0 resamples for no intervals.
+
+    Raises
+    ------
+    LungDetError
+        If there is no fold, or a series was tested in two of them.
+    """
+    sets = [slab_set for slab_set, _ in folds]
+    tested = Counter(uid for slab_set in sets for uid in slab_set.series)
+    twice = sorted(uid for uid, count in tested.items() if count > 1)
+    if not folds or twice:
+        raise LungDetError(
+            f"{len(folds)} folds, {len(twice)} series in several of them {twice[:3]}: a "
+            "cross-validation tests each series once; make the splits with --protocol fold"
+        )
+    together = SlabSet(
+        slabs={},
+        series=tuple(tested),
+        nodules=tuple(item for slab_set in sets for item in slab_set.nodules),
+        excluded=tuple(item for slab_set in sets for item in slab_set.excluded),
+        discarded=tuple(item for slab_set in sets for item in slab_set.discarded),
+    )
+    matches = match_marks_of_split(together, pooled_marks([marks for _, marks in folds]))
+    return evaluate_froc(matches, n_resamples=n_resamples, seed=seed)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lungdet_mmdet.annotations.csv_rows import read_csv_rows
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.execution.atomic_files import write_bytes
-from lungdet_mmdet.nodules.csv_rows import read_csv_rows
+from lungdet_mmdet.runs.atomic_files import write_bytes
 from lungdet_mmdet.scoring.candidates import Candidate
 
 COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "probability")

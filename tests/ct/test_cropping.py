@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.ct.cropping import in_plane_bounds, slice_range_with_lung
+from lungdet_mmdet.ct.resample import in_plane_bounds, slice_range_with_lung
 from lungdet_mmdet.errors import LungDetError
 
 

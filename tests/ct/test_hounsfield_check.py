@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.hounsfield_check import check_hounsfield
-from lungdet_mmdet.ct.scan import CTScan
+from lungdet_mmdet.ct.scan import CTScan, check_hounsfield
 from lungdet_mmdet.errors import LungDetError
 
 

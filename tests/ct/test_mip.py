@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.mip import mip_slabs, slab_slices
+from lungdet_mmdet.ct.slabs import mip_slabs, slab_slices
 from lungdet_mmdet.errors import LungDetError
 
 

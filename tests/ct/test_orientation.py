@@ -3,8 +3,7 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.orientation import to_canonical
+from lungdet_mmdet.ct.geometry import ScanGeometry, to_canonical
 
 STORAGES = [(p, f) for p in permutations(range(3)) for f in product((1, -1), repeat=3)]
 # 20 degrees about z, then 15 degrees about x: nearest to the identity, and to nothing else.

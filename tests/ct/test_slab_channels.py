@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.mip import mip_slabs
-from lungdet_mmdet.ct.slab_channels import mip_channels, neighbour_channels
+from lungdet_mmdet.ct.slabs import mip_channels, mip_slabs, neighbour_channels
 from lungdet_mmdet.errors import LungDetError
 
 

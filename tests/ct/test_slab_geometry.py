@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from lungdet_mmdet.ct.slab_geometry import SlabGeometry
+from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 
 RECORD = {

@@ -12,7 +12,7 @@ from lungdet_mmdet.ct.geometry import ScanGeometry
 
 def test_a_series_is_converted_and_a_scout_left_out(repository, tmp_path):
     pytest.importorskip("pydicom")
-    from lungdet_mmdet.phantom.dicom_export import write_dicom_series
+    from tests.support.dicom_export import write_dicom_series
 
     for uid, slices in (("1.2.3", 9), ("1.2.4", 2)):
         geometry = ScanGeometry(

@@ -1,4 +1,4 @@
-"""The command: exit codes and messages (the transfer itself is tested in tests/download)."""
+"""The command: exit codes and messages (the transfer itself is tested in tests/luna16)."""
 
 import os
 import subprocess

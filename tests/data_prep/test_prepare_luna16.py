@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from lungdet_mmdet.execution.scan_runs import process_pool
+from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
-from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
-from lungdet_mmdet.preparation.rehearsal import (
+from lungdet_mmdet.runs.scan_runs import process_pool
+from tests.support.rehearsal import (
     REHEARSAL_STEPS,
     rehearsal_uid,
     write_rehearsal_folder,

@@ -10,7 +10,7 @@ from mmengine.registry import DefaultScope
 
 import lungdet_mmdet.plugin  # noqa: F401
 from lungdet_mmdet.datasets import LUNA16SlabDataset
-from lungdet_mmdet.datasets.split_summary import log_split_summary
+from lungdet_mmdet.datasets.luna16_slabs import log_split_summary
 from lungdet_mmdet.errors import LungDetError
 
 

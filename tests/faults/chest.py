@@ -11,8 +11,8 @@ import SimpleITK as sitk
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.reading import read_scan
-from lungdet_mmdet.phantom import hard_cases
-from lungdet_mmdet.preparation.rehearsal import write_rehearsal_folder
+from tests.support import hard_phantoms as hard_cases
+from tests.support.rehearsal import write_rehearsal_folder
 
 GOOD_NAME = "good"
 

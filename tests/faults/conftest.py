@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from lungdet_mmdet.preparation.rehearsal import REHEARSAL_STEPS
 from tests.faults.chest import GOOD_NAME
 from tests.faults.command_runs import LEFT_OUT, CommandRun, read_list, run_command
 from tests.faults.corpus import DICOM, METAIMAGE, OTHER_FORMATS, VOLUMES, Fault
 from tests.faults.dicom_builders import uid_of
 from tests.faults.metaimage_builders import write_mhd
 from tests.faults.table_texts import GOOD
+from tests.support.rehearsal import REHEARSAL_STEPS
 
 # Few small slabs: these runs are about reading, not about finding.
 QUICK = {"ResampleScan": {"spacing_zyx_mm": [5.0, 8.0, 8.0]}, "MIPSlabs": {"thickness_mm": 60.0}}
@@ -72,8 +72,8 @@ def preparation(luna16_of_faults, rehearsal_config, tmp_path_factory) -> Command
 @pytest.fixture(scope="session")
 def inference(luna16_of_faults, dicom_of_faults, tmp_path_factory) -> CommandRun:
     """tools/infer.py on every case, each named by itself."""
-    from lungdet_mmdet.inference.model_file import write_model_file
-    from lungdet_mmdet.inference.untrained_model import untrained_model
+    from lungdet_mmdet.apis.model_file import write_model_file
+    from tests.support.untrained_model import untrained_model
 
     work = tmp_path_factory.mktemp("infer")
     others = build_all(work / "others", OTHER_FORMATS)

@@ -14,8 +14,8 @@ import pydicom
 from pydicom.uid import UID
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.phantom.dicom_export import write_dicom_series
 from tests.faults.chest import chest
+from tests.support.dicom_export import write_dicom_series
 
 Builder = Callable[[Path, str], Path]
 Edit = Callable[[Any], object]

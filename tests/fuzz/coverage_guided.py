@@ -46,10 +46,10 @@ def fuzz(name: str, folder: Path, options: list[str]) -> None:
     import atheris
 
     sys.path.insert(0, str(REPOSITORY))
-    with atheris.instrument_imports(include=["lungdet_mmdet.ct", "lungdet_mmdet.nodules"]):
+    with atheris.instrument_imports(include=["lungdet_mmdet.ct", "lungdet_mmdet.annotations"]):
+        from lungdet_mmdet.annotations import tables
         from lungdet_mmdet.ct.dicom.header import read_dicom_header
         from lungdet_mmdet.ct.reading import read_scan
-        from lungdet_mmdet.nodules import tables
     from lungdet_mmdet.errors import LungDetError
 
     path = folder / name
@@ -82,7 +82,7 @@ def seed_of(suffix: str, folder: Path) -> bytes:
     path = folder / f"seed{suffix}"
     if suffix == ".dcm":
         from lungdet_mmdet.ct.geometry import ScanGeometry
-        from lungdet_mmdet.phantom.dicom_export import write_dicom_series
+        from tests.support.dicom_export import write_dicom_series
 
         grid = ScanGeometry((3, 4, 5), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
         path = write_dicom_series(folder / "series", volume, grid, seriesuid="2.999.1")[0]

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.ct.reading import read_scan
-from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.nodules.tables import (
+from lungdet_mmdet.annotations.tables import (
     read_findings,
     read_nodules,
     read_patients,
     read_series,
     read_subsets,
 )
+from lungdet_mmdet.ct.reading import read_scan
+from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.submission import read_submission
 from tests.fuzz.cases import TRIED
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.phantom.dicom_export import write_dicom_series
 from tests.fuzz.cases import fuzzed
 from tests.fuzz.targets import try_scan
+from tests.support.dicom_export import write_dicom_series
 
 pytestmark = pytest.mark.reliability("fuzzing: DICOM headers")
 

@@ -7,12 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lungdet_mmdet.annotations.slab_boxes import SlabStack, nodule_coverage, sphere_boxes
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.mip import slab_slices
-from lungdet_mmdet.ct.slab_geometry import SlabGeometry
+from lungdet_mmdet.ct.slabs import SlabGeometry, slab_slices
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.nodules.coverage import nodule_coverage
-from lungdet_mmdet.nodules.slab_boxes import SlabStack, sphere_boxes
 from tests.fuzz.cases import TRIED, fuzzed
 
 pytestmark = pytest.mark.reliability("fuzzing: slab geometry")

@@ -2,10 +2,10 @@ import copy
 
 import pytest
 
-from lungdet_mmdet.execution.scan_runs import process_pool
+from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
-from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
-from lungdet_mmdet.preparation.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
+from lungdet_mmdet.runs.scan_runs import process_pool
+from tests.support.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
 
 
 @pytest.fixture

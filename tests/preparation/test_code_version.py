@@ -14,7 +14,7 @@ NO_PIXELS = ("__init__.py", "errors.py", "input_file.py", "versions.py", "execut
 
 def test_every_module_that_the_steps_load_is_covered():
     code = (
-        "import sys, lungdet_mmdet.transforms\n"
+        "import sys, lungdet_mmdet.datasets.transforms\n"
         "for name, module in sorted(sys.modules.items()):\n"
         "    if name.startswith('lungdet_mmdet'): print(module.__file__)\n"
     )

@@ -4,16 +4,15 @@ import json
 import cv2
 import pytest
 
-from lungdet_mmdet.cohort.split_writer import write_splits
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.execution import atomic_files
-from lungdet_mmdet.execution.folder_lock import only_run_in
-from lungdet_mmdet.execution.scan_runs import process_pool
-from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
-from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
+from lungdet_mmdet.luna16.folder import read_luna16_folder
+from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort, summary_lines
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, override_mask_method
-from lungdet_mmdet.preparation.rehearsal import rehearsal_uid, write_rehearsal_folder
-from lungdet_mmdet.preparation.summary_text import summary_lines
+from lungdet_mmdet.runs import atomic_files
+from lungdet_mmdet.runs.atomic_files import only_run_in
+from lungdet_mmdet.runs.scan_runs import process_pool
+from lungdet_mmdet.splits.split_writer import write_splits
+from tests.support.rehearsal import rehearsal_uid, write_rehearsal_folder
 
 UIDS = [rehearsal_uid(index) for index in range(3)]
 

@@ -1,7 +1,7 @@
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
+from lungdet_mmdet.luna16.folder import read_luna16_folder
 
 HEADER = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
 

@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lungdet_mmdet.figures.stage_plane import SlabStage, VolumeStage
-from lungdet_mmdet.nodules.tables import Nodule
+from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.preparation import pipeline_stages
 from lungdet_mmdet.preparation.pipeline_stages import record_stages
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline
-from lungdet_mmdet.preparation.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
+from lungdet_mmdet.reports.pipeline_figure import SlabStage, VolumeStage
+from tests.support.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
 
 
 @pytest.fixture(scope="module")

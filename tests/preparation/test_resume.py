@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from lungdet_mmdet.preparation.rehearsal import rehearsal_uid
 from lungdet_mmdet.preparation.resume import pipeline_changes
+from tests.support.rehearsal import rehearsal_uid
 
 
 def step(steps, name):

@@ -1,4 +1,4 @@
-from lungdet_mmdet.preparation.timing_journal import JOURNAL_NAME, TimingJournal
+from lungdet_mmdet.preparation.resume import JOURNAL_NAME, TimingJournal
 
 
 def test_a_killed_run_leaves_its_seconds_to_the_next(tmp_path):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from lungdet_mmdet.cohort.split_writer import write_splits
-from lungdet_mmdet.phantom.slab_folder import write_slab_folder
+from lungdet_mmdet.splits.split_writer import write_splits
 from tests.recipes.tiny_training import NATURAL, TINY
+from tests.support.slab_folder import write_slab_folder
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def read_tiny(repository, slab_folder, tmp_path, monkeypatch):
     """Reads a config of this package with as few layers and queries as it runs with."""
 
     def read(name, **options):
-        from lungdet_mmdet.training.config_file import read_config
+        from lungdet_mmdet.apis.config_file import read_config
 
         config = read_config(
             repository / "configs" / name, data=slab_folder, work_dir=tmp_path / "run"

@@ -21,7 +21,7 @@ def scores(work_dir):
 
 @pytest.mark.slow
 def test_torchrun_trains_and_measures_the_same(repository, tiny_config, tmp_path):
-    from lungdet_mmdet.training.config_file import read_config
+    from lungdet_mmdet.apis.config_file import read_config
 
     config = tiny_config(FIVE_SLABS)
     command = [
@@ -58,8 +58,8 @@ def test_torchrun_trains_and_measures_the_same(repository, tiny_config, tmp_path
 def test_other_launchers_need_a_gpu(read_tiny, monkeypatch):
     import torch
 
+    from lungdet_mmdet.engine.runtime import join_processes
     from lungdet_mmdet.errors import LungDetError
-    from lungdet_mmdet.training.processes import join_processes
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(LungDetError, match="--launcher slurm needs a GPU .* torchrun"):

@@ -42,11 +42,7 @@ def import_all() -> None:
     """Do the imports of all tools, and nothing that starts a thread."""
     from mmdet.utils import register_all_modules
 
-    import lungdet_mmdet.inference.batch
-    import lungdet_mmdet.inference.model_file
-    import lungdet_mmdet.plugin
-    import lungdet_mmdet.preparation.cohort_preparation
-    import lungdet_mmdet.training.data_checks  # noqa: F401
+    import lungdet_mmdet.apis.config_file  # noqa: F401
 
     register_all_modules(init_default_scope=False)
 

@@ -13,7 +13,7 @@ LARGE_ZYX = (400, 700, 700)  # 374 MiB as int16
 
 def limit_memory() -> None:
     """Set a worker up as usual, and let it have a little more memory than it has by then."""
-    import lungdet_mmdet.transforms  # noqa: F401  (what work would import must not count)
+    import lungdet_mmdet.datasets.transforms  # noqa: F401  (what work would import must not count)
 
     limit_threads()
     pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -6,13 +6,13 @@ Of its own, because processes are forked from that of the tests: it must not hav
 import sys
 from pathlib import Path
 
-from lungdet_mmdet.cohort.split_writer import write_splits
-from lungdet_mmdet.inference.model_file import ModelFile, write_model_file
-from lungdet_mmdet.inference.training_checkpoint import config_as_data
-from lungdet_mmdet.inference.untrained_model import untrained_config, untrained_weights
-from lungdet_mmdet.phantom.slab_folder import write_slab_folder
-from lungdet_mmdet.preparation.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
+from lungdet_mmdet.apis.model_file import ModelFile, write_model_file
+from lungdet_mmdet.apis.training_checkpoint import config_as_data
+from lungdet_mmdet.splits.split_writer import write_splits
 from tests.recipes.tiny_training import NATURAL, TINY
+from tests.support.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
+from tests.support.slab_folder import write_slab_folder
+from tests.support.untrained_model import untrained_config, untrained_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # A best checkpoint in each epoch that is one, and a threshold chosen on each validation.

@@ -2,12 +2,12 @@
 
 import pytest
 
-from lungdet_mmdet.execution.workplace import find_workplace
+from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
-from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
-from lungdet_mmdet.preparation.rehearsal import REHEARSAL_STEPS
 from lungdet_mmdet.preparation.scan_job import limit_threads
+from lungdet_mmdet.runs.workplace import find_workplace
 from tests.reliability.outputs import files_of
+from tests.support.rehearsal import REHEARSAL_STEPS
 
 
 @pytest.mark.reliability("same bytes for any number of workers")

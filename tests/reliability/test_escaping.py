@@ -7,14 +7,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from lungdet_mmdet.apis.infer import detect_scans
+from lungdet_mmdet.apis.model_file import read_model_file, write_model_file
 from lungdet_mmdet.ct.reading import read_scan
-from lungdet_mmdet.execution.scan_runs import process_pool
-from lungdet_mmdet.inference.batch import detect_scans
-from lungdet_mmdet.inference.model_file import read_model_file, write_model_file
-from lungdet_mmdet.phantom.dicom_export import write_dicom_series
+from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
-from lungdet_mmdet.preparation.luna16_folder import read_luna16_folder
-from lungdet_mmdet.preparation.rehearsal import REHEARSAL_STEPS
+from lungdet_mmdet.runs.scan_runs import process_pool
+from tests.support.dicom_export import write_dicom_series
+from tests.support.rehearsal import REHEARSAL_STEPS
 
 pydicom = pytest.importorskip("pydicom")
 pytestmark = pytest.mark.reliability("markup in headers and names stays text in HTML")

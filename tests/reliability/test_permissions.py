@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from lungdet_mmdet.preparation.rehearsal import rehearsal_uid
 from tests.reliability.tool_runs import obey_permissions, run_tools
+from tests.support.rehearsal import rehearsal_uid
 
 
 @pytest.fixture(scope="module")

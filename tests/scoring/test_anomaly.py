@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lungdet_mmdet.nodules.tables import Nodule
+from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.scoring.anomaly import AnomalyUnits, anomaly_scores, scan_units, slab_units
 from lungdet_mmdet.scoring.slab_records import (
     Slab,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.bootstrap import percentile_interval, resample_weights
+from lungdet_mmdet.scoring.intervals import percentile_interval, resample_weights
 
 
 def test_every_resample_draws_as_many_scans_as_there_are():

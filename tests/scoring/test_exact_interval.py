@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lungdet_mmdet.scoring.exact_interval import binomial_interval, poisson_interval
+from lungdet_mmdet.scoring.intervals import binomial_interval, poisson_interval
 
 
 def test_twelve_of_twelve_is_no_certainty():

@@ -3,10 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lungdet_mmdet.annotations.tables import Finding, Nodule
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.nodules.tables import Finding, Nodule
-from lungdet_mmdet.scoring.froc import FP_RATES, evaluate_froc, froc_curve
-from lungdet_mmdet.scoring.mark_matching import match_marks
+from lungdet_mmdet.scoring.froc import FP_RATES, evaluate_froc, froc_curve, match_marks
 from lungdet_mmdet.scoring.submission import Marks
 
 

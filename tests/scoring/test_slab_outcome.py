@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.scoring.slab_outcome import representative_slabs, slab_outcome
+from lungdet_mmdet.scoring.review_cases import representative_slabs, slab_outcome
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, TruthBox
 
 NEAR = TruthBox((0.0, 0.0, 10.0, 10.0), 10.0)

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.prediction_files import read_predictions, unique_by_slab
-from lungdet_mmdet.scoring.slab_records import SlabDetections
-from lungdet_mmdet.scoring.slab_set_file import read_slab_set, slab_set_from_coco
+from lungdet_mmdet.scoring.slab_records import (
+    SlabDetections,
+    read_predictions,
+    read_slab_set,
+    slab_set_from_coco,
+    unique_by_slab,
+)
 
 
 def image(number, uid):

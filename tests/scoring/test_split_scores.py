@@ -1,13 +1,17 @@
 import numpy as np
 import pytest
 
+from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.nodules.tables import Nodule
-from lungdet_mmdet.scoring.paper_table import PUBLISHED, band_label, published_value
-from lungdet_mmdet.scoring.result_rows import (
+from lungdet_mmdet.scoring.results import (
     AT_THRESHOLD,
+    PUBLISHED,
     SECTIONS,
     TABLE_1,
+    TestedRun,
+    band_label,
+    data_warnings,
+    published_value,
     result_rows,
     section_title,
 )
@@ -25,7 +29,6 @@ from lungdet_mmdet.scoring.split_scores import (
     score_split,
 )
 from lungdet_mmdet.scoring.submission import Marks
-from lungdet_mmdet.scoring.tested_run import TestedRun, data_warnings
 
 
 def box(x, diameter, nodule):

@@ -3,12 +3,12 @@ import json
 
 import pytest
 
-from lungdet_mmdet.cohort.split_writer import write_splits
+from lungdet_mmdet.apis.model_file import write_model_file
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.inference.model_file import write_model_file
-from lungdet_mmdet.inference.untrained_model import untrained_model
-from lungdet_mmdet.phantom.slab_folder import write_slab_folder
-from lungdet_mmdet.preparation.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
+from lungdet_mmdet.splits.split_writer import write_splits
+from tests.support.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
+from tests.support.slab_folder import write_slab_folder
+from tests.support.untrained_model import untrained_model
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_training_and_its_loader_are_measured(benchmark, repository, tmp_path, c
 
 
 def test_runtimes_are_measured_on_slabs_of_a_scan(prepared_phantoms, tmp_path, monkeypatch):
-    from lungdet_mmdet.inference import runtimes
+    from benchmarks import runtimes
 
     # This process goes on with other tests.
     monkeypatch.setattr("lungdet_mmdet.preparation.scan_job.set_threads", lambda threads: None)

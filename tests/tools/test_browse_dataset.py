@@ -4,11 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from lungdet_mmdet.cohort.split_writer import write_splits
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.figures.slab_grid import GAP_PX, picture_grid
-from lungdet_mmdet.figures.slab_overlays import TRUTH_COLOUR
-from lungdet_mmdet.phantom.slab_folder import write_slab_folder
+from lungdet_mmdet.reports.slab_overlays import GRID_GAP_PX, TRUTH_COLOUR, picture_grid
+from lungdet_mmdet.splits.split_writer import write_splits
+from tests.support.slab_folder import write_slab_folder
 
 NATURAL = {"train": "natural", "val": "natural", "test": "natural"}
 
@@ -66,8 +65,12 @@ def test_a_kind_that_is_not_there(browse):
 def test_a_grid_holds_pictures_of_any_size():
     small, large = np.full((2, 3, 3), 255, np.uint8), np.full((4, 5, 3), 9, np.uint8)
     page = picture_grid([[small, large], [large]])
-    assert page.shape == (2 * (4 + GAP_PX) + GAP_PX, 2 * (5 + GAP_PX) + GAP_PX, 3)
-    assert np.array_equal(page[GAP_PX : GAP_PX + 2, GAP_PX : GAP_PX + 3], small)
+    assert page.shape == (
+        2 * (4 + GRID_GAP_PX) + GRID_GAP_PX,
+        2 * (5 + GRID_GAP_PX) + GRID_GAP_PX,
+        3,
+    )
+    assert np.array_equal(page[GRID_GAP_PX : GRID_GAP_PX + 2, GRID_GAP_PX : GRID_GAP_PX + 3], small)
     assert int((page == 255).sum()) == 2 * 3 * 3
     assert int((page == 9).sum()) == 2 * 4 * 5 * 3
     with pytest.raises(LungDetError):

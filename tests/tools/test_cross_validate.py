@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.phantom.slab_folder import write_slab_folder
-from lungdet_mmdet.scoring.pooled_froc import pooled_froc
-from lungdet_mmdet.scoring.slab_set_file import read_slab_set
+from lungdet_mmdet.scoring.slab_records import read_slab_set
+from lungdet_mmdet.scoring.split_scores import pooled_froc
 from lungdet_mmdet.scoring.submission import Marks, write_submission
+from tests.support.slab_folder import write_slab_folder
 
 
 class Runs:

@@ -35,7 +35,7 @@ def test_a_working_machine_is_usable(doctor, capsys, monkeypatch):
 
 def test_a_package_that_cannot_be_imported_is_reported(doctor, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["doctor.py"])
-    monkeypatch.setitem(sys.modules, "lungdet_mmdet.diagnosis.examination", None)
+    monkeypatch.setitem(sys.modules, "lungdet_mmdet.doctor", None)
 
     assert doctor.main() == 1
     assert "pip install -e ." in capsys.readouterr().out

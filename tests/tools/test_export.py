@@ -2,8 +2,8 @@ import runpy
 
 import pytest
 
-from lungdet_mmdet.inference.model_file import write_model_file
-from lungdet_mmdet.inference.untrained_model import untrained_model
+from lungdet_mmdet.apis.model_file import write_model_file
+from tests.support.untrained_model import untrained_model
 
 
 @pytest.fixture

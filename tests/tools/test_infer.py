@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
+from lungdet_mmdet.apis.model_file import write_model_file
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.inference.model_file import write_model_file
-from lungdet_mmdet.inference.untrained_model import untrained_model, write_training_checkpoint
-from lungdet_mmdet.phantom.dicom_export import write_dicom_series
 from lungdet_mmdet.phantom.scan import Recipe, build_scan
+from tests.support.dicom_export import write_dicom_series
+from tests.support.untrained_model import untrained_model, write_training_checkpoint
 
 TOOL = Path(__file__).parents[2] / "tools" / "infer.py"
 FILES = {"candidates.csv", "candidates.json", "candidates.mrk.json", "report.html"}

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lungdet_mmdet.apis.model_file import read_model_file
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.inference.model_file import read_model_file
-from lungdet_mmdet.inference.untrained_model import (
+from tests.support.untrained_model import (
     untrained_config,
     untrained_weights,
     write_training_checkpoint,

@@ -13,10 +13,10 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 import lungdet_mmdet.plugin  # noqa: F401
+from lungdet_mmdet.apis.config_file import read_config
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.operating_point_record import OperatingPoint
-from lungdet_mmdet.testing.slab_test import run_slab_test
-from lungdet_mmdet.training.config_file import read_config
+from lungdet_mmdet.evaluation.slab_test import run_slab_test
+from lungdet_mmdet.scoring.operating_point import OperatingPoint
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = """
@@ -152,8 +152,8 @@ def test_table_and_metrics_give_the_same_figures(folder, tmp_path, monkeypatch):
 
 
 def test_only_the_first_process_writes(run_tool, tmp_path, monkeypatch):
-    monkeypatch.setattr("lungdet_mmdet.testing.slab_test.is_main_process", lambda: False)
-    monkeypatch.setattr("lungdet_mmdet.testing.slab_test.run_network", lambda *_: None)
+    monkeypatch.setattr("lungdet_mmdet.evaluation.slab_test.is_main_process", lambda: False)
+    monkeypatch.setattr("lungdet_mmdet.evaluation.slab_test.run_network", lambda *_: None)
 
     assert run_tool("bare.pth") == 0
     assert not (tmp_path / "metrics.json").exists()
@@ -170,7 +170,7 @@ def test_weights_of_another_model_are_refused(run_tool, folder):
 def test_a_leaking_split_is_refused_unless_allowed(run_tool, folder, monkeypatch):
     said = []
     monkeypatch.setattr(
-        "lungdet_mmdet.testing.slab_test.run_slab_test",
+        "lungdet_mmdet.evaluation.slab_test.run_slab_test",
         lambda *_, warnings, **__: said.extend(warnings),
     )
     clean = (folder / "annotations/test.json").read_text()

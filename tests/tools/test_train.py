@@ -3,9 +3,9 @@ import runpy
 
 import pytest
 
-from lungdet_mmdet.cohort.split_writer import write_splits
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.phantom.slab_folder import write_slab_folder
+from lungdet_mmdet.splits.split_writer import write_splits
+from tests.support.slab_folder import write_slab_folder
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import cv2
 import pytest
 import torch
 
-from lungdet_mmdet.cohort.split_writer import write_splits
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.phantom.slab_folder import write_slab_folder
-from lungdet_mmdet.preparation.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
+from lungdet_mmdet.splits.split_writer import write_splits
+from tests.support.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
+from tests.support.slab_folder import write_slab_folder
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 
 from lungdet_mmdet.ct.dicom.header import POSITION_TOLERANCE_MM, DicomSlice
-from lungdet_mmdet.ct.file_geometry import MAX_VOXELS, geometry_of_file
-from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.geometry import MAX_VOXELS, ScanGeometry, geometry_of_file
 from lungdet_mmdet.ct.scan import AIR_HU
 from lungdet_mmdet.errors import LungDetError
 

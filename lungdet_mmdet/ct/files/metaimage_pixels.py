@@ -1,18 +1,20 @@
-"""Checking that compressed MetaImage pixels are all there.
-
-SimpleITK fills what a short or damaged zlib stream leaves open with whatever the memory held, and
-says nothing. The stream ends with a checksum of its content, so one fast pass over the pixels that
-were read tells whether they are the ones that were written.
-"""
+"""The pixels of MetaImage files: read checked, written the same way twice."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import zlib
+from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from lungdet_mmdet.ct.files.metaimage_header import MetaImageHeader
+from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError, TruncatedFileError
+from lungdet_mmdet.runs.atomic_files import FOLDER_SUFFIX, output_error
 
 _ADLER32_BYTES = 4
 _CHUNK_BYTES = 1 << 20
@@ -74,3 +76,45 @@ def _decompressed_bytes(header: MetaImageHeader) -> int:
                 "download the file again"
             ) from error
     return total
+
+
+def write_metaimage(
+    folder: Path, name: str, volume: np.ndarray, geometry: ScanGeometry, *, compress: bool = False
+) -> Path:
+    """Write ``<name>.mhd`` with ``<name>.raw`` (``.zraw`` if compressed); return the header.
+
+    The header, by which readers find a scan, comes last: a scan is there whole or not at all.
+
+    Parameters
+    ----------
+    folder, name : where to; the folder is made.
+    volume : array (z, y, x), Hounsfield units or labels.
+    geometry : its grid.
+    compress : whether to compress the pixels.
+
+    Raises
+    ------
+    OutputError
+        If the files cannot be written.
+    """
+    scratch = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.mkdtemp(dir=folder, prefix=f".{name}.", suffix=FOLDER_SUFFIX)
+        image = sitk.GetImageFromArray(volume)
+        image.SetSpacing(geometry.spacing_xyz_mm.tolist())
+        image.SetOrigin(geometry.origin_xyz_mm)
+        image.SetDirection(geometry.direction)
+        # Level 1: noise hardly compresses, higher levels only take longer.
+        sitk.WriteImage(image, f"{scratch}/{name}.mhd", compress, 1)
+        for suffix in (".zraw" if compress else ".raw", ".mhd"):
+            os.replace(f"{scratch}/{name}{suffix}", folder / f"{name}{suffix}")
+    except OSError as error:
+        raise output_error(folder, error) from error
+    except RuntimeError as error:  # SimpleITK's way to say that it cannot write
+        reason = OSError(None, str(error).strip().splitlines()[-1])
+        raise output_error(folder, reason) from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return folder / f"{name}.mhd"

@@ -13,9 +13,9 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from lungdet_mmdet.ct.file_geometry import MAX_VOXELS
-from lungdet_mmdet.ct.files.compression import remaining_bytes
+from lungdet_mmdet.ct.geometry import MAX_VOXELS
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.input_file import remaining_bytes
 
 _NIFTI1_BYTES, _NIFTI2_BYTES = 348, 540
 _BITS_OF_DATATYPE = {2: 8, 256: 8, 4: 16, 512: 16, 8: 32, 768: 32, 16: 32} | dict.fromkeys(

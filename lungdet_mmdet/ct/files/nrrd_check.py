@@ -11,9 +11,9 @@ import math
 import zlib
 from pathlib import Path
 
-from lungdet_mmdet.ct.file_geometry import MAX_VOXELS
-from lungdet_mmdet.ct.files.compression import MAX_DEFLATE_RATIO, remaining_bytes
+from lungdet_mmdet.ct.geometry import MAX_VOXELS
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.input_file import MAX_DEFLATE_RATIO, remaining_bytes
 
 _HEADER_LIMIT_BYTES = 65536
 # The format's names of one type; spaces stand for any number of them.

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from lungdet_mmdet.ct.dicom.elements import elements_fit
+from lungdet_mmdet.ct.dicom.header import elements_fit
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = (

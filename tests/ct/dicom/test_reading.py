@@ -10,7 +10,7 @@ from lungdet_mmdet.ct.dicom.series import choose_series, find_dicom_series
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.phantom.dicom_export import write_dicom_series
+from tests.support.dicom_export import write_dicom_series
 
 pydicom = pytest.importorskip("pydicom")
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
+from lungdet_mmdet.annotations.slab_boxes import nodule_coverage
+from lungdet_mmdet.annotations.tables import read_nodules
 from lungdet_mmdet.ct.lungs.mask import segment_lungs, segment_with_fallback
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.ct.resample import resample_volume
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.nodules.coverage import nodule_coverage
-from lungdet_mmdet.nodules.tables import read_nodules
 
 SPACING = (3.0, 3.0, 3.0)
 

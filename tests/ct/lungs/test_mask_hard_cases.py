@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
+from lungdet_mmdet.annotations.slab_boxes import nodule_coverage
+from lungdet_mmdet.ct.geometry import to_canonical
 from lungdet_mmdet.ct.lungs.mask import segment_with_fallback
-from lungdet_mmdet.ct.orientation import to_canonical
-from lungdet_mmdet.nodules.coverage import nodule_coverage
-from lungdet_mmdet.phantom.hard_cases import NAMES, build
-from lungdet_mmdet.phantom.painting import LABEL_LEFT_LUNG, LABEL_RIGHT_LUNG
+from lungdet_mmdet.phantom.scan import LABEL_LEFT_LUNG, LABEL_RIGHT_LUNG
+from tests.support.hard_phantoms import NAMES, build
 
 VERDICTS = {
     "consolidation": ("suspect", "chest_wall_bay_filled"),

@@ -1,0 +1,155 @@
+"""Candidates of one scan as files: a table, JSON, and markups for 3D Slicer."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lungdet_mmdet.apis.scan_detector import ScanFindings
+from lungdet_mmdet.ct.dicom.header import DicomSlice
+from lungdet_mmdet.scoring.submission import COLUMNS
+
+NOTICE = "Research software. Not a medical device and not for clinical use."
+MORE_COLUMNS = ("diameter_mm", "z_min_mm", "z_max_mm", "slab_ids", "rank", "above_threshold")
+SLICER_SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
+    "Schema/markups-schema-v1.0.3.json#"
+)
+
+
+def candidate_records(
+    findings: ScanFindings, *, dicom_slices: Sequence[DicomSlice] = ()
+) -> list[dict[str, Any]]:
+    """Return the candidates as plain values, best first.
+
+    Parameters
+    ----------
+    findings : the scan's result.
+    dicom_slices : the images of the series; each candidate then names the image nearest to it, and
+        the pixel there.
+
+    Returns
+    -------
+    list of dict
+        ``voxel_xyz`` is column, row, slice of the input's own grid, the centre of the first voxel
+        being 0.
+    """
+    records = []
+    for rank, candidate in enumerate(findings.candidates, start=1):
+        centre = np.asarray(candidate.centre_xyz_mm)
+        voxel_zyx = findings.scan.file_geometry.world_to_voxel(centre)
+        low, high = candidate.z_range_mm
+        record: dict[str, Any] = {
+            "rank": rank,
+            "score": round(candidate.score, 6),
+            "above_threshold": candidate.score >= findings.threshold,
+            "centre_xyz_mm": [round(float(v), 4) for v in centre],
+            "voxel_xyz": [round(float(v), 3) for v in voxel_zyx[::-1]],
+            "diameter_mm": round(candidate.diameter_mm, 3),
+            "z_range_mm": [round(low, 4), round(high, 4)],
+            "slab_indices": list(candidate.slab_indices),
+            "n_boxes": candidate.n_boxes,
+        }
+        if dicom_slices:
+            record["dicom_image"] = nearest_image(dicom_slices, centre)
+        records.append(record)
+    return records
+
+
+def nearest_image(slices: Sequence[DicomSlice], point_xyz_mm: np.ndarray) -> dict[str, Any]:
+    """Return the image whose plane lies nearest to a point, and the pixel (column, row) there."""
+    heights = np.array([s.height_mm for s in slices])
+    item = slices[int(np.argmin(np.abs(heights - slices[0].normal_xyz @ point_xyz_mm)))]
+    offset = np.asarray(point_xyz_mm) - np.asarray(item.position_xyz_mm)
+    column = float(offset @ np.asarray(item.orientation[:3]) / item.spacing_xy_mm[0])
+    row = float(offset @ np.asarray(item.orientation[3:]) / item.spacing_xy_mm[1])
+    return {
+        "sop_instance_uid": item.instance_uid,
+        "instance_number": item.instance_number,
+        "file": item.path.name,
+        "column_row": [round(column, 3), round(row, 3)],
+    }
+
+
+def candidates_csv(seriesuid: str, records: Iterable[Mapping[str, Any]]) -> str:
+    """Return the candidates as a table that begins with the columns of a LUNA16 submission."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*COLUMNS, *MORE_COLUMNS])
+    for record in records:
+        table.writerow(
+            [
+                seriesuid,
+                *record["centre_xyz_mm"],
+                record["score"],
+                record["diameter_mm"],
+                *record["z_range_mm"],
+                " ".join(map(str, record["slab_indices"])),
+                record["rank"],
+                int(record["above_threshold"]),
+            ]
+        )
+    return text.getvalue()
+
+
+def candidates_json(
+    findings: ScanFindings, records: Sequence[Mapping[str, Any]], *, fingerprint: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return all about a scan's result, but for its pictures."""
+    return {
+        "format": "lungdet_mmdet candidates",
+        "format_version": 1,
+        "notice": NOTICE,
+        "seriesuid": findings.scan.seriesuid,
+        "source": findings.source,
+        "coordinates": {
+            "centre_xyz_mm": "world point in LPS millimetres (left, posterior, superior)",
+            "voxel_xyz": "column, row, slice on 'geometry'; the first voxel's centre is 0",
+            "z_range_mm": "along the slab normal; world z of an axial scan",
+        },
+        "geometry": findings.scan.file_geometry.as_dict(),
+        "flags": list(findings.flags),
+        "lungs": {k: v for k, v in findings.lung_summary.items() if k != "flags"},
+        "model": findings.model,
+        "threshold": findings.threshold,
+        "n_slabs": len(findings.slab_geometries),
+        "seconds": findings.seconds,
+        "candidates": list(records),
+        "fingerprint": dict(fingerprint),
+    }
+
+
+def slicer_markups(findings: ScanFindings, records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the candidates above the threshold as a point list for 3D Slicer (.mrk.json)."""
+    points = [
+        {
+            "id": str(record["rank"]),
+            "label": f"{record['rank']}: {record['score']:.2f}",
+            "description": f"{record['diameter_mm']:.1f} mm, score {record['score']:.3f}",
+            "associatedNodeID": "",
+            "position": record["centre_xyz_mm"],
+            "orientation": [-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0],
+            "selected": True,
+            "locked": True,
+            "visibility": True,
+            "positionStatus": "defined",
+        }
+        for record in records
+        if record["above_threshold"]
+    ]
+    markup = {
+        "type": "Fiducial",
+        "name": f"Nodule candidates {findings.scan.seriesuid}",
+        "coordinateSystem": "LPS",
+        "coordinateUnits": "mm",
+        "locked": True,
+        "fixedNumberOfControlPoints": False,
+        "labelFormat": "%N-%d",
+        "lastUsedControlPointNumber": len(points),
+        "controlPoints": points,
+    }
+    return {"@schema": SLICER_SCHEMA, "markups": [markup]}

@@ -1,0 +1,187 @@
+"""A config made ready to run: read, given its data, checked against it."""
+
+from __future__ import annotations
+
+import json
+import os
+from itertools import product
+from pathlib import Path
+
+from mmengine.config import Config
+
+import lungdet_mmdet.plugin  # noqa: F401  (registers everything before anything is built)
+from lungdet_mmdet.datasets.luna16_slabs import missing_data_message
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.preparation.manifest import MANIFEST_NAME
+from lungdet_mmdet.preparation.prep_pipeline import prep_steps
+from lungdet_mmdet.splits.leak_check import check_leaks
+
+PARTS = ("train", "val", "test")
+
+
+def annotation_files(config: Config, part: str) -> list[Path]:
+    """Return the annotation files that "train", "val" or "test" names, whether there or not.
+
+    ``RepeatDataset``, ``ConcatDataset`` and the like are looked into.
+    """
+    return [
+        Path(dataset.get("data_root") or "") / dataset["ann_file"]
+        for dataset in datasets(config, part)
+        if dataset.get("ann_file")
+    ]
+
+
+def datasets(config: Config, part: str) -> list[dict]:
+    """Return the dataset configs of a part that wrap no other."""
+    loader = config.get(f"{part}_dataloader")
+    return _inner(loader.dataset) if loader else []
+
+
+def _inner(dataset: dict) -> list[dict]:
+    inner = dataset.get("datasets") or ([dataset["dataset"]] if "dataset" in dataset else [])
+    return [leaf for one in inner for leaf in _inner(one)] if inner else [dataset]
+
+
+DATA_VARIABLE = "LUNGDET_DATA"
+
+
+def read_config(
+    path: Path,
+    *,
+    data: Path | None = None,
+    work_dir: Path | None = None,
+    cfg_options: dict | None = None,
+) -> Config:
+    """Read a config file.
+
+    Parameters
+    ----------
+    path : the config.
+    data : the prepared dataset; None leaves it to LUNGDET_DATA or the config's default.
+    work_dir : None means the config's own, else ``work_dirs/<config name>``.
+    cfg_options : overrides, applied last.
+
+    Raises
+    ------
+    LungDetError
+        If there is no such config.
+    """
+    if not Path(path).is_file():
+        raise LungDetError(f"{path}: no such config")
+    if data is not None:
+        os.environ[DATA_VARIABLE] = str(data)
+    config = Config.fromfile(str(path))
+    if cfg_options:
+        config.merge_from_dict(cfg_options)
+    if work_dir is not None:
+        config.work_dir = str(work_dir)
+    elif config.get("work_dir") is None:
+        config.work_dir = str(Path("work_dirs") / Path(path).stem)
+    return config
+
+
+def check_data(config: Config, parts: tuple[str, ...]) -> None:
+    """Check that the annotation files of "train", "val", "test" are there.
+
+    Raises
+    ------
+    LungDetError
+        Naming the missing file and the commands that make it.
+    """
+    for part in parts:
+        for path in annotation_files(config, part):
+            if not path.is_file():
+                raise LungDetError(missing_data_message(path))
+
+
+def check_config_leaks(config: Config, *, allow: bool = False) -> tuple[str, ...]:
+    """Look for series, patients or images on two sides of the split that a config names.
+
+    Parameters
+    ----------
+    config : its train, val and test annotation files are compared as far as they are there. A part
+        may join several: each is compared with those of the other parts.
+    allow : only warn; for overfitting on purpose.
+
+    Returns
+    -------
+    Sentences for the log.
+
+    Raises
+    ------
+    LungDetError
+        On a leak (a paper split shares series by design: it only warns).
+    """
+    there = [[p for p in annotation_files(config, part) if p.is_file()] for part in PARTS]
+    found = [
+        warning
+        for paths in product(*(files or [None] for files in there))
+        for warning in check_leaks(dict(zip(PARTS, paths, strict=True)), allow=allow).warnings
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def check_prep_pipeline(config: Config, *, allow: bool = False) -> tuple[str, ...]:
+    """Compare the config's ``prep_pipeline`` with the one that made the prepared slabs.
+
+    A model carries its config's pipeline and is later fed by it, so training on slabs made by
+    another one gives a model that never sees what it was trained on. The mask method is left out of
+    the comparison: preparation can choose it per run.
+
+    Parameters
+    ----------
+    config : with ``prep_pipeline`` and the training data's folder.
+    allow : only warn.
+
+    Returns
+    -------
+    Sentences for the log; also where the folder does not tell how it was made.
+
+    Raises
+    ------
+    LungDetError
+        Naming the steps that differ, and the command that prepares the data for this config.
+    """
+    if not config.get("prep_pipeline"):
+        return ("the config has no prep_pipeline: the model cannot be used on scans later",)
+    wanted = prep_steps(config, source="the training config")
+    roots = dict.fromkeys(Path(d.get("data_root") or "") for d in datasets(config, "train"))
+    messages = [_other_pipeline(root / MANIFEST_NAME, wanted, allow=allow) for root in roots]
+    return tuple(message for message in messages if message)
+
+
+def _other_pipeline(manifest: Path, wanted: list[dict], *, allow: bool) -> str | None:
+    """Compare one prepared folder with the steps wanted; return what is to be said of it."""
+    try:
+        made_by = json.loads(manifest.read_text(encoding="utf-8"))["pipeline"]
+    except FileNotFoundError:
+        return f"{manifest}: not there, so nobody can tell how these slabs were prepared"
+    except (ValueError, KeyError, TypeError) as error:
+        raise LungDetError(
+            f"{manifest}: not a manifest of prepared slabs ({error!r}); prepare the scans again"
+        ) from error
+    here, there = (
+        [json.dumps(_without_mask_method(step), sort_keys=True) for step in steps]
+        for steps in (wanted, made_by)
+    )
+    if here == there:
+        return None
+    message = (
+        f"{manifest}: these slabs were prepared by another pipeline than the config's. "
+        f"Only in the config: {_only_in(here, there)}; only in the data: {_only_in(there, here)}"
+    )
+    if allow:
+        return message
+    raise LungDetError(
+        f"{message}. Prepare a folder of its own with\n"
+        "  python data_prep/prepare_luna16.py LUNA16_DIR PREPARED_DIR --config CONFIG\n"
+        "or train on these slabs all the same with --allow-other-prep"
+    )
+
+
+def _without_mask_method(step: dict) -> dict:
+    return {k: v for k, v in step.items() if (step["type"], k) != ("OtsuLungMask", "method")}
+
+
+def _only_in(first: list[str], second: list[str]) -> str:
+    return ", ".join(step for step in first if step not in second) or "nothing (the order differs)"

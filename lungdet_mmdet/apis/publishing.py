@@ -1,0 +1,153 @@
+"""From a training checkpoint to a model file."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+import lungdet_mmdet
+from lungdet_mmdet.apis.model_building import build_model
+from lungdet_mmdet.apis.model_file import ModelFile, read_model_file, write_model_file
+from lungdet_mmdet.apis.training_checkpoint import read_training_checkpoint
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.preparation.prep_pipeline import code_version
+
+_PACKAGES = (("mmdet", ("onedl-mmdetection", "mmdet")), ("mmcv", ("onedl-mmcv", "mmcv")))
+
+
+def publish_model(
+    checkpoint: Path,
+    out: Path,
+    *,
+    config_path: Path | None = None,
+    metrics: dict[str, Any] | None = None,
+    threshold: float | None = None,
+    data_root: Path | None = None,
+    note: str = "",
+) -> ModelFile:
+    """Write a model file and read it back as a receiver would.
+
+    Parameters
+    ----------
+    checkpoint : written by training; reading it can run code, so it must be trusted.
+    out : the model file.
+    config_path : its config; None takes the one in the checkpoint.
+    metrics : content of ``metrics.json``: figures with data, protocol and split.
+    threshold : score from which a candidate counts as positive; None takes the operating point that
+        the checkpoint carries, or else that of the metrics.
+    data_root : prepared dataset that it was trained on; None takes the config's.
+    note : a sentence about the model.
+
+    Raises
+    ------
+    LungDetError
+        If there is no such checkpoint, or it cannot be made a safe model file.
+    """
+    if not checkpoint.is_file():
+        raise LungDetError(f"{checkpoint}: no such checkpoint; train one with tools/train.py")
+    if config_path is not None and not config_path.is_file():
+        raise LungDetError(f"{config_path}: no such config; check the path")
+    config = None if config_path is None else Config.fromfile(str(config_path))
+    parts = read_training_checkpoint(checkpoint, config=config)
+    metrics = metrics or {}
+    point = parts.operating_point
+    if threshold is None and point is not None:
+        threshold = point.threshold
+    elif threshold is None:
+        threshold = metrics.get("metrics", {}).get("threshold")
+    if threshold is not None and not 0.0 <= threshold <= 1.0:
+        raise LungDetError(f"threshold is {threshold}: it must lie within 0 and 1")
+    root = data_root if data_root is not None else Path(parts.data_root or ".")
+    model = ModelFile(
+        name=out.name,
+        sha256="",
+        config=parts.config,
+        state_dict=parts.state_dict,
+        threshold=None if threshold is None else float(threshold),
+        metrics=_plain(metrics),
+        data=data_provenance(root, required=data_root is not None)
+        | {"training": _plain(parts.trained)}
+        | ({"operating_point": _plain(point.as_record())} if point is not None else {})
+        | ({"note": note} if note else {}),
+        made_with=versions(),
+    )
+    build_model(model, torch.device("cpu"))
+    write_model_file(out, model)
+    return read_model_file(out)
+
+
+def data_provenance(data_root: Path, *, required: bool) -> dict[str, Any]:
+    """Return what a prepared dataset's split files say of the data.
+
+    Returns
+    -------
+    dict
+        ``name`` (e.g. "phantom"), and per split the file's ``info`` and counts; empty where nothing
+        is there.
+
+    Raises
+    ------
+    LungDetError
+        If it is required and there is none, or a split file is damaged.
+    """
+    provenance: dict[str, Any] = {}
+    for split in ("train", "val"):
+        path = data_root / "annotations" / f"{split}.json"
+        if not path.is_file():
+            continue
+        content = _split_content(path)
+        info = content.get("info", {})
+        provenance.setdefault("name", str(info.get("data", "")))
+        provenance[split] = {
+            "info": _plain(info),
+            "series": len(content.get("series", ())),
+            "slabs": len(content.get("images", ())),
+            "nodules": len(content.get("nodules", ())),
+        }
+    if required and not provenance:
+        raise LungDetError(
+            f"{data_root}: no annotations/train.json here; name the prepared dataset that the "
+            "model was trained on"
+        )
+    return provenance
+
+
+def _split_content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LungDetError(
+            f"{path}: cannot be read as JSON ({error}); make the splits again"
+        ) from error
+    if not isinstance(content, dict):
+        raise LungDetError(
+            f"{path}: no split, but a {type(content).__name__}; make the splits again"
+        )
+    return content
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a model file was made with."""
+    found = {
+        "lungdet_mmdet": lungdet_mmdet.__version__,
+        "torch": str(torch.__version__),
+        "preparation_code": code_version(),
+    }
+    for name, distributions in _PACKAGES:
+        for distribution in distributions:
+            try:
+                found[name] = metadata.version(distribution)
+                break
+            except metadata.PackageNotFoundError:
+                continue
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with nothing but JSON's types in it: all else cannot be read safely."""
+    return json.loads(json.dumps(value, default=str))

@@ -1,0 +1,298 @@
+"""From a scan to candidates: the detector, its slabs, its findings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lungdet_mmdet.apis.model_building import build_model, build_slab_pipeline, choose_device
+from lungdet_mmdet.apis.model_file import read_model_file
+from lungdet_mmdet.ct.reading import read_scan
+from lungdet_mmdet.ct.scan import CTScan
+from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, SlabGeometry
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.evaluation.metrics import detections_of
+from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, code_version
+from lungdet_mmdet.scoring.candidates import Candidate, merge_slab_detections
+from lungdet_mmdet.scoring.froc import MAX_MARKS_PER_SCAN
+from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
+
+STAGES = ("reading", "preparation", "network", "merging")
+"""The parts of looking at a scan that are timed, in order."""
+
+
+@dataclass(frozen=True)
+class ScanFindings:
+    """The result of one scan.
+
+    Parameters
+    ----------
+    scan : the scan as it was read.
+    source : the file or folder it was read from, "" if it was given in memory.
+    slabs : uint8 array (n, y, x), or (n, y, x, 3), what the detector saw.
+    slab_geometries : where each slab lies.
+    lung_mask, lung_mask_z : uint8 (z, y, x) in slab pixels, and for each of its slices the position
+        along the slab normal in mm.
+    lung_summary : method, verdict and volumes of the lung mask.
+    detections : boxes of every slab, ``img_id`` is the slab's index.
+    candidates : all candidates from the lowest score on, best first.
+    threshold : score from which a candidate counts as positive.
+    flags : remarks about the scan and its lungs.
+    model : what is known of the model.
+    seconds : time of each of `STAGES`.
+    """
+
+    scan: CTScan
+    source: str
+    slabs: np.ndarray
+    slab_geometries: tuple[SlabGeometry, ...]
+    lung_mask: np.ndarray
+    lung_mask_z: np.ndarray
+    lung_summary: dict[str, Any]
+    detections: tuple[SlabDetections, ...]
+    candidates: tuple[Candidate, ...]
+    threshold: float
+    flags: tuple[str, ...]
+    model: dict[str, Any]
+    seconds: dict[str, float]
+
+    @property
+    def positives(self) -> list[Candidate]:
+        """Candidates at or above the threshold."""
+        return [c for c in self.candidates if c.score >= self.threshold]
+
+
+def slab_of(geometry: SlabGeometry, *, seriesuid: str) -> Slab:
+    """Return a slab as the merging of candidates reads it; its id is its index."""
+    low, high = geometry.z_range_mm
+    return Slab(
+        img_id=geometry.index,
+        seriesuid=seriesuid,
+        slab_index=geometry.index,
+        spacing_mm=(*geometry.spacing_xy_mm, high - low),
+        origin_xyz_mm=geometry.origin_xyz_mm,
+        direction=geometry.direction,
+        z_range_mm=geometry.z_range_mm,
+    )
+
+
+def three_channels(image: np.ndarray) -> np.ndarray:
+    """Return a slab (y, x) as (y, x, 3), three equal channels, as OpenCV reads a grey PNG."""
+    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+
+
+def slab_input(image: np.ndarray, slab: Slab) -> dict[str, Any]:
+    """Return what the model's own pipeline expects, under the names of the prepared dataset.
+
+    Parameters
+    ----------
+    image : uint8 array (y, x) or (y, x, 3).
+    slab : where it lies.
+    """
+    return {
+        "img": three_channels(image),
+        "img_id": slab.img_id,
+        "seriesuid": slab.seriesuid,
+        "slab_index": slab.slab_index,
+        "z_range_mm": list(slab.z_range_mm),
+        "spacing": list(slab.spacing_mm),
+        "origin": list(slab.origin_xyz_mm),
+        "direction": list(slab.direction),
+    }
+
+
+def with_stride(steps: list[dict], stride_mm: float | None) -> list[dict]:
+    """Return the prep pipeline with another distance of neighbouring slabs.
+
+    Raises
+    ------
+    LungDetError
+        If the stride is not positive or exceeds the slab thickness, which would leave gaps, or the
+        model looks at single slices, at neighbouring slabs, which a stride would move, or at no
+        slabs of this package's making.
+    """
+    if stride_mm is None:
+        return steps
+    if any(s["type"] == "NeighbourChannels" for s in steps):
+        raise LungDetError(
+            "this model looks at each slab with its neighbours, which another stride would move; "
+            "leave out --stride-mm"
+        )
+    slabs = [s for s in steps if s["type"] == "MIPSlabs"]
+    thickness = min((s.get("thickness_mm", SLAB_THICKNESS_MM) for s in slabs), default=0.0)
+    if not thickness > 0:
+        raise LungDetError(
+            f"slab stride is {stride_mm} mm, but this model looks at every slice or has no step "
+            "MIPSlabs: there is nothing between its slabs to look at; leave out --stride-mm"
+        )
+    if not 0.0 < stride_mm <= thickness:
+        raise LungDetError(
+            f"slab stride is {stride_mm} mm: it must be above 0 and at most the slab thickness, "
+            f"{thickness} mm, or nodules between the slabs are never seen"
+        )
+    return [{**s, "stride_mm": stride_mm} if s["type"] == "MIPSlabs" else s for s in steps]
+
+
+DEFAULT_THRESHOLD = 0.5
+"""Used where neither the caller nor the model file names one."""
+
+DEFAULT_BATCH = {"cpu": 1, "cuda": 4}
+"""Slabs at a time by device type; on a CPU more of them take memory and save no time."""
+
+
+class ScanDetector:
+    """Finds nodules in CT scans, prepared as the model's own config says.
+
+    Parameters
+    ----------
+    checkpoint : a model file (``tools/publish_model.py``).
+    device : "auto" takes a GPU where there is one; else a torch device such as "cpu" or "cuda:1".
+    threshold : score from which a candidate is returned; None takes the model file's own, or 0.5.
+    batch_size : slabs that go through the model at a time; None takes one on a CPU, four on a GPU.
+    stride_mm : distance of neighbouring slabs; less than the slab thickness makes them overlap.
+        None takes the model's own.
+    trust_checkpoint : also accept files that can run code of whoever made them.
+
+    Raises
+    ------
+    LungDetError
+        If the checkpoint cannot be used or an option makes no sense.
+
+    Examples
+    --------
+    >>> detector = ScanDetector("model.pth")                          # doctest: +SKIP
+    >>> for nodule in detector.detect("scan.nii.gz"):                 # doctest: +SKIP
+    ...     print(nodule.centre_xyz_mm, nodule.diameter_mm, nodule.score)
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path | str,
+        *,
+        device: str = "auto",
+        threshold: float | None = None,
+        batch_size: int | None = None,
+        stride_mm: float | None = None,
+        trust_checkpoint: bool = False,
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise LungDetError(f"batch size is {batch_size}: it must be at least 1")
+        if threshold is not None and not 0.0 <= threshold <= 1.0:
+            raise LungDetError(f"threshold is {threshold}: it must lie within 0 and 1")
+        self.model_file = read_model_file(checkpoint, trust=trust_checkpoint)
+        self.device = choose_device(device)
+        self.batch_size = batch_size or DEFAULT_BATCH.get(self.device.type, 1)
+        self.threshold = next(
+            t for t in (threshold, self.model_file.threshold, DEFAULT_THRESHOLD) if t is not None
+        )
+        self.use_prep_steps(with_stride(self.model_file.config["prep_pipeline"], stride_mm))
+        self._feed = build_slab_pipeline(self.model_file)
+        self._model = build_model(self.model_file, self.device)
+
+    def use_prep_steps(self, steps: list[dict]) -> None:
+        """Prepare scans by other steps than the model's own: for experiments, never for results."""
+        self.prep_steps = steps
+        self._prepare = build_prep_pipeline(steps)
+
+    def keep_all_boxes(self) -> None:
+        """Return a box for every query and slab instead of the best ones, to compare runs."""
+        self._model.bbox_head.test_cfg["max_per_img"] = self._model.num_queries
+
+    def detect(self, scan: CTScan | Path | str) -> list[Candidate]:
+        """Return the candidates of one scan at or above the threshold, best first.
+
+        Parameters
+        ----------
+        scan : a scan file, a DICOM folder, or a scan in memory.
+
+        Raises
+        ------
+        LungDetError
+            If the scan cannot be used.
+        """
+        return self.analyse(scan).positives
+
+    def __call__(
+        self, inputs: CTScan | Path | str | Sequence[CTScan | Path | str]
+    ) -> dict[str, list[list[Candidate]]]:
+        """Return ``{"predictions": [...]}`` for one scan or many, as mmdet's DetInferencer does."""
+        scans = [inputs] if isinstance(inputs, (CTScan, Path, str)) else list(inputs)
+        return {"predictions": [self.detect(scan) for scan in scans]}
+
+    def analyse(self, scan: CTScan | Path | str, *, source: str = "") -> ScanFindings:
+        """Return everything about one scan: slabs, boxes, lung mask, all candidates.
+
+        Parameters
+        ----------
+        scan : a scan file, a DICOM folder, or a scan in memory.
+        source : where a scan in memory came from, for messages and reports.
+
+        Raises
+        ------
+        LungDetError
+            If the scan cannot be used.
+        """
+        moments = [time.perf_counter()]
+        if not isinstance(scan, CTScan):
+            source = str(scan)
+            scan = read_scan(scan)
+        moments.append(time.perf_counter())
+        results = self._prepare({"scan": scan, "scan_path": source})
+        moments.append(time.perf_counter())
+        geometries = tuple(results["slab_geometries"])
+        slabs = [slab_of(geometry, seriesuid=scan.seriesuid) for geometry in geometries]
+        detections = self._detect_slabs(results["slabs"], slabs)
+        moments.append(time.perf_counter())
+        candidates = merge_slab_detections(slabs, detections, max_candidates=MAX_MARKS_PER_SCAN)
+        moments.append(time.perf_counter())
+        geometry, summary = results["geometry"], results["lung_summary"]
+        flags = [*results["scan_flags"], *summary["flags"], *self._model_flags()]
+        return ScanFindings(
+            scan=scan,
+            source=source,
+            slabs=results["slabs"],
+            slab_geometries=geometries,
+            lung_mask=results["lung_mask"],
+            lung_mask_z=geometry.normal_xyz @ np.asarray(geometry.origin_xyz_mm)
+            + geometry.spacing_zyx_mm[0] * np.arange(geometry.size_zyx[0]),
+            lung_summary=summary,
+            detections=tuple(detections),
+            candidates=tuple(candidates),
+            threshold=self.threshold,
+            flags=tuple(dict.fromkeys(flags)),
+            model=self.model_file.about(),
+            seconds=dict(zip(STAGES, np.diff(moments).round(3).tolist(), strict=True)),
+        )
+
+    @torch.inference_mode()
+    def _detect_slabs(self, images: np.ndarray, slabs: list[Slab]) -> list[SlabDetections]:
+        detections: list[SlabDetections] = []
+        for first in range(0, len(slabs), self.batch_size):
+            chosen = slice(first, first + self.batch_size)
+            packed = [
+                self._feed(slab_input(image, slab))
+                for image, slab in zip(images[chosen], slabs[chosen], strict=True)
+            ]
+            samples = self._model.test_step(
+                {
+                    "inputs": [item["inputs"] for item in packed],
+                    "data_samples": [item["data_samples"] for item in packed],
+                }
+            )
+            detections += detections_of([sample.to_dict() for sample in samples])
+        return detections
+
+    def _model_flags(self) -> list[str]:
+        trained_with = self.model_file.made_with.get("preparation_code")
+        if trained_with in (None, code_version()):
+            return []
+        return [
+            "the model was published with another version of the preparation "
+            f"({trained_with}, this is {code_version()}): scores may differ"
+        ]

@@ -1,1 +1,0 @@
-"""The cohort: prepared scans, slab labels, splits, their accounting and leak check."""

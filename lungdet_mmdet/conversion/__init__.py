@@ -1,1 +1,0 @@
-"""Turning DICOM folder trees into LUNA16's layout."""

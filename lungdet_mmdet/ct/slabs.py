@@ -1,0 +1,270 @@
+"""Slabs of a scan: where they lie, their maximum projections, several as channels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from lungdet_mmdet.ct.geometry import IDENTITY_DIRECTION, ScanGeometry
+from lungdet_mmdet.errors import LungDetError
+
+
+@dataclass(frozen=True)
+class SlabGeometry:
+    """Where one slab image lies in the patient.
+
+    Parameters
+    ----------
+    index : number of the slab in its scan, from 0 at the lowest slice.
+    width, height : image size in pixels.
+    z_range_mm : the slab's two faces (low, high), measured along the slab normal (the third column
+        of ``direction``); for an identity direction these are world z.
+    spacing_xy_mm : pixel size along x, y.
+    origin_xyz_mm : world position of the centre of pixel (0, 0) on the slab's mid-plane.
+    direction : nine numbers, row-major 3x3; columns are the unit vectors of image x, y and normal.
+
+    Raises
+    ------
+    LungDetError
+        If the image is empty, the faces are not in order, the pixel size is not positive, a number
+        is not finite, or there are not nine numbers of direction.
+    """
+
+    index: int
+    width: int
+    height: int
+    z_range_mm: tuple[float, float]
+    spacing_xy_mm: tuple[float, float]
+    origin_xyz_mm: tuple[float, float, float]
+    direction: tuple[float, ...] = IDENTITY_DIRECTION
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.height) < 1:
+            raise LungDetError(
+                f"slab {self.index}: size is {self.width} x {self.height} pixels; at least 1 x 1 "
+                "is needed. Prepare the scan again"
+            )
+        if not self.z_range_mm[0] < self.z_range_mm[1]:
+            raise LungDetError(
+                f"slab {self.index}: z_range_mm is {self.z_range_mm}; low must be below high. "
+                "Prepare the scan again"
+            )
+        if not min(self.spacing_xy_mm) > 0 or len(self.direction) != 9:
+            raise LungDetError(
+                f"slab {self.index}: spacing {self.spacing_xy_mm} mm, direction {self.direction}; "
+                "needed are positive spacings and nine numbers. Prepare the scan again"
+            )
+        numbers = (*self.z_range_mm, *self.spacing_xy_mm, *self.origin_xyz_mm, *self.direction)
+        if not np.all(np.isfinite(numbers)):
+            raise LungDetError(
+                f"slab {self.index}: z_range_mm {self.z_range_mm}, spacing {self.spacing_xy_mm}, "
+                f"origin {self.origin_xyz_mm}, direction {self.direction}; all must be finite. "
+                "Prepare the scan again"
+            )
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the fields under the names of the prepared dataset, as plain JSON values."""
+        low, high = self.z_range_mm
+        return {
+            "index": self.index,
+            "width": self.width,
+            "height": self.height,
+            "z_range_mm": [low, high],
+            "spacing": [*self.spacing_xy_mm, high - low],
+            "origin": list(self.origin_xyz_mm),
+            "direction": list(self.direction),
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> SlabGeometry:
+        """Read a slab of ``scan.json`` or an image of a COCO file of the prepared dataset.
+
+        Further fields are left alone.
+
+        Raises
+        ------
+        LungDetError
+            If a field is missing or is not what it should be.
+        """
+        try:
+            low, high = (float(value) for value in record["z_range_mm"])
+            x, y, z = (float(value) for value in record["origin"])
+            return cls(
+                index=int(record["index"] if "index" in record else record["slab_index"]),
+                width=int(record["width"]),
+                height=int(record["height"]),
+                z_range_mm=(low, high),
+                spacing_xy_mm=(float(record["spacing"][0]), float(record["spacing"][1])),
+                origin_xyz_mm=(x, y, z),
+                direction=tuple(float(value) for value in record["direction"]),
+            )
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+            raise LungDetError(
+                f"slab record {dict(record)} is not complete ({type(error).__name__}: {error}); "
+                "prepare the scan again"
+            ) from error
+
+
+SLAB_THICKNESS_MM = 7.5
+"""The paper's slabs; what MIPSlabs takes where a config names no thickness."""
+
+
+def slab_slices(
+    n_slices: int, slice_spacing_mm: float, *, thickness_mm: float, stride_mm: float | None = None
+) -> list[tuple[int, int]]:
+    """Return (first slice, number of slices) of each slab.
+
+    A slab takes the ``round(thickness / spacing)`` slices (at least one) from its first slice on;
+    first slices are ``stride`` apart, or one slab where stride is None. The last slab ends with the
+    scan and may be thinner; slabs that would lie wholly inside the one before are left out. Unless
+    the stride is larger than the thickness, every slice is in a slab.
+
+    Raises
+    ------
+    LungDetError
+        If thickness is negative, stride or spacing not positive, or one of them not finite.
+    """
+    if not 0 < slice_spacing_mm < math.inf:
+        raise LungDetError(
+            f"slice spacing is {slice_spacing_mm} mm: it must be finite and > 0; convert the scan "
+            "again"
+        )
+    if not 0 <= thickness_mm < math.inf or not (stride_mm is None or 0 < stride_mm < math.inf):
+        raise LungDetError(
+            f"slab thickness {thickness_mm} mm, stride {stride_mm} mm: thickness must be >= 0 "
+            "(0 = single slices) and stride > 0"
+        )
+    # No slab is deeper than the scan; without the bound, tiny spacings would overflow.
+    depth = max(1, round(min(thickness_mm / slice_spacing_mm, n_slices)))
+    # A stride below the slice spacing starts a slab on every slice.
+    step = depth if stride_mm is None else max(1.0, min(stride_mm / slice_spacing_mm, n_slices))
+    may_leave_gaps = stride_mm is not None and stride_mm > max(thickness_mm, slice_spacing_mm)
+    slabs: list[tuple[int, int]] = []
+    for number in count():
+        first = round(number * step)
+        if slabs and not may_leave_gaps:
+            # Depth and first slice are rounded apart: together they could skip a slice.
+            first = min(first, sum(slabs[-1]))
+        if first >= n_slices:
+            break
+        slabs.append((first, min(depth, n_slices - first)))
+        if first + depth >= n_slices:
+            break
+    return slabs
+
+
+def mip_slabs(
+    volume: np.ndarray,
+    geometry: ScanGeometry,
+    *,
+    thickness_mm: float = SLAB_THICKNESS_MM,
+    stride_mm: float | None = None,
+) -> tuple[np.ndarray, list[SlabGeometry]]:
+    """Project a volume to slabs: the highest value along z for each (x, y) (equation 2).
+
+    Parameters
+    ----------
+    volume : array (z, y, x).
+    geometry : its grid.
+    thickness_mm : slab thickness; 0 gives every single slice.
+    stride_mm : distance of neighbouring slabs; None puts slab next to slab, without overlap.
+
+    Returns
+    -------
+    slabs : array (n_slabs, y, x) of the same dtype.
+    geometries : one :class:`SlabGeometry` per slab.
+    """
+    dz = geometry.spacing_zyx_mm[0]
+    ranges = slab_slices(volume.shape[0], dz, thickness_mm=thickness_mm, stride_mm=stride_mm)
+    slabs = np.empty((len(ranges), *volume.shape[1:]), dtype=volume.dtype)
+    geometries = []
+    for index, (first, depth) in enumerate(ranges):
+        np.max(volume[first : first + depth], axis=0, out=slabs[index])
+        geometries.append(_slab_geometry(geometry, index, first, depth))
+    return slabs, geometries
+
+
+def _slab_geometry(geometry: ScanGeometry, index: int, first: int, depth: int) -> SlabGeometry:
+    centre_z = first + (depth - 1) / 2.0
+    x, y, z = geometry.voxel_to_world(np.array([centre_z, 0.0, 0.0])).tolist()
+    middle = float(np.array([x, y, z]) @ geometry.normal_xyz)
+    half = 0.5 * depth * geometry.spacing_zyx_mm[0]
+    return SlabGeometry(
+        index=index,
+        width=geometry.size_zyx[2],
+        height=geometry.size_zyx[1],
+        z_range_mm=(middle - half, middle + half),
+        spacing_xy_mm=(float(geometry.spacing_xyz_mm[0]), float(geometry.spacing_xyz_mm[1])),
+        origin_xyz_mm=(x, y, z),
+        direction=tuple(float(v) for v in geometry.direction),
+    )
+
+
+def mip_channels(
+    volume: np.ndarray,
+    geometry: ScanGeometry,
+    slabs: Sequence[SlabGeometry],
+    *,
+    thicknesses_mm: Sequence[float],
+) -> np.ndarray:
+    """Project a volume over several thicknesses about the middle of each slab.
+
+    Parameters
+    ----------
+    volume : array (z, y, x).
+    geometry : its grid.
+    slabs : where the slabs lie; their mid-planes are the middle of every channel.
+    thicknesses_mm : one per channel; 0 takes the one slice nearest to the middle. Channels that
+        reach beyond the scan end with it.
+
+    Returns
+    -------
+    array (n_slabs, y, x, c) of the volume's dtype.
+
+    Raises
+    ------
+    LungDetError
+        If a thickness is negative or not finite, or there is none.
+    """
+    if not thicknesses_mm or not all(0 <= t < math.inf for t in thicknesses_mm):
+        raise LungDetError(
+            f"channel thicknesses are {tuple(thicknesses_mm)} mm: at least one is needed, each >= 0"
+        )
+    n_slices, dz = volume.shape[0], geometry.spacing_zyx_mm[0]
+    channels = np.empty((len(slabs), *volume.shape[1:], len(thicknesses_mm)), dtype=volume.dtype)
+    for index, slab in enumerate(slabs):
+        middle = float(geometry.world_to_voxel(np.asarray(slab.origin_xyz_mm))[0])
+        for channel, thickness in enumerate(thicknesses_mm):
+            first, stop = _slices_about(middle, max(1, round(thickness / dz)), n_slices)
+            channels[index, ..., channel] = volume[first:stop].max(axis=0)
+    return channels
+
+
+def _slices_about(middle: float, depth: int, n_slices: int) -> tuple[int, int]:
+    """First slice and stop of ``depth`` slices about a slice coordinate, cut off at the scan."""
+    # A mid-plane is a whole or a half slice; where depth and it do not agree, the lower slice wins.
+    # The hundredth keeps rounding errors of world coordinates from deciding that.
+    first = math.ceil(middle - depth / 2.0 - 0.01)
+    return max(0, min(first, n_slices - 1)), max(1, min(first + depth, n_slices))
+
+
+def neighbour_channels(slabs: np.ndarray) -> np.ndarray:
+    """Put the slab below and the slab above beside each slab; end slabs are their own neighbours.
+
+    Parameters
+    ----------
+    slabs : array (n_slabs, y, x), lowest slab first.
+
+    Returns
+    -------
+    array (n_slabs, y, x, 3): below, the slab itself, above.
+    """
+    n = len(slabs)
+    below = np.maximum(np.arange(n) - 1, 0)
+    above = np.minimum(np.arange(n) + 1, n - 1)
+    return np.stack([slabs[below], slabs, slabs[above]], axis=-1)

@@ -1,0 +1,309 @@
+"""Steps of preparation on a whole scan: loading, resampling, masking, cropping, contrast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet.registry import TRANSFORMS
+
+from lungdet_mmdet.ct.contrast import LUNG_LEVEL_HU, LUNG_WIDTH_HU, apply_clahe, window_hu
+from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.lungs.mask import segment_with_fallback
+from lungdet_mmdet.ct.reading import read_scan
+from lungdet_mmdet.ct.resample import (
+    in_plane_bounds,
+    nearest_on_grid,
+    resample_volume,
+    slice_range_with_lung,
+)
+from lungdet_mmdet.ct.scan import check_hounsfield
+from lungdet_mmdet.errors import LungDetError
+
+
+@TRANSFORMS.register_module()
+class LoadCTScan(BaseTransform):
+    """Read a CT scan in canonical orientation; what cannot be a chest CT is refused.
+
+    Required Keys:
+
+    - scan_path (str)
+
+    Added Keys:
+
+    - volume (int16 array (z, y, x), Hounsfield units)
+    - geometry (ScanGeometry)
+    - file_geometry (ScanGeometry): the grid as stored in the file
+    - seriesuid (str)
+    - scan_flags (list[str])
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Read ``results['scan_path']``; a scan in ``results['scan']`` is taken as it is."""
+        scan = results.pop("scan", None) or read_scan(results["scan_path"])
+        check_hounsfield(scan, source=str(results.get("scan_path") or scan.seriesuid))
+        results["volume"] = scan.volume_hu
+        results["geometry"] = scan.geometry
+        results["file_geometry"] = scan.file_geometry
+        results["seriesuid"] = scan.seriesuid
+        results["scan_flags"] = list(scan.flags)
+        return results
+
+
+@TRANSFORMS.register_module()
+class ResampleScan(BaseTransform):
+    """Resample to a common spacing (equation 1 of the paper).
+
+    Required Keys:
+
+    - volume (int16 array (z, y, x))
+    - geometry (ScanGeometry)
+
+    Modified Keys:
+
+    - volume, geometry
+
+    Parameters
+    ----------
+    spacing_zyx_mm : target spacing; ``None`` for an axis keeps the scan's own.
+    """
+
+    def __init__(self, spacing_zyx_mm: Sequence[float | None] = (1.25, 0.7, 0.7)) -> None:
+        self.spacing_zyx_mm = tuple(spacing_zyx_mm)
+
+    def transform(self, results: dict) -> dict:
+        """Resample ``results['volume']``."""
+        results["volume"], results["geometry"] = resample_volume(
+            results["volume"], results["geometry"], self.spacing_zyx_mm
+        )
+        return results
+
+
+# Between the air around the patient (-1000) and the least dense lung.
+ABOVE_AIR_HU = -975
+
+
+@TRANSFORMS.register_module()
+class OtsuLungMask(BaseTransform):
+    """Segment the lungs: Otsu, connected components, erosion, hole filling, closing.
+
+    Required Keys:
+
+    - volume (int16 array (z, y, x), Hounsfield units)
+    - geometry (ScanGeometry)
+    - lung_mask_path (path or None) (optional): LUNA16's own mask of the scan
+
+    Added Keys:
+
+    - lung_mask (uint8 array (z, y, x), 1 inside)
+    - lung_summary (dict): method, verdict, volumes in litres, flags, and ``tissue_voxels``, the
+      voxels above air before masking
+
+    Parameters
+    ----------
+    method : "otsu" computes the mask; "luna16" takes LUNA16's own where it is there.
+    closing_mm : radius of the closing per lung.
+    erosion_mm : erosion that parts the air into components.
+    margin_mm : how far the mask reaches beyond the surface found.
+    grid_mm : size of the blocks on which the lungs are found.
+    """
+
+    def __init__(
+        self,
+        method: Literal["otsu", "luna16"] = "otsu",
+        closing_mm: float = 12.0,
+        erosion_mm: float = 3.0,
+        margin_mm: float = 1.0,
+        grid_mm: float = 3.0,
+    ) -> None:
+        if method not in ("otsu", "luna16"):
+            raise LungDetError(f"OtsuLungMask method is '{method}': use 'otsu' or 'luna16'")
+        self.method = method
+        self.closing_mm = closing_mm
+        self.erosion_mm = erosion_mm
+        self.margin_mm = margin_mm
+        self.grid_mm = grid_mm
+
+    def transform(self, results: dict) -> dict:
+        """Add the mask and its summary."""
+        volume, geometry = results["volume"], results["geometry"]
+        segmentation = segment_with_fallback(
+            volume,
+            spacing_zyx_mm=geometry.spacing_zyx_mm,
+            luna16_mask=_luna16_mask(results.get("lung_mask_path"), geometry),
+            prefer=self.method,
+            closing_mm=self.closing_mm,
+            erosion_mm=self.erosion_mm,
+            margin_mm=self.margin_mm,
+            grid_mm=self.grid_mm,
+        )
+        results["lung_mask"] = segmentation.mask
+        results["lung_summary"] = {
+            **segmentation.summary(),
+            "tissue_voxels": sum(int(np.count_nonzero(s > ABOVE_AIR_HU)) for s in volume),
+        }
+        return results
+
+
+def _luna16_mask(path: Path | None, geometry: ScanGeometry) -> np.ndarray | None:
+    if path is None:
+        return None
+    labels = read_scan(path)
+    return nearest_on_grid(labels.volume_hu.astype(np.uint8), labels.geometry, geometry)
+
+
+@TRANSFORMS.register_module()
+class DropPeripheralSlices(BaseTransform):
+    """Keep the slices between the first and the last with enough lung.
+
+    Required Keys:
+
+    - volume (array (z, y, x))
+    - lung_mask (uint8 array (z, y, x))
+    - geometry (ScanGeometry)
+
+    Modified Keys:
+
+    - volume, lung_mask, geometry
+
+    Parameters
+    ----------
+    min_area_share : least lung area of a slice, as a share of the scan's largest slice area.
+    """
+
+    def __init__(self, min_area_share: float = 0.02) -> None:
+        self.min_area_share = min_area_share
+
+    def transform(self, results: dict) -> dict:
+        """Cut the volume, its mask and its geometry along z; views, no copies."""
+        first, stop = slice_range_with_lung(
+            results["lung_mask"], min_area_share=self.min_area_share
+        )
+        geometry = results["geometry"]
+        results["volume"] = results["volume"][first:stop]
+        results["lung_mask"] = results["lung_mask"][first:stop]
+        results["geometry"] = geometry.cropped((first, 0, 0), results["volume"].shape)
+        return results
+
+
+@TRANSFORMS.register_module()
+class CropToLungs(BaseTransform):
+    """Crop in-plane to the bounding box of the lung mask plus a margin.
+
+    Everything outside is black after masking; without it the detector sees the same lungs in
+    about half the pixels. The geometry moves along, so world coordinates stay right.
+
+    Required Keys:
+
+    - volume (array (z, y, x))
+    - lung_mask (uint8 array (z, y, x))
+    - geometry (ScanGeometry)
+
+    Modified Keys:
+
+    - volume, lung_mask, geometry
+
+    Parameters
+    ----------
+    margin_mm : width of the rim to keep around the lungs.
+    """
+
+    def __init__(self, margin_mm: float = 5.0) -> None:
+        self.margin_mm = margin_mm
+
+    def transform(self, results: dict) -> dict:
+        """Cut the volume, its mask and its geometry along y and x; views, no copies."""
+        geometry = results["geometry"]
+        margin_yx = tuple(math.ceil(self.margin_mm / s) for s in geometry.spacing_zyx_mm[1:])
+        (y0, y1), (x0, x1) = in_plane_bounds(results["lung_mask"], margin_yx=margin_yx)
+        results["volume"] = results["volume"][:, y0:y1, x0:x1]
+        results["lung_mask"] = results["lung_mask"][:, y0:y1, x0:x1]
+        results["geometry"] = geometry.cropped((0, y0, x0), results["volume"].shape)
+        return results
+
+
+@TRANSFORMS.register_module()
+class WindowHU(BaseTransform):
+    """Apply a grey-level window and the lung mask.
+
+    Required Keys:
+
+    - volume (int16 array (z, y, x), Hounsfield units)
+    - lung_mask (uint8 array (z, y, x)), where `apply_mask`
+
+    Modified Keys:
+
+    - volume (uint8 array (z, y, x)); 0 outside the mask, 1..255 inside
+
+    Added Keys:
+
+    - masked (bool): whether grey level 0 means "outside the lungs"
+
+    Parameters
+    ----------
+    level_hu, width_hu : window centre and width.
+    apply_mask : black out everything outside the lungs before projecting. Without it, ribs win
+        the maximum.
+    """
+
+    def __init__(
+        self,
+        level_hu: float = LUNG_LEVEL_HU,
+        width_hu: float = LUNG_WIDTH_HU,
+        apply_mask: bool = True,
+    ) -> None:
+        self.level_hu = level_hu
+        self.width_hu = width_hu
+        self.apply_mask = apply_mask
+
+    def transform(self, results: dict) -> dict:
+        """Window ``results['volume']``."""
+        results["volume"] = window_hu(
+            results["volume"],
+            level_hu=self.level_hu,
+            width_hu=self.width_hu,
+            mask=results["lung_mask"] if self.apply_mask else None,
+        )
+        results["masked"] = self.apply_mask
+        return results
+
+
+@TRANSFORMS.register_module()
+class CLAHE(BaseTransform):
+    """Contrast Limited Adaptive Histogram Equalisation of every slice.
+
+    Before MIPSlabs (the paper's order) it works on slices, after it on slabs.
+
+    Required Keys:
+
+    - volume (uint8 array (z, y, x)), or slabs (uint8 array (n, y, x)) where they are there already
+    - masked (bool)
+
+    Modified Keys:
+
+    - volume or slabs
+
+    Parameters
+    ----------
+    clip_limit : OpenCV's clip limit.
+    tiles_yx : number of tiles along y and x.
+    """
+
+    def __init__(self, clip_limit: float = 2.0, tiles_yx: Sequence[int] = (8, 8)) -> None:
+        self.clip_limit = clip_limit
+        self.tiles_yx = tuple(tiles_yx)
+
+    def transform(self, results: dict) -> dict:
+        """Equalise; what was black outside the lungs stays black."""
+        key = "slabs" if "slabs" in results else "volume"
+        results[key] = apply_clahe(
+            results[key],
+            clip_limit=self.clip_limit,
+            tiles_yx=self.tiles_yx,
+            keep_zero=results["masked"],
+        )
+        return results

@@ -1,0 +1,244 @@
+"""Whether this machine can run the package, and what to do where it cannot.
+
+``tools/doctor.py`` prints it. Nothing of the stack is imported before a check asks for it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib
+import os
+import platform
+import shutil
+import urllib.request
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lungdet_mmdet import versions
+from lungdet_mmdet.runs.workplace import OFFLINE_VARIABLE, is_offline
+
+if TYPE_CHECKING:
+    import torch
+
+OK, NOTE, WARN, FAIL = "ok", "note", "warn", "FAIL"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One result: level, topic, what was found, and the remedy where there is a problem."""
+
+    level: str
+    topic: str
+    text: str
+    remedy: str = ""
+
+
+def report(lines: Iterable[Line]) -> int:
+    """Print the lines as they come and return the exit code."""
+    failed = 0
+    for line in lines:
+        failed += line.level == FAIL
+        print(f"{line.level:<5} {line.topic:<17} {line.text}", flush=True)
+        if line.remedy:
+            print(f"{'':<24}-> {line.remedy}", flush=True)
+    print(f"Not usable: {failed} problem(s) marked {FAIL}." if failed else "Usable.")
+    return 1 if failed else 0
+
+
+SCIENCE_MODULES = {
+    "SimpleITK": "pip install SimpleITK",
+    "cv2": "pip install opencv-python-headless (it needs no libGL), or install your system's libGL",
+    "skimage": "pip install scikit-image",
+    "scipy": "pip install scipy",
+    "pycocotools": "pip install pycocotools",
+}
+MM_MODULES = ("torch", "mmengine", "mmcv.ops", "mmdet.models")
+EXTRAS = {
+    "distributed": ("preparation on a Dask cluster", 'pip install "dask[distributed]"'),
+    "pydicom": ("DICOM in", "pip install pydicom"),
+    "highdicom": ("DICOM structured reports out", "pip install highdicom"),
+    "tensorboard": ("training curves in TensorBoard", "pip install tensorboard"),
+    "pooch": ("downloading LUNA16", "pip install pooch"),
+}
+
+
+def describe_platform() -> Line:
+    """Return which Python, system and number of cores this is."""
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    text = f"Python {platform.python_version()}, {system}, {os.cpu_count()} CPU cores"
+    return Line(OK, "python", text)
+
+
+def check_versions() -> Iterator[Line]:
+    """Compare the installed distributions with what the package runs on."""
+    findings = versions.survey()
+    for finding in findings:
+        found = ", ".join(f"{name} {version}" for name, version in finding.installed.items())
+        if finding.problem:
+            problem, _, remedy = finding.problem.partition(" Remedy: ")
+            yield Line(FAIL, finding.requirement.module, problem, remedy)
+        else:
+            yield Line(OK, finding.requirement.module, found)
+    caution = versions.checkpoint_caution(findings)
+    if caution:
+        yield Line(WARN, "checkpoints", caution)
+
+
+def check_imports() -> Iterator[Line]:
+    """Import every library that is needed."""
+    stack_remedy = "read the error; reinstall the versions named in constraints.txt"
+    modules = {**SCIENCE_MODULES, **dict.fromkeys(MM_MODULES, stack_remedy)}
+    for name, remedy in modules.items():
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:  # a broken binary may raise anything, and the rest goes on
+            yield Line(FAIL, name, f"cannot be imported: {error}", remedy)
+        else:
+            yield Line(OK, name, f"imports {getattr(module, '__version__', '')}".rstrip())
+
+
+def check_extras() -> Iterator[Line]:
+    """Look for the optional libraries."""
+    for name, (purpose, remedy) in EXTRAS.items():
+        try:
+            yield Line(OK, name, f"{metadata.version(name)}: {purpose}")
+        except metadata.PackageNotFoundError:
+            yield Line(NOTE, name, f"not installed (optional: {purpose})", remedy)
+
+
+def check_devices() -> Iterator[Line]:
+    """Name the GPUs, or say why there is none to use."""
+    import torch
+
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            name = torch.cuda.get_device_name(index)
+            major, minor = torch.cuda.get_device_capability(index)
+            text = f"{name}, capability {major}.{minor}, CUDA {torch.version.cuda}"
+            yield Line(OK, f"cuda:{index}", text)
+        yield Line(OK, "amp", "fp16 mixed precision is available")
+        return
+    if shutil.which("nvidia-smi") and torch.version.cuda is None:
+        yield Line(
+            WARN,
+            "cuda",
+            "there is an NVIDIA driver, but this torch is built for CPU only",
+            "install a CUDA build of torch: https://pytorch.org/get-started/locally",
+        )
+    elif shutil.which("nvidia-smi"):
+        yield Line(
+            WARN,
+            "cuda",
+            f"torch is built for CUDA {torch.version.cuda} but finds no usable GPU",
+            "check that 'nvidia-smi' lists a GPU and that its driver supports that CUDA version",
+        )
+    else:
+        yield Line(NOTE, "cuda", "no GPU: training and inference run on the CPU")
+    yield Line(NOTE, "amp", "no GPU: --amp falls back to plain precision")
+
+
+def check_attention() -> Iterator[Line]:
+    """Run the deformable attention forward and backward on every kind of device there is."""
+    import torch
+
+    from lungdet_mmdet.ops import stand_in
+
+    standing_in = stand_in.is_stand_in()
+    kind = "pure PyTorch stand-in" if standing_in else "compiled"
+    yield Line(OK, "mmcv ops", kind)
+    expected = None
+    for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
+        topic = f"attention ({device})"
+        try:
+            output = _attention_output(device)
+            if expected is not None and not torch.allclose(output, expected, atol=1e-4):
+                raise RuntimeError("the result differs from the one on the CPU")
+        except Exception as error:  # whatever the op raises is the finding
+            remedy = f"reinstall mmcv for this torch: {stand_in.INSTALL_COMPILED}"
+            yield Line(FAIL, topic, f"does not work: {error}", remedy)
+            continue
+        expected = output
+        if device == "cpu":
+            yield Line(OK, topic, "works (on the CPU mmcv uses its own PyTorch version)")
+        elif standing_in:
+            remedy = f"for full speed: {stand_in.INSTALL_COMPILED}"
+            yield Line(
+                WARN, topic, "works, but the op is not compiled: slower, needs more memory", remedy
+            )
+        else:
+            yield Line(OK, topic, "works, compiled")
+
+
+def _attention_output(device: str) -> torch.Tensor:
+    import torch
+    from mmcv.ops import MultiScaleDeformableAttention
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        attention = MultiScaleDeformableAttention(
+            embed_dims=32, num_heads=4, num_levels=2, num_points=2, dropout=0.0, batch_first=True
+        ).to(device)
+    shapes = torch.tensor([[4, 4], [2, 2]], device=device)
+    query = torch.linspace(-1, 1, 20 * 32, device=device).view(1, 20, 32).requires_grad_()
+    reference = torch.linspace(0, 1, 20, device=device).view(1, 20, 1, 1).expand(1, 20, 2, 2)
+    output = attention(
+        query,
+        reference_points=reference,
+        spatial_shapes=shapes,
+        level_start_index=torch.tensor([0, 16], device=device),
+    )
+    output.square().sum().backward()
+    if not query.grad.isfinite().all():
+        raise RuntimeError("the gradients are not finite")
+    return output.detach().cpu()
+
+
+RESNET50_URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
+TIMEOUT_S = 5
+
+
+def check_weights(url: str = RESNET50_URL) -> Iterator[Line]:
+    """Look for a weight file in torch's cache, and else ask its server for it."""
+    import torch
+
+    topic = "weights"
+    ways_out = (
+        f"download {url} elsewhere and give its local path in the config, "
+        "or train without pretrained weights, or name another URL"
+    )
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    if cached.is_file():
+        yield Line(OK, topic, f"pretrained ResNet-50 is in the cache: {cached}")
+    elif is_offline():
+        text = (
+            f"pretrained ResNet-50 is not in the cache; {OFFLINE_VARIABLE} forbids looking for it"
+        )
+        yield Line(WARN, topic, text, ways_out)
+    else:
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            urllib.request.urlopen(request, timeout=TIMEOUT_S).close()
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            text = f"pretrained ResNet-50 cannot be reached: {error}"
+            yield Line(WARN, topic, text, ways_out)
+        else:
+            yield Line(OK, topic, f"pretrained ResNet-50 can be downloaded from {url}")
+
+
+def examine() -> Iterator[Line]:
+    """Run every check; those that need the stack only where it can be imported."""
+    yield describe_platform()
+    yield from check_versions()
+    import_lines = list(check_imports())
+    yield from import_lines
+    # A version out of range may still work: what decides is whether the imports do.
+    broken = {line.topic for line in import_lines if line.level == FAIL}
+    if "torch" not in broken:
+        yield from check_devices()
+        yield from check_weights()
+        if not broken.intersection(MM_MODULES):
+            yield from check_attention()
+    yield from check_extras()

@@ -1,0 +1,1 @@
+"""What runs a training: registered hooks, precision and processes, where it starts from."""

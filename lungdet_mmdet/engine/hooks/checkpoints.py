@@ -1,0 +1,212 @@
+"""Checkpoints: saved whole or not at all, checked against the model, read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import HOOKS
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.atomic_files import output_error, sweep_leftovers, write_bytes
+
+BACKEND = "lungdet_atomic"
+# Kept in the checkpoint itself, among mmengine's own messages.
+OUTDATED_KEY = "lungdet_outdated_checkpoints"
+VALIDATED_KEY = "lungdet_validated_iter"
+
+
+class AtomicLocalBackend(LocalBackend):
+    """Writes files whole or not at all; errors name the file and the remedy."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes."""
+        write_bytes(Path(filepath), obj)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
+        """Write text."""
+        write_bytes(Path(filepath), obj.encode(encoding))
+
+
+register_backend(BACKEND, AtomicLocalBackend, force=True)
+
+
+class _LateRemoval:
+    """A backend that hands the paths it should remove to `note` instead."""
+
+    def __init__(self, backend: Any, note: Callable[[str], None]) -> None:
+        self.backend = backend
+        self.remove = note
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """mmengine's CheckpointHook, for runs that may be killed, or meet a full disk, at any moment.
+
+    - A checkpoint is written whole or not at all. mmengine opens the latest one for writing again
+      after each validation that was the best so far: a kill there leaves nothing to resume from.
+    - An outdated checkpoint is removed when its successor is there, not before.
+    - A run that was killed between a checkpoint and the end of its validation validates first
+      when it is resumed. mmengine goes on with the next epoch, and the best checkpoint and the
+      operating point of the lost validation are never written.
+
+    Parameters are those of CheckpointHook.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Tidy up after the run that is gone on with, and make up for its lost validation."""
+        if self.out_dir is None and self.file_client_args is None and self.backend_args is None:
+            self.backend_args = {"backend": BACKEND}
+        super().before_train(runner)
+        self._runner = runner
+        self.file_backend = _LateRemoval(self.file_backend, self._note_outdated)
+        if is_main_process():
+            sweep_leftovers(Path(self.out_dir))
+        self._remove_outdated()
+        if runner.iter > 0 and _validation_was_due(runner) and not self._is_validated():
+            runner.logger.info("the run ended before its last validation did: validating now")
+            # mmengine saves it again, with the best score, where it knows that it is there.
+            self.last_ckpt = runner.message_hub.runtime_info.get("last_ckpt")
+            runner.val_loop.run()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
+        """Save the best checkpoint, and in it that this validation is done."""
+        runner.message_hub.update_info(VALIDATED_KEY, runner.iter)
+        super().after_val_epoch(runner, metrics)
+        if hasattr(self, "_runner"):  # not in a validation without training
+            self._remove_outdated()
+
+    def _is_validated(self) -> bool:
+        info = self._runner.message_hub.runtime_info
+        return info.get(VALIDATED_KEY) == self._runner.iter
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        # Reached by way of a new best checkpoint: that is saved, and the one before may go.
+        self._remove_outdated()
+        try:
+            super()._save_checkpoint_with_step(runner, step, meta)
+        except OSError as error:  # from the note that names the latest checkpoint
+            raise output_error(Path(runner.work_dir), error) from error
+        self._remove_outdated()
+
+    def _note_outdated(self, path: str) -> None:
+        # By way of the messages into the checkpoint that is about to be saved: a run that is
+        # resumed from it goes on with the removal.
+        names = [*self._outdated_names(), Path(path).name]
+        self._runner.message_hub.update_info(OUTDATED_KEY, names)
+
+    def _outdated_names(self) -> list[str]:
+        return self._runner.message_hub.runtime_info.get(OUTDATED_KEY, [])
+
+    def _remove_outdated(self) -> None:
+        if is_main_process():
+            best = [getattr(self, "best_ckpt_path", None)]
+            best += getattr(self, "best_ckpt_path_dict", {}).values()
+            # A validation that was made up for may have written the same name again.
+            kept = {Path(path).name for path in best if path}
+            for name in set(self._outdated_names()) - kept:
+                path = self.file_backend.join_path(self.out_dir, name)
+                if self.file_backend.isfile(path):
+                    self.file_backend.backend.remove(path)
+        self._runner.message_hub.update_info(OUTDATED_KEY, [])
+
+
+def _validation_was_due(runner: Runner) -> bool:
+    """Whether a validation follows directly on the checkpoint that the run was resumed from."""
+    loop = runner.train_loop
+    if runner.val_loop is None:
+        return False
+    by_epoch = isinstance(loop, EpochBasedTrainLoop)
+    done, end = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
+    return done >= loop.val_begin and (done % loop.val_interval == 0 or done == end)
+
+
+MIN_SHARE = 0.5
+
+
+@HOOKS.register_module()
+class FitCheckpointHook(Hook):
+    """Takes from ``load_from`` what fits the model and leaves the rest as initialised.
+
+    A detector of 80 classes has heads of 80 rows; a detector of nodules has one. Does nothing when
+    a run is resumed.
+
+    Parameters
+    ----------
+    min_share : least share of the model's values that the checkpoint has to give.
+
+    Raises
+    ------
+    LungDetError
+        If it gives less: the checkpoint is of another model.
+    """
+
+    def __init__(self, min_share: float = MIN_SHARE) -> None:
+        self.min_share = min_share
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Drop the tensors that do not fit and log what is initialised anew."""
+        if runner._resume:
+            return
+        model = getattr(runner.model, "module", runner.model)
+        wanted = model.state_dict()
+        given: dict[str, torch.Tensor] = checkpoint.get("state_dict", checkpoint)
+        unfit = [k for k, v in given.items() if k in wanted and v.shape != wanted[k].shape]
+        lines = [
+            f"  {key}: {tuple(given[key].shape)} in the file, {tuple(wanted[key].shape)} here"
+            for key in unfit
+        ]
+        for key in unfit:
+            del given[key]
+        absent = [key for key in wanted if key not in given and key not in unfit]
+        lines += [f"  {key}: not in the file" for key in absent]
+        taken = sum(value.numel() for key, value in wanted.items() if key in given)
+        share = taken / max(1, sum(value.numel() for value in wanted.values()))
+        source = runner.cfg.get("load_from")
+        if share < self.min_share:
+            raise LungDetError(
+                f"{source}: gives only {share:.1%} of the model's values, so it is a checkpoint of "
+                "another model; name one of the config's own architecture in load_from"
+            )
+        anew = "; initialised anew:" if lines else ""
+        runner.logger.info(
+            "\n".join([f"{source}: {share:.1%} of the model's values taken{anew}", *lines])
+        )
+
+
+def let_mmengine_read_its_checkpoints() -> bool:
+    """Make mmengine 0.10.7 load local checkpoints with torch 2.6 or newer.
+
+    Since 2.6 ``torch.load`` reads plain weights only unless told otherwise, and a checkpoint of
+    mmengine holds its logs, so this mmengine cannot read what it has just written. Its maintained
+    continuation falls back by itself; this does the same for the original, through the registry
+    that mmengine has for it. Loading a training checkpoint runs code that is in it either way.
+
+    Returns
+    -------
+    bool
+        Whether there was something to do.
+    """
+    if hasattr(mmengine_checkpoint, "_safe_torch_load"):
+        return False
+    # The prefix of local files is empty.
+    CheckpointLoader.register_scheme(prefixes="", loader=_load_local, force=True)
+    return True
+
+
+def _load_local(filename: str, map_location: Any = None) -> dict:
+    try:
+        return torch.load(filename, map_location=map_location, weights_only=False)
+    except FileNotFoundError:
+        raise LungDetError(f"{filename}: no such checkpoint") from None

@@ -1,0 +1,167 @@
+"""Where a training starts: pretrained weights, a given checkpoint, or where it stopped."""
+
+from __future__ import annotations
+
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.workplace import OFFLINE_VARIABLE, is_offline
+
+REACH_TIMEOUT_S = 10.0
+_THREE_WAYS_OUT = (
+    "There are three ways out:\n"
+    "  --pretrained PATH   a local copy of the file\n"
+    "  --pretrained none   start from random weights\n"
+    "  --pretrained URL    another address of the same weights"
+)
+
+
+def cached_copy(url: str) -> Path:
+    """Return where torch keeps its copy of a downloaded file (it need not be there)."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+
+
+def why_unreachable(url: str) -> str | None:
+    """Return why a URL cannot be fetched, or None where it answers or is cached already."""
+    if cached_copy(url).is_file():
+        return None
+    if is_offline():
+        return f"{OFFLINE_VARIABLE} is set"
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=REACH_TIMEOUT_S):
+            return None
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        return str(getattr(error, "reason", error))
+
+
+def choose_pretrained(config: Config, choice: str | None) -> None:
+    """Set the backbone's weights: "none", a local path, a URL, or None for the config's own.
+
+    Raises
+    ------
+    LungDetError
+        If the weights are missing or unreachable; the message lists the three ways out.
+    """
+    backbone = config.model.get("backbone")
+    if backbone is None:
+        return
+    if choice is not None:
+        is_none = choice.lower() == "none"
+        backbone.init_cfg = None if is_none else dict(type="Pretrained", checkpoint=choice)
+    init_cfg = backbone.get("init_cfg")
+    if not init_cfg or init_cfg.get("type") != "Pretrained":
+        return
+    source = init_cfg["checkpoint"]
+    if source.startswith(("http://", "https://")):
+        reason = why_unreachable(source)
+    else:
+        reason = None if Path(source).is_file() else "no such file"
+    if reason:
+        raise LungDetError(
+            f"the backbone's pretrained weights cannot be had: {source} ({reason}).\n"
+            f"{_THREE_WAYS_OUT}"
+        )
+
+
+def drop_pretrained(config: Config) -> None:
+    """Forget the backbone's initial weights: a checkpoint is about to overwrite them."""
+    if config.model.get("backbone"):
+        config.model.backbone.init_cfg = None
+
+
+FIT_HOOK = "FitCheckpointHook"
+
+
+def start_from(config: Config, source: str) -> None:
+    """Let a run start from a checkpoint's weights; what does not fit is initialised anew.
+
+    Parameters
+    ----------
+    config : its ``load_from`` is set, and the hook added that logs what does not fit.
+    source : path or URL of the checkpoint. Loading a checkpoint can run code that is hidden in it:
+        name only files whose makers you trust.
+
+    Raises
+    ------
+    LungDetError
+        If the file is missing or the URL does not answer.
+    """
+    if source.startswith(("http://", "https://")):
+        reason = why_unreachable(source)
+        remedy = "download it elsewhere and give its path with --load-from"
+    else:
+        reason = None if Path(source).is_file() else "no such file"
+        remedy = "give the path or URL of a checkpoint with --load-from"
+    if reason:
+        raise LungDetError(f"the initial checkpoint cannot be had: {source} ({reason}); {remedy}")
+    config.load_from = source
+    hooks = config.get("custom_hooks") or []
+    if all(hook["type"] != FIT_HOOK for hook in hooks):
+        config.custom_hooks = [*hooks, dict(type=FIT_HOOK)]
+    # Its own weights would be overwritten at once.
+    drop_pretrained(config)
+
+
+AUTO = "auto"
+
+
+def resume_from(config: Config, choice: str) -> bool:
+    """Let a run go on from a checkpoint.
+
+    Parameters
+    ----------
+    config : its ``resume`` and ``load_from`` are set where there is something to resume.
+    choice : a checkpoint, or "auto" for the latest in the work directory.
+
+    Returns
+    -------
+    bool
+        False where "auto" found nothing, as when a run ended before its first checkpoint; the run
+        then starts anew and needs its initial weights.
+
+    Raises
+    ------
+    LungDetError
+        If the checkpoint is not there.
+    """
+    source = choice
+    if choice == AUTO:
+        latest = latest_checkpoint(Path(config.work_dir))
+        if latest is None:
+            return False
+        source = str(latest)
+    if not Path(source).is_file():
+        raise LungDetError(
+            f"cannot resume from {source!r}: no such checkpoint; name one with --resume CHECKPOINT"
+        )
+    config.resume = True
+    config.load_from = str(source)
+    drop_pretrained(config)
+    return True
+
+
+def latest_checkpoint(work_dir: Path) -> Path | None:
+    """Return the checkpoint that a run in this folder goes on from, or None without any.
+
+    It is the one that mmengine's note names. Where the note was cut off, or the folder has been
+    moved since, it is the one of the highest epoch or iteration.
+    """
+    try:
+        noted = Path((work_dir / "last_checkpoint").read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError):
+        noted = Path()
+    if noted.is_file():
+        return noted
+    numbered = {
+        int(match[1]): path
+        for path in work_dir.glob("*.pth")
+        if (match := re.fullmatch(r"(?:epoch|iter)_(\d+)\.pth", path.name))
+    }
+    return numbered[max(numbered)] if numbered else None

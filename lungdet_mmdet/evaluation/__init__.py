@@ -1,0 +1,5 @@
+"""Metrics in the evaluation loop, and the evaluation of a trained run."""
+
+from lungdet_mmdet.evaluation.metrics import FROCMetric, SizeBandMetric
+
+__all__ = ["FROCMetric", "SizeBandMetric"]

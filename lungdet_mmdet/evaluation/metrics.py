@@ -1,0 +1,251 @@
+"""Registered metrics: thin adapters between the evaluation loop and the scoring functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmdet.registry import METRICS
+from mmengine.evaluator import BaseMetric
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.scoring.anomaly import anomaly_scores, scan_units, slab_units
+from lungdet_mmdet.scoring.average_precision import size_band_counts, size_band_scores
+from lungdet_mmdet.scoring.candidates import candidates_by_series
+from lungdet_mmdet.scoring.froc import FP_RATES, MAX_MARKS_PER_SCAN, FrocResult, evaluate_froc
+from lungdet_mmdet.scoring.operating_point import (
+    check_threshold_rule,
+    choose_threshold,
+    operating_point_scores,
+)
+from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, size_bands
+from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, match_slabs
+from lungdet_mmdet.scoring.slab_records import (
+    SlabDetections,
+    SlabSet,
+    read_slab_set,
+    unique_by_slab,
+    write_predictions,
+)
+from lungdet_mmdet.scoring.split_scores import match_marks_of_split
+from lungdet_mmdet.scoring.submission import marks_of_candidates, write_submission
+
+
+def detections_of(data_samples: Sequence[Mapping[str, Any]]) -> list[SlabDetections]:
+    """Return one record per data sample.
+
+    Required keys of each sample: ``img_id`` and ``pred_instances`` with ``bboxes`` (N, 4) xyxy in
+    slab pixels and ``scores`` (N,).
+    """
+    records = []
+    for sample in data_samples:
+        found = sample["pred_instances"]
+        records.append(
+            SlabDetections(
+                img_id=int(sample["img_id"]),
+                # double(): numpy does not know bfloat16, which mixed precision may leave behind.
+                boxes_xyxy_px=found["bboxes"].detach().cpu().double().numpy(),
+                scores=found["scores"].detach().cpu().double().numpy(),
+            )
+        )
+    return records
+
+
+@METRICS.register_module()
+class SizeBandMetric(BaseMetric):
+    """AP and AR at IoU 0.5 and 0.5:0.95, over all nodules and per size band, with counts.
+
+    Beside them the anomaly view: how well slabs and scans with a nodule are told from healthy ones.
+
+    Required Keys of each data sample:
+
+    - img_id (int)
+    - pred_instances.bboxes (float tensor, (N, 4), xyxy in slab pixels)
+    - pred_instances.scores (float tensor, (N,))
+
+    Parameters
+    ----------
+    ann_file : COCO json of the split that the dataset reads.
+    bands_mm : limits of the size bands in mm; a diameter of exactly a limit is in the lower band.
+    max_dets : best-scoring detections of each slab that are looked at.
+    count_unseen : whether annotated nodules that lie in no slab count as missed.
+    threshold : score threshold chosen earlier; adds precision, recall and F1 at it, and the
+        anomaly view's sensitivity, specificity and false alarms.
+    choose : rule by which to choose the threshold on these very slabs, "max_f1" or
+        "sensitivity>=0.9": for the validation set only. Excludes ``threshold``.
+    outfile : where to write the detections of every slab as json; None writes nothing.
+
+    Raises
+    ------
+    LungDetError
+        At construction for bad options; at the end of a run for an unusable annotation file.
+    """
+
+    default_prefix = "lung"
+
+    def __init__(
+        self,
+        ann_file: str,
+        bands_mm: Sequence[float] = PAPER_BANDS_MM,
+        *,
+        max_dets: int = DEFAULT_MAX_DETECTIONS,
+        count_unseen: bool = True,
+        threshold: float | None = None,
+        choose: str | None = None,
+        outfile: str | None = None,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        if threshold is not None and choose is not None:
+            raise LungDetError(
+                f"SizeBandMetric: threshold={threshold} and choose={choose!r} exclude each other; "
+                "choose on the validation set, give the threshold on the test set"
+            )
+        if choose is not None:
+            check_threshold_rule(choose)
+        size_bands(bands_mm)
+        self.ann_file = ann_file
+        self.bands_mm = tuple(bands_mm)
+        self.max_dets = max_dets
+        self.count_unseen = count_unseen
+        self.threshold = threshold
+        self.choose = choose
+        self.outfile = outfile
+        self._slab_set: SlabSet | None = None
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the boxes and scores of one batch."""
+        self.results.extend(detections_of(data_samples))
+
+    def compute_metrics(self, results: list[SlabDetections]) -> dict[str, float]:
+        """Return the figures of all slabs seen; the keys depend on the options alone."""
+        if self._slab_set is None:
+            self._slab_set = read_slab_set(self.ann_file)
+        detections = unique_by_slab(results)
+        if self.outfile is not None:
+            write_predictions(self.outfile, self._slab_set, detections)
+        matched = match_slabs(
+            self._slab_set,
+            detections,
+            edges_mm=self.bands_mm,
+            max_detections=self.max_dets,
+            count_unseen=self.count_unseen,
+        )
+        figures = size_band_scores(matched)
+        metrics = {key: float(values[0]) for key, values in figures.items()}
+        threshold = self.threshold
+        if self.choose is not None:
+            threshold = choose_threshold(matched, self.choose)
+        if threshold is not None:
+            metrics["threshold"] = threshold
+            at_threshold = operating_point_scores(matched, threshold)
+            metrics.update({key: float(values[0]) for key, values in at_threshold.items()})
+        for units in (slab_units, scan_units):
+            view = anomaly_scores(units(self._slab_set, detections), threshold=threshold)
+            metrics.update({key: float(values[0]) for key, values in view.items()})
+        metrics.update({key: float(n) for key, n in size_band_counts(matched).items()})
+        return metrics
+
+
+@METRICS.register_module()
+class FROCMetric(BaseMetric):
+    """CPM and the seven sensitivities of LUNA16's evaluation, over all scans of the split.
+
+    Required Keys of each data sample:
+
+    - img_id (int)
+    - pred_instances.bboxes (float tensor, (N, 4), xyxy in slab pixels)
+    - pred_instances.scores (float tensor, (N,))
+
+    Where the slabs lie in the world is read from the annotation file.
+
+    Parameters
+    ----------
+    ann_file : COCO json of the split that the dataset reads.
+    min_score : boxes under it are left out before merging.
+    min_iou, max_gap_slabs : see ``merge_slab_detections``.
+    max_candidates : candidates kept per scan.
+    submission_file : where to write the candidates as a LUNA16 submission; None writes nothing.
+    bootstrap : number of resamples for the 95 % interval of CPM (keys ``CPM_ci95_low`` and
+        ``CPM_ci95_high``); 0 leaves it out.
+    """
+
+    default_prefix = "lung"
+
+    def __init__(
+        self,
+        ann_file: str,
+        *,
+        min_score: float = 0.0,
+        min_iou: float = 0.2,
+        max_gap_slabs: float = 1.0,
+        max_candidates: int = MAX_MARKS_PER_SCAN,
+        submission_file: str | None = None,
+        bootstrap: int = 0,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        self.ann_file = ann_file
+        self.min_score = min_score
+        self.min_iou = min_iou
+        self.max_gap_slabs = max_gap_slabs
+        self.max_candidates = max_candidates
+        self.submission_file = submission_file
+        self.bootstrap = bootstrap
+        self._slab_set: SlabSet | None = None
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the boxes and scores of one batch."""
+        self.results.extend(detections_of(data_samples))
+
+    def compute_metrics(self, results: list[SlabDetections]) -> dict[str, float]:
+        """Return CPM, the seven sensitivities and the counts of all scans seen."""
+        if self._slab_set is None:
+            self._slab_set = _with_scan_truth(read_slab_set(self.ann_file), self.ann_file)
+        detections = unique_by_slab(results)
+        seen = self._slab_set.restricted_to(item.img_id for item in detections)
+        per_scan = candidates_by_series(
+            seen.slabs,
+            detections,
+            min_score=self.min_score,
+            min_iou=self.min_iou,
+            max_gap_slabs=self.max_gap_slabs,
+            max_candidates=self.max_candidates,
+        )
+        marks = marks_of_candidates(item for items in per_scan.values() for item in items)
+        if self.submission_file is not None:
+            write_submission(self.submission_file, marks)
+        matches = match_marks_of_split(seen, marks, max_marks_per_scan=self.max_candidates)
+        return _figures(evaluate_froc(matches, n_resamples=self.bootstrap))
+
+
+def _with_scan_truth(slab_set: SlabSet, ann_file: str) -> SlabSet:
+    """Refuse a file that knows boxes but not the nodules they come from."""
+    if not slab_set.nodules and any(slab.has_nodule for slab in slab_set.slabs.values()):
+        raise LungDetError(
+            f"{ann_file}: has nodule boxes but no list 'nodules'; make the splits again with this "
+            "version of the package"
+        )
+    return slab_set
+
+
+def _figures(result: FrocResult) -> dict[str, float]:
+    figures = {"CPM": result.cpm}
+    if result.cpm_interval is not None:
+        figures["CPM_ci95_low"] = result.cpm_interval.low
+        figures["CPM_ci95_high"] = result.cpm_interval.high
+    for rate, sensitivity in zip(FP_RATES, result.sensitivities, strict=True):
+        figures[f"sensitivity_at_{rate:g}"] = sensitivity
+    matches = result.matches
+    return figures | {
+        "froc_n_scans": float(len(matches.series)),
+        "froc_n_nodules": float(matches.true_positives + matches.false_negatives),
+        "froc_true_positives": float(matches.true_positives),
+        "froc_false_positives": float(matches.false_positives),
+        "froc_ignored": float(matches.ignored),
+        "froc_duplicates": float(matches.duplicates),
+    }

@@ -1,0 +1,134 @@
+"""The figure of slabs with what a detector found: choose them from a split, and draw them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from mmengine.config import Config
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.evaluation.slab_test import (
+    aim_test_at,
+    annotation_file,
+    run_slab_test,
+    slab_folder,
+)
+from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_checkpoint
+from lungdet_mmdet.reports.prediction_figure import prediction_figure
+from lungdet_mmdet.scoring.review_cases import (
+    SlabOutcome,
+    representative_slabs,
+    slab_outcome,
+    truth_scores,
+)
+from lungdet_mmdet.scoring.slab_records import (
+    SlabDetections,
+    SlabSet,
+    read_predictions,
+    read_slab_set,
+)
+
+
+def draw_gallery(
+    config: Config,
+    checkpoint: Path,
+    *,
+    split: str = "test",
+    count: int = 6,
+    threshold: float | None = None,
+    predictions: Path | None = None,
+) -> bytes:
+    """Draw Figure 3 for a checkpoint as PNG.
+
+    Parameters
+    ----------
+    config : as read by ``read_config``.
+    checkpoint : weights to load, and the threshold they carry.
+    split : "test" or "val".
+    count : number of slabs.
+    threshold : overrides the checkpoint's operating point.
+    predictions : detections of an earlier test of this split; None runs the model.
+
+    Raises
+    ------
+    LungDetError
+        If there is no threshold, nothing to show, or the model cannot be run.
+    """
+    if count < 1:
+        raise LungDetError(f"--count {count}: ask for at least one slab")
+    applied = applied_threshold(read_checkpoint(checkpoint), given=threshold)
+    if applied.value is None:
+        raise LungDetError(
+            f"{checkpoint}: no operating point in it, so hits and misses cannot be told apart; "
+            "give --threshold"
+        )
+    aim_test_at(config, split)
+    slab_set = read_slab_set(annotation_file(config))
+    if not slab_set.slabs:
+        raise LungDetError(
+            f"{annotation_file(config)}: no slab in this split; prepare more scans, or make the "
+            "splits again with data_prep/make_splits.py"
+        )
+    detections = (
+        _detected(config, checkpoint, applied.value)
+        if predictions is None
+        else read_predictions(predictions)
+    )
+    slab_set = slab_set.restricted_to(item.img_id for item in detections)
+    outcomes = [
+        slab_outcome(slab_set.slabs[item.img_id], item, threshold=applied.value)
+        for item in detections
+    ]
+    chosen = [
+        outcomes[place]
+        for place in representative_slabs(outcomes, _best_scores(slab_set, detections), count=count)
+    ]
+    if not chosen:
+        raise LungDetError(
+            f"{annotation_file(config)}: no slab with a nodule or a false positive at threshold "
+            f"{applied.value:.3f}; lower it with --threshold"
+        )
+    return prediction_figure(
+        chosen,
+        _slab_files(config, chosen),
+        notes=[
+            f"{slab_set.info['data']} data, {slab_set.info['protocol']} protocol, {split} split; "
+            f"{checkpoint.name}, threshold {applied.value:.2f}",
+            _selection_note(outcomes, chosen),
+        ],
+    )
+
+
+def _detected(config: Config, checkpoint: Path, threshold: float) -> list[SlabDetections]:
+    with tempfile.TemporaryDirectory() as folder:
+        config.work_dir = folder
+        outcome = run_slab_test(
+            config, checkpoint, split="test", threshold=threshold, n_resamples=0
+        )
+    if outcome is None:
+        raise LungDetError("figures are drawn by a run of one process; start it without a launcher")
+    return outcome.detections
+
+
+def _best_scores(slab_set: SlabSet, detections: list[SlabDetections]) -> list[float]:
+    best = dict.fromkeys((item.img_id for item in detections), 0.0)
+    for item in truth_scores(slab_set, detections):
+        best[item.img_id] = max(best[item.img_id], item.score)
+    return [best[item.img_id] for item in detections]
+
+
+def _slab_files(config: Config, outcomes: list[SlabOutcome]) -> list[Path]:
+    from lungdet_mmdet.splits.coco_json import read_coco
+
+    folder = slab_folder(config)
+    names = {item["id"]: item["file_name"] for item in read_coco(annotation_file(config))["images"]}
+    return [folder / names[outcome.slab.img_id] for outcome in outcomes]
+
+
+def _selection_note(outcomes: list[SlabOutcome], chosen: list[SlabOutcome]) -> str:
+    positives = sum(outcome.slab.has_nodule for outcome in outcomes)
+    shown = sum(outcome.slab.has_nodule for outcome in chosen)
+    note = f"{shown} of {positives} slabs with a nodule, from best to worst score"
+    alarms = len(chosen) - shown
+    return f"{note}; {alarms} loudest false alarms" if alarms else note

@@ -1,0 +1,5 @@
+"""The detector by its short name: ``from lungdet_mmdet.inference import ScanDetector``."""
+
+from lungdet_mmdet.apis.scan_detector import ScanDetector, ScanFindings
+
+__all__ = ["ScanDetector", "ScanFindings"]

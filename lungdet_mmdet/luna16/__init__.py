@@ -1,0 +1,1 @@
+"""LUNA16 on disk: fetched, verified, read as a folder; DICOM trees brought to its layout."""

@@ -1,0 +1,220 @@
+"""DICOM series turned into MetaImage files in LUNA16's layout."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from lungdet_mmdet.annotations.tables import read_subsets
+from lungdet_mmdet.ct.dicom.header import read_dicom_header
+from lungdet_mmdet.ct.dicom.reading import read_dicom_series
+from lungdet_mmdet.ct.dicom.series import DicomSeries, lost_series_message
+from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
+from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage
+from lungdet_mmdet.ct.scan import check_hounsfield
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.input_file import unreadable_folders
+from lungdet_mmdet.luna16.dicom_index import (
+    ConversionSummary,
+    ConvertedSeries,
+    SeriesFiles,
+    folders_with_files,
+    look_through,
+    series_of,
+    write_accounts,
+)
+from lungdet_mmdet.runs.atomic_files import only_run_in, sweep_leftovers
+from lungdet_mmdet.runs.scan_runs import ExecutorFactory, ScanFailure, run_per_scan
+
+_PATIENT_ID = "0010|0020"
+# A UID names files here: nothing in it may lead elsewhere.
+_PLAIN_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*")
+
+
+@dataclass(frozen=True)
+class SeriesJob:
+    """One series to convert, as it travels to a worker."""
+
+    seriesuid: str
+    root: Path
+    files: SeriesFiles
+    folder: Path
+    compress: bool
+
+
+def convert_series(job: SeriesJob) -> ConvertedSeries:
+    """Convert one series, or say why it is not suitable.
+
+    Raises
+    ------
+    LungDetError
+        If the series is a CT that cannot be brought to a regular grid, is not in Hounsfield units,
+        or cannot be written.
+    """
+    if not _PLAIN_UID.fullmatch(job.seriesuid):
+        raise LungDetError(f"series UID {job.seriesuid!r} cannot name a file; repair the DICOM")
+    paths = [job.root / path for path in job.files.paths()]
+    headers = {path: read_dicom_header(path) for path in paths}
+    slices = tuple(header for header in headers.values() if header is not None)
+    damaged = tuple(path for path, header in headers.items() if header is None)
+    if not slices:
+        raise LungDetError(lost_series_message(damaged))
+    series = DicomSeries(job.seriesuid, slices, damaged)
+    if series.why_unsuitable:
+        return ConvertedSeries(job.seriesuid, "", len(paths), unsuitable=series.why_unsuitable)
+    scan = read_dicom_series(series)
+    check_hounsfield(scan, source=series.place)
+    path = write_metaimage(
+        job.folder, job.seriesuid, scan.volume_hu, scan.geometry, compress=job.compress
+    )
+    return ConvertedSeries(
+        job.seriesuid,
+        f"{job.folder.name}/{path.name}",
+        len(paths),
+        scan.flags,
+        _patient_id(slices[0].path),
+    )
+
+
+def _patient_id(path: Path) -> str:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return (
+        reader.GetMetaData(_PATIENT_ID).strip(" \0") if reader.HasMetaDataKey(_PATIENT_ID) else ""
+    )
+
+
+# Where series go that no table assigns to one of LUNA16's subsets.
+SCAN_FOLDER = "scans"
+SUBSETS_NAME = "subset_of_series.csv"
+TABLES = ("annotations.csv", "annotations_excluded.csv", "seriesuids.csv", SUBSETS_NAME)
+
+
+def convert_dicom_tree(
+    root: Path,
+    out_dir: Path,
+    make_executor: ExecutorFactory,
+    *,
+    workers: int = 1,
+    tables: Path | None = None,
+    only: Collection[str] | None = None,
+    compress: bool = False,
+    keep_patient_ids: bool = False,
+    tell: Callable[[str], None] = print,
+) -> ConversionSummary:
+    """Convert every axial CT series below `root`; those in `out_dir` already are left alone.
+
+    Each worker holds one series in memory; this process holds file names only.
+
+    Parameters
+    ----------
+    root : a tree of DICOM files, ordered in any way.
+    out_dir : gets ``subset<n>/`` or ``scans/`` with a .mhd file per series, ``converted.json``
+        (what was repaired) and ``rejects.json`` (what was not converted, and why).
+    make_executor, workers : where the work is done.
+    tables : folder of LUNA16's tables: they are copied, and say which subset a series belongs to.
+    only : series to convert; None for all.
+    compress : write zlib-compressed pixels.
+    keep_patient_ids : write ``patients.csv``, with which splits keep a patient's series together.
+    tell : takes a line for the user.
+
+    Raises
+    ------
+    LungDetError
+        If the tree holds no DICOM images, or a folder cannot be used.
+    """
+    root, out_dir = Path(root).resolve(), Path(out_dir).resolve()
+    if not root.is_dir():
+        raise LungDetError(f"{root}: no such folder")
+    if out_dir == root or root in out_dir.parents:
+        raise LungDetError(
+            f"{out_dir} lies inside {root}, which is searched for DICOM; choose another folder"
+        )
+    with only_run_in(out_dir):
+        subset_of = _copy_tables(tables, out_dir) if tables else {}
+        summary = ConversionSummary()
+        found = _find_series(root, make_executor, workers, summary, tell)
+        if summary.run.interrupted:
+            return summary
+        wanted = set(found) if only is None else set(only)
+        summary.not_found = sorted(wanted - set(found))
+        jobs = []
+        for uid in sorted(wanted & set(found)):
+            folder = out_dir / (f"subset{subset_of[uid]}" if uid in subset_of else SCAN_FOLDER)
+            if _is_there(folder / f"{uid}.mhd"):
+                summary.skipped.append(uid)
+            else:
+                jobs.append(SeriesJob(uid, root, found[uid], folder, compress))
+        for folder in {job.folder for job in jobs}:
+            sweep_leftovers(folder)
+        summary.run = run_per_scan(
+            convert_series, jobs, make_executor, max_at_work=workers, description="converting"
+        )
+        summary.failures += summary.run.failures
+        for result in sorted(summary.run.results, key=lambda r: r.seriesuid):
+            (summary.unsuitable if result.unsuitable else summary.converted).append(result)
+        write_accounts(out_dir, summary, keep_patient_ids=keep_patient_ids)
+    if not (out_dir / "annotations.csv").is_file():
+        tell(
+            f"note: {out_dir} has no annotations.csv: scans can be searched for nodules, but "
+            "prepared for training only with that table beside them (--tables)"
+        )
+    return summary
+
+
+def _find_series(
+    root: Path,
+    make_executor: ExecutorFactory,
+    workers: int,
+    summary: ConversionSummary,
+    tell: Callable[[str], None],
+) -> dict[str, SeriesFiles]:
+    """Return the files of every series of a tree; what cannot be searched goes to `summary`."""
+    folders = folders_with_files(root)
+    indexing = run_per_scan(
+        look_through, folders, make_executor, max_at_work=workers, description="finding series"
+    )
+    if indexing.interrupted:
+        summary.run = indexing
+        return {}
+    # What lies in folders that may not be searched would be missed without a word.
+    summary.failures += [
+        *indexing.failures,
+        *(
+            ScanFailure(str(root), "input", f"{text}; check its permissions")
+            for text in unreadable_folders(root)
+        ),
+    ]
+    found = series_of(indexing.results)
+    if not found:
+        raise LungDetError(
+            f"{root}: no DICOM images in {len(folders)} folders; name a folder that holds some"
+        )
+    others = sum(content.others for content in indexing.results)
+    tell(f"{len(found)} series in {len(folders)} folders; {others} files are no DICOM images")
+    return found
+
+
+def _copy_tables(tables: Path, out_dir: Path) -> dict[str, int]:
+    there = [name for name in TABLES if (tables / name).is_file()]
+    if "annotations.csv" not in there:
+        raise LungDetError(f"{tables}: annotations.csv is missing; name the folder of the tables")
+    for name in there:
+        if (tables / name).resolve() != (out_dir / name).resolve():
+            shutil.copyfile(tables / name, out_dir / name)
+    return read_subsets(tables / SUBSETS_NAME) if SUBSETS_NAME in there else {}
+
+
+def _is_there(header: Path) -> bool:
+    try:
+        read_metaimage_header(header)
+    except LungDetError:
+        return False
+    return True

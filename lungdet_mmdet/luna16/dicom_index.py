@@ -1,0 +1,205 @@
+"""DICOM trees before conversion: every series indexed, every file accounted for."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lungdet_mmdet.annotations.tables import read_patients
+from lungdet_mmdet.ct.dicom.header import is_dicom, read_dicom_header
+from lungdet_mmdet.ct.dicom.series import series_of_damaged_image
+from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
+from lungdet_mmdet.runs.scan_runs import RunSummary, ScanFailure
+
+REJECTS_NAME, CONVERTED_NAME, PATIENTS_NAME = "rejects.json", "converted.json", "patients.csv"
+
+
+@dataclass(frozen=True)
+class ConvertedSeries:
+    """A converted series: its header file, what was repaired, and whose it is.
+
+    ``unsuitable`` is why it is no chest CT to convert; "" where it was converted.
+    """
+
+    seriesuid: str
+    path: str
+    images: int
+    flags: tuple[str, ...] = ()
+    patient_id: str = ""
+    unsuitable: str = ""
+
+
+@dataclass
+class ConversionSummary:
+    """What a conversion did.
+
+    Parameters
+    ----------
+    converted : series written now.
+    skipped : series that were there already.
+    unsuitable : series that are no axial CT, with the reason.
+    failures : series and folders that could not be read.
+    not_found : wanted series that are not in the tree.
+    run : how the run over the series ended.
+    """
+
+    converted: list[ConvertedSeries] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    unsuitable: list[ConvertedSeries] = field(default_factory=list)
+    failures: list[ScanFailure] = field(default_factory=list)
+    not_found: list[str] = field(default_factory=list)
+    run: RunSummary = field(default_factory=RunSummary)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every wanted CT series is there, 130 or 143 after an interrupt, else 1."""
+        return self.run.exit_code or int(bool(self.failures or self.not_found))
+
+    def lines(self) -> list[str]:
+        """Return the summary as text."""
+        lines = [f"not converted: {f.seriesuid}: {f.reason}" for f in self.failures]
+        lines += [f"left out: {s.seriesuid}: {s.unsuitable}" for s in self.unsuitable]
+        lines += [f"repaired: {s.seriesuid}: {flag}" for s in self.converted for flag in s.flags]
+        lines += [f"not in the tree: {uid}" for uid in self.not_found]
+        lines.append(
+            f"{len(self.converted)} series converted, {len(self.skipped)} were there already, "
+            f"{len(self.unsuitable)} left out, {len(self.failures)} not converted, "
+            f"{len(self.not_found)} not found"
+        )
+        return lines
+
+
+def write_accounts(out_dir: Path, summary: ConversionSummary, *, keep_patient_ids: bool) -> None:
+    """Write converted.json (series of earlier runs included), rejects.json and patients.csv."""
+    skipped = set(summary.skipped)
+    kept = [e for e in _read_list(out_dir / CONVERTED_NAME) if e["seriesuid"] in skipped]
+    entries = kept + [
+        {"seriesuid": s.seriesuid, "file": s.path, "images": s.images, "flags": list(s.flags)}
+        for s in summary.converted
+    ]
+    write_json(out_dir / CONVERTED_NAME, sorted(entries, key=lambda e: e["seriesuid"]))
+    rejects = [failure.as_dict() for failure in summary.failures]
+    rejects += [
+        {"seriesuid": s.seriesuid, "stage": "unsuitable", "reason": s.unsuitable}
+        for s in summary.unsuitable
+    ]
+    rejects += [
+        {"seriesuid": uid, "stage": "not found", "reason": "not in the tree"}
+        for uid in summary.not_found
+    ]
+    write_json(out_dir / REJECTS_NAME, rejects)
+    if keep_patient_ids:
+        _write_patients(out_dir / PATIENTS_NAME, summary)
+
+
+def _read_list(path: Path) -> list[dict]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+
+
+def _write_patients(path: Path, summary: ConversionSummary) -> None:
+    patients = read_patients(path) if path.is_file() else {}
+    patients |= {s.seriesuid: s.patient_id for s in summary.converted if s.patient_id}
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["seriesuid", "patient_id"])
+    table.writerows(sorted(patients.items()))
+    write_bytes(path, text.getvalue().encode("utf-8"))
+
+
+@dataclass(frozen=True)
+class FolderJob:
+    """One folder whose own files (not those of its subfolders) are to be looked through.
+
+    Parameters
+    ----------
+    root : the tree.
+    folder : path of the folder relative to it.
+    """
+
+    root: Path
+    folder: str
+
+    @property
+    def seriesuid(self) -> str:
+        """Name of the job in reports."""
+        return self.folder
+
+
+@dataclass(frozen=True)
+class FolderContent:
+    """The series of one folder: file names by series UID, and how many files are no images."""
+
+    folder: str
+    files_of: dict[str, tuple[str, ...]]
+    others: int
+
+
+def folders_with_files(root: Path) -> list[FolderJob]:
+    """Return every folder of a tree that holds files, in order of its path."""
+    jobs = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders.sort()
+        if names:
+            jobs.append(FolderJob(root, os.path.relpath(folder, root)))
+    return jobs
+
+
+def look_through(job: FolderJob) -> FolderContent:
+    """Sort the files of a folder by the series UID in their headers.
+
+    A damaged image stays with its series, so that it is missed and not interpolated away.
+    """
+    files_of: dict[str, list[str]] = {}
+    others = 0
+    for entry in sorted(os.scandir(job.root / job.folder), key=lambda e: e.name):
+        path = Path(entry.path)
+        # Path, unlike os.DirEntry, has an answer for a link that leads to itself.
+        if path.is_dir():
+            continue
+        uid = _series_of(path) if is_dicom(path) else None
+        if uid is None:
+            others += 1
+        else:
+            files_of.setdefault(uid, []).append(entry.name)
+    return FolderContent(job.folder, {uid: tuple(n) for uid, n in files_of.items()}, others)
+
+
+def _series_of(path: Path) -> str | None:
+    header = read_dicom_header(path)
+    return series_of_damaged_image(path) if header is None else header.series_uid
+
+
+@dataclass(frozen=True)
+class SeriesFiles:
+    """The files of one series, packed: 100,000 series of 300 names each fit into memory."""
+
+    packed: bytes
+
+    @classmethod
+    def pack(cls, paths: Iterable[str]) -> SeriesFiles:
+        """Pack paths relative to the tree."""
+        return cls(zlib.compress("\0".join(paths).encode("utf-8", "surrogateescape")))
+
+    def paths(self) -> list[str]:
+        """Return the paths as they were packed."""
+        return zlib.decompress(self.packed).decode("utf-8", "surrogateescape").split("\0")
+
+
+def series_of(contents: Iterable[FolderContent]) -> dict[str, SeriesFiles]:
+    """Bring the folders together: a series may lie in several."""
+    found: dict[str, SeriesFiles] = {}
+    for content in sorted(contents, key=lambda c: c.folder):
+        for uid, names in content.files_of.items():
+            paths = [os.path.join(content.folder, name) for name in names]
+            before = found[uid].paths() if uid in found else []
+            found[uid] = SeriesFiles.pack([*before, *paths])
+    return dict(sorted(found.items()))

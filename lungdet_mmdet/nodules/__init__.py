@@ -1,1 +1,0 @@
-"""Nodules: annotation tables, spheres and their slab boxes, coverage by a mask."""

@@ -1,0 +1,329 @@
+"""The page of a test: table, plots, cases to review."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from lungdet_mmdet.reports import page as html
+from lungdet_mmdet.reports.slab_overlays import (
+    DETECTION_COLOUR,
+    FAINT_COLOUR,
+    IGNORED_COLOUR,
+    TRUTH_COLOUR,
+    OverlayBox,
+    case_picture,
+    encoded_jpeg,
+    read_slab,
+)
+from lungdet_mmdet.scoring.candidates import box_centres_world
+from lungdet_mmdet.scoring.results import FEW, SECTIONS, TestedRun, result_rows, section_title
+from lungdet_mmdet.scoring.review_cases import (
+    FalsePositive,
+    TruthScore,
+    best_per_nodule,
+    loudest_false_positives,
+    overlaps,
+    truth_scores,
+    worst_misses,
+)
+from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet
+from lungdet_mmdet.scoring.split_scores import SplitScores
+
+Box = tuple[float, float, float, float]
+MAX_DRAWN = 4
+"""Detections drawn beside the one in question; more would hide what they frame."""
+
+
+@dataclass(frozen=True)
+class ReviewFigure:
+    """One case: its picture as JPEG, what it is in a few words, and where it is.
+
+    ``is_error`` tells a miss or false positive at the threshold from a case that is merely close.
+    """
+
+    jpeg: bytes
+    heading: str
+    lines: tuple[str, ...]
+    is_error: bool
+
+
+@dataclass(frozen=True)
+class ReviewedSplit:
+    """What the pictures are made from.
+
+    ``files`` maps image ids to the slab images; ``threshold`` is None where none is known.
+    """
+
+    slab_set: SlabSet
+    detections: Sequence[SlabDetections]
+    files: Mapping[int, Path]
+    threshold: float | None
+
+    def found_on(self, img_id: int) -> SlabDetections:
+        """Return the detections of one slab."""
+        return next(item for item in self.detections if item.img_id == img_id)
+
+
+def miss_figures(split: ReviewedSplit, *, count: int) -> list[ReviewFigure]:
+    """Return the nodules with the lowest best scores, the largest first among equals.
+
+    Each is shown on the slab that cuts it widest.
+    """
+    nodules = best_per_nodule(truth_scores(split.slab_set, split.detections))
+    return [_miss(split, case) for case in worst_misses(nodules, count=count)]
+
+
+def false_positive_figures(split: ReviewedSplit, *, count: int) -> list[ReviewFigure]:
+    """Return the detections on no annotated box with the highest scores."""
+    cases = loudest_false_positives(split.slab_set, split.detections, count=count)
+    return [_false_positive(split, case) for case in cases]
+
+
+def _miss(split: ReviewedSplit, case: TruthScore) -> ReviewFigure:
+    slab, found = split.slab_set.slabs[case.img_id], split.found_on(case.img_id)
+    focus = _corners(case.box.bbox_xywh_px)
+    nearest = _most_overlapping(found, case)
+    slabs = "its slab" if case.n_slabs == 1 else f"any of its {case.n_slabs} slabs"
+    if case.score > 0:
+        heading = f"{case.box.diameter_mm:.1f} mm, best score {case.score:.3f}"
+    else:
+        heading = f"{case.box.diameter_mm:.1f} mm, no matching box on {slabs}"
+    drawn = _chosen(found, focus, split.threshold)
+    return ReviewFigure(
+        _picture(split, slab, focus, drawn, found),
+        heading,
+        (nearest, *_place(slab, focus)),
+        split.threshold is None or case.score < split.threshold,
+    )
+
+
+def _false_positive(split: ReviewedSplit, case: FalsePositive) -> ReviewFigure:
+    slab, found = split.slab_set.slabs[case.img_id], split.found_on(case.img_id)
+    focus = case.box_xyxy_px
+    (own,) = np.flatnonzero((found.boxes_xyxy_px == focus).all(axis=1))[:1]
+    drawn = [int(own)] + [row for row in _chosen(found, None, split.threshold) if row != own]
+    sx, sy, _ = slab.spacing_mm
+    size = f"{(focus[2] - focus[0]) * sx:.0f} x {(focus[3] - focus[1]) * sy:.0f} mm"
+    return ReviewFigure(
+        _picture(split, slab, focus, drawn[:MAX_DRAWN], found),
+        f"score {case.score:.3f}, box {size}",
+        (_what_is_there(slab, found, int(own)), *_place(slab, focus)),
+        split.threshold is None or case.score >= split.threshold,
+    )
+
+
+def _most_overlapping(found: SlabDetections, case: TruthScore) -> str:
+    shares = overlaps(found, [case.box])[:, 0]
+    if not len(shares) or shares.max() <= 0:
+        return "no box touches it"
+    best = int(shares.argmax())
+    return f"closest box here: IoU {_floored(shares[best])}, score {found.scores[best]:.3f}"
+
+
+def _what_is_there(slab: Slab, found: SlabDetections, row: int) -> str:
+    shares = overlaps(found, slab.boxes)[row] if slab.boxes else np.zeros(0)
+    if not len(shares) or shares.max() <= 0:
+        return "nothing annotated here"
+    box = slab.boxes[int(shares.argmax())]
+    if box.is_ignored:
+        return f"touches an ignore region ({box.kind})"
+    return f"loose box on a nodule of {box.diameter_mm:.1f} mm, IoU {_floored(shares.max())}"
+
+
+def _chosen(found: SlabDetections, focus: Box | None, threshold: float | None) -> list[int]:
+    """Return the rows worth drawing: those that touch the focus, then those kept; best first."""
+    kept = found.scores >= (np.inf if threshold is None else threshold)
+    touching = np.zeros(len(found.scores), dtype=bool)
+    if focus is not None:
+        x0, y0, x1, y1 = found.boxes_xyxy_px.T
+        touching = (x0 < focus[2]) & (x1 > focus[0]) & (y0 < focus[3]) & (y1 > focus[1])
+    order = np.lexsort((-found.scores, ~touching))
+    return [int(row) for row in order if kept[row] or touching[row]][:MAX_DRAWN]
+
+
+def _picture(
+    split: ReviewedSplit, slab: Slab, focus: Box, rows: Sequence[int], found: SlabDetections
+) -> bytes:
+    boxes = [
+        OverlayBox(
+            _corners(box.bbox_xywh_px),
+            IGNORED_COLOUR if box.is_ignored else TRUTH_COLOUR,
+            box.kind if box.is_ignored else f"{box.diameter_mm:.1f} mm",
+            label_below=True,
+        )
+        for box in slab.boxes
+    ]
+    for row in reversed(rows):
+        score = float(found.scores[row])
+        is_kept = split.threshold is None or score >= split.threshold
+        x0, y0, x1, y1 = found.boxes_xyxy_px[row].tolist()
+        colour = DETECTION_COLOUR if is_kept else FAINT_COLOUR
+        # Labels of weaker boxes would hide the first one's.
+        label = f"{score:.2f}" if row == rows[0] else ""
+        boxes.append(OverlayBox((x0, y0, x1, y1), colour, label))
+    sx, sy, _ = slab.spacing_mm
+    picture = case_picture(
+        read_slab(split.files[slab.img_id]), focus, boxes, spacing_xy_mm=(sx, sy)
+    )
+    return encoded_jpeg(picture)
+
+
+def _place(slab: Slab, focus: Box) -> tuple[str, str]:
+    x, y, z = box_centres_world(np.array([focus]), slab)[0].tolist()
+    low, high = slab.z_range_mm
+    return (
+        f"x {x:.1f}  y {y:.1f}  z {z:.1f} mm (LPS); slab {slab.slab_index}, "
+        f"{low:.1f} to {high:.1f} mm",
+        slab.seriesuid,
+    )
+
+
+def _floored(iou: float) -> str:
+    # Rounding would turn 0.496, which does not match, into 0.50, which does.
+    return f"{math.floor(100 * iou) / 100:.2f}"
+
+
+def _corners(bbox_xywh_px: Box) -> Box:
+    x, y, width, height = bbox_xywh_px
+    return x, y, x + width, y + height
+
+
+TILE_KEYS = ("AP50", "AR50", "F1", "slab_AUROC", "CPM")
+TILE_NAMES = {
+    "AP50": "AP, IoU 0.5",
+    "AR50": "AR, IoU 0.5",
+    "F1": "F1 at the threshold",
+    "slab_AUROC": "AUROC, slabs",
+    "CPM": "CPM",
+}
+
+
+def report_page(
+    run: TestedRun,
+    scores: SplitScores,
+    *,
+    plots: Sequence[tuple[str, bytes]],
+    misses: Sequence[ReviewFigure],
+    false_positives: Sequence[ReviewFigure],
+    unseen: Sequence[str] = (),
+) -> str:
+    """Return the page as html text; it needs no other file.
+
+    Parameters
+    ----------
+    run, scores : what was tested, and its figures.
+    plots : what each shows, and its PNG.
+    misses, false_positives : pictures, worst first.
+    unseen : one sentence per annotated nodule that lies in no slab.
+    """
+    rows = result_rows(scores)
+    sections = [
+        (section_title(section, run.threshold), [row for row in rows if row.section == section])
+        for section in SECTIONS
+    ]
+    body = [
+        f"<h1>{escape(run.checkpoint)}</h1>",
+        f'<p class="soft">{escape(run.title(scores))}. For research; not for clinical use.</p>',
+        html.banner(run.warnings),
+        _tiles(scores),
+        html.definition_list(_facts(run, scores)),
+        "<h2>Figures</h2>",
+        html.result_table(sections, measured_on=run.data),
+        _reading(scores),
+        "<h2>Plots</h2>",
+        '<div class="plots">',
+        *(f"<figure>{html.image(png, title)}</figure>" for title, png in plots),
+        "</div>",
+        *_cases("Nodules with the lowest scores", misses, errors="missed", others="found"),
+        *_unseen(unseen),
+        *_cases(
+            "False positives with the highest scores",
+            false_positives,
+            errors="false positive",
+            others="below the threshold",
+        ),
+    ]
+    return html.page(f"{run.checkpoint}: {run.data}, {run.split} split", "\n".join(body))
+
+
+def _tiles(scores: SplitScores) -> str:
+    by_key = {row.key: row for row in result_rows(scores)}
+    return html.tiles([(TILE_NAMES[key], by_key[key]) for key in TILE_KEYS if key in by_key])
+
+
+def _facts(run: TestedRun, scores: SplitScores) -> list[tuple[str, str]]:
+    counts, matches = scores.counts, scores.froc.matches
+    speed = "not measured" if run.seconds_per_slab is None else f"{run.seconds_per_slab:.3f} s"
+    return [
+        ("Data", run.title(scores)),
+        ("Threshold", run.threshold_source),
+        (
+            "Slabs",
+            f"{counts['n_positive_slabs']} with a nodule, {counts['n_healthy_slabs']} healthy, "
+            f"the others hold only ignore regions ({counts['n_ignore_regions']} in all)",
+        ),
+        (
+            "Nodules",
+            f"{counts['n_distinct']} in {counts['n_nodules']} boxes; "
+            f"{counts['n_unseen']} in no slab, counted as missed",
+        ),
+        (
+            "Candidates",
+            f"{matches.true_positives} nodules hit at any score, {matches.false_negatives} not; "
+            f"{matches.false_positives} false positives, {matches.ignored} on excluded findings, "
+            f"{matches.duplicates} second hits",
+        ),
+        ("Model", f"{run.config}, {run.parameters / 1e6:.1f} M parameters, {speed} per slab"),
+    ]
+
+
+def _reading(scores: SplitScores) -> str:
+    n = scores.options.n_resamples
+    intervals = (
+        f"Intervals are the central 95 % of {n} resamples of the scans. An asterisk marks exact "
+        "binomial or Poisson limits, where every resample gives the same figure."
+        if n
+        else "No intervals were asked for."
+    )
+    return (
+        f'<p class="soft">Dot: measured, bar: 95 % interval, diamond: the paper on LUNA16 with its '
+        f"own split. {escape(intervals)} An exclamation mark: n under {FEW}; the interval says "
+        "more than the figure. AP, AR, precision and recall are of boxes on slabs; FROC and CPM "
+        "of nodules in space. A nodule belongs to the band of its annotated diameter, a false "
+        "positive to the band of its own size.</p>"
+    )
+
+
+def _cases(heading: str, figures: Sequence[ReviewFigure], *, errors: str, others: str) -> list[str]:
+    intro = (
+        "Annotated boxes green with their diameter, ignore regions grey, detections red with "
+        "their score (pale below the threshold). Beside each: the whole slab, the field framed. "
+        "A box matches a nodule at IoU 0.5."
+    )
+    parts = [f"<h2>{escape(heading)}</h2>"]
+    if not figures:
+        return [*parts, "<p>None.</p>"]
+    parts.append(f'<p class="soft">{intro}</p><div class="cases">')
+    for item in figures:
+        kind, text = ("chip error", errors) if item.is_error else ("chip", others)
+        chip = f'<span class="{kind}">{escape(text)}</span>'
+        *lines, uid = item.lines
+        parts.append(
+            f"<figure>{html.image(item.jpeg, item.heading)}<figcaption><strong>"
+            f"{escape(item.heading)}</strong>{chip}<br>{'<br>'.join(map(escape, lines))}"
+            f'<br><span class="mono">{escape(uid)}</span></figcaption></figure>'
+        )
+    return [*parts, "</div>"]
+
+
+def _unseen(unseen: Sequence[str]) -> list[str]:
+    if not unseen:
+        return []
+    items = "".join(f"<li>{escape(line)}</li>" for line in unseen)
+    return [f"<p>Annotated nodules that lie in no slab, counted as missed:</p><ul>{items}</ul>"]

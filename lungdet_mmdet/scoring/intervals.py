@@ -1,0 +1,88 @@
+"""Confidence intervals: bootstrap over scans, exact ones for shares."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta, chi2
+
+from lungdet_mmdet.errors import LungDetError
+
+DEFAULT_RESAMPLES = 1000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Limits of a confidence interval; NaN where no resample gives a number.
+
+    ``share_defined`` is the share of resamples that give one: with few scans, some hold no nodule
+    of a size band at all.
+    """
+
+    low: float
+    high: float
+    share_defined: float = 1.0
+
+
+def resample_weights(
+    n_scans: int, n_resamples: int = DEFAULT_RESAMPLES, *, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return how often each scan is in each resample: (S, B), every column sums to S.
+
+    Raises
+    ------
+    LungDetError
+        When there is no scan, or fewer than one resample is asked for.
+    """
+    if n_scans < 1 or n_resamples < 1:
+        raise LungDetError(
+            f"cannot draw {n_resamples} resamples of {n_scans} scans; both must be at least 1"
+        )
+    draws = rng.multinomial(n_scans, np.full(n_scans, 1.0 / n_scans), size=n_resamples)
+    return draws.T.astype(np.float64)
+
+
+def percentile_interval(values: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> Interval:
+    """Return the central interval of resampled values (B,), by LUNA16's rule.
+
+    The limits are the values at positions floor(p B) and floor((1 - p) B) of the sorted values,
+    where p is half of what the confidence leaves. NaN values are left out.
+    """
+    defined = np.sort(values[~np.isnan(values)])
+    if not len(defined):
+        return Interval(float("nan"), float("nan"), 0.0)
+    tail = (1.0 - confidence) / 2.0
+    low = int(np.floor(tail * len(defined)))
+    high = min(int(np.floor((1.0 - tail) * len(defined))), len(defined) - 1)
+    return Interval(float(defined[low]), float(defined[high]), len(defined) / len(values))
+
+
+def binomial_interval(value: float, trials: int, *, confidence: float = CONFIDENCE) -> Interval:
+    """Return the Clopper-Pearson limits of a share measured on independent trials.
+
+    Parameters
+    ----------
+    value : the share, 0 to 1; times ``trials``, it is rounded to a whole number of successes.
+    trials : how many; without any the limits are NaN.
+    """
+    if trials < 1 or math.isnan(value):
+        return Interval(float("nan"), float("nan"), 0.0)
+    successes = round(min(max(value, 0.0), 1.0) * trials)
+    tail = (1.0 - confidence) / 2.0
+    low = beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
+    high = beta.ppf(1.0 - tail, successes + 1, trials - successes) if successes < trials else 1.0
+    return Interval(float(low), float(high))
+
+
+def poisson_interval(events: int, exposure: float, *, confidence: float = CONFIDENCE) -> Interval:
+    """Return the exact limits of a rate: ``events`` counted over ``exposure`` units."""
+    if exposure <= 0:
+        return Interval(float("nan"), float("nan"), 0.0)
+    tail = (1.0 - confidence) / 2.0
+    low = chi2.ppf(tail, 2 * events) / 2.0 if events else 0.0
+    high = chi2.ppf(1.0 - tail, 2 * (events + 1)) / 2.0
+    return Interval(float(low) / exposure, float(high) / exposure)

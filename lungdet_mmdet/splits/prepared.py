@@ -1,0 +1,194 @@
+"""A prepared folder as values: the record ``scan.json`` of every scan, and the failed scans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lungdet_mmdet.annotations.tables import Finding, Nodule
+from lungdet_mmdet.ct.slabs import SlabGeometry
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.phantom.identity import is_phantom_uid
+
+# Root of the series UIDs of LIDC-IDRI, of which LUNA16 is a part.
+LIDC_UID_ROOT = "1.3.6.1.4.1.14519.5.2.1.6279.6001."
+
+
+@dataclass(frozen=True)
+class PreparedSlab:
+    """One slab image: its geometry, and its record as it stands in ``scan.json``."""
+
+    geometry: SlabGeometry
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PreparedScan:
+    """One prepared scan.
+
+    Parameters
+    ----------
+    seriesuid : series UID.
+    subset : official LUNA16 subset 0-9, or None.
+    slabs : in the order of their index.
+    nodules, excluded : annotated nodules and irrelevant findings.
+    coverage : share of each nodule inside the lung mask, by nodule id, where it is known.
+    failure : why the scan could not be prepared; such a scan has no slabs.
+    """
+
+    seriesuid: str
+    subset: int | None
+    slabs: tuple[PreparedSlab, ...]
+    nodules: tuple[Nodule, ...]
+    excluded: tuple[Finding, ...]
+    coverage: Mapping[str, float]
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class PreparedCohort:
+    """All scans of a prepared folder, sorted by series UID.
+
+    ``data`` says what the scans are, see ``data_name``.
+    """
+
+    folder: Path
+    scans: tuple[PreparedScan, ...]
+    data: str
+    warnings: tuple[str, ...] = ()
+
+
+def read_prepared(folder: str | Path) -> PreparedCohort:
+    """Read the prepared scans of a folder.
+
+    Scans listed in ``failures.json`` come as scans without slabs: where the record carries their
+    nodules, these are counted as unseen rather than forgotten.
+
+    Raises
+    ------
+    LungDetError
+        If nothing is prepared there, a record is damaged, or an image it names is missing.
+    """
+    folder = Path(folder)
+    root = folder / "slabs"
+    if not root.is_dir():
+        raise LungDetError(
+            f"{folder}: holds no prepared scans (no folder 'slabs'); prepare them first with "
+            f"data_prep/prepare_luna16.py LUNA16_DIR {folder}"
+        )
+    scans: dict[str, PreparedScan] = {}
+    unfinished = []
+    for directory in sorted(root.iterdir()):
+        # Hidden folders are scans in the making.
+        if not directory.is_dir() or directory.name.startswith("."):
+            continue
+        record = directory / "scan.json"
+        if record.is_file():
+            scan = _read_scan(record)
+            _check_images(root, scan, record)
+            scans[scan.seriesuid] = scan
+        else:
+            unfinished.append(directory.name)
+    for failed in _read_failures(folder / "failures.json"):
+        # Slabs of an earlier, successful preparation are out of date.
+        scans[failed.seriesuid] = failed
+    if not any(scan.slabs for scan in scans.values()):
+        raise LungDetError(
+            f"{root}: no scan has been prepared to the end; run data_prep/prepare_luna16.py again "
+            "and look at failures.json"
+        )
+    warnings: tuple[str, ...] = ()
+    if unfinished:
+        warnings = (f"{len(unfinished)} unfinished scans left out: {', '.join(unfinished[:5])}",)
+    ordered = tuple(scans[uid] for uid in sorted(scans))
+    return PreparedCohort(folder, ordered, data_name(tuple(scans)), warnings)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LungDetError(
+            f"{path}: cannot be read as JSON ({error}); delete it and prepare again"
+        ) from None
+
+
+def _read_scan(path: Path) -> PreparedScan:
+    record = _read_json(path)
+    try:
+        slabs = tuple(
+            PreparedSlab(SlabGeometry.from_record(fields), fields)
+            for fields in sorted(record["slabs"], key=lambda fields: fields["index"])
+        )
+        return _scan_of_record(record, slabs=slabs, failure=None)
+    except (KeyError, TypeError, ValueError, LungDetError) as error:
+        raise LungDetError(
+            f"{path}: is not a complete scan record ({type(error).__name__}: {error}); delete the "
+            "scan's folder and prepare it again"
+        ) from error
+
+
+def _scan_of_record(
+    record: Mapping[str, Any], *, slabs: tuple[PreparedSlab, ...], failure: str | None
+) -> PreparedScan:
+    uid = str(record["seriesuid"])
+    nodules, coverage = [], {}
+    for number, fields in enumerate(record.get("nodules") or ()):
+        nodule_id = str(fields.get("nodule_id", f"{uid}/{number}"))
+        nodules.append(Nodule(nodule_id, uid, _centre(fields), float(fields["diameter_mm"])))
+        if fields.get("coverage") is not None:
+            coverage[nodule_id] = float(fields["coverage"])
+    excluded = tuple(
+        Finding(uid, _centre(fields), float(fields.get("diameter_mm", -1)))
+        for fields in record.get("excluded") or ()
+    )
+    subset = record.get("subset")
+    subset = None if subset is None else int(subset)
+    return PreparedScan(uid, subset, slabs, tuple(nodules), excluded, coverage, failure)
+
+
+def _centre(fields: Mapping[str, Any]) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in fields["centre_xyz_mm"])
+    return x, y, z
+
+
+def _check_images(root: Path, scan: PreparedScan, record: Path) -> None:
+    present = {f"{scan.seriesuid}/{path.name}" for path in record.parent.iterdir()}
+    for slab in scan.slabs:
+        name = slab.fields.get("file_name")
+        if name not in present and not (root / str(name)).is_file():
+            raise LungDetError(
+                f"{record}: names the image {name}, which is not in {root}; delete the scan's "
+                "folder and prepare it again"
+            )
+
+
+def _read_failures(path: Path) -> list[PreparedScan]:
+    if not path.is_file():
+        return []
+    content = _read_json(path)
+    records = content.get("failures", []) if isinstance(content, dict) else content
+    failed = []
+    for record in records:
+        reason = f"preparation failed ({record.get('stage')}: {record.get('reason')})"
+        failed.append(_scan_of_record(record, slabs=(), failure=reason))
+    return failed
+
+
+def data_name(seriesuids: Collection[str]) -> str:
+    """Return what the scans are, by their UIDs, for every number that is printed of them.
+
+    "phantom", "LUNA16" (series of LIDC-IDRI), "CT scans" (any others), or several joined by "and".
+    """
+    kinds = {"phantom": 0, "LUNA16": 0, "CT scans": 0}
+    for uid in seriesuids:
+        if is_phantom_uid(uid):
+            kinds["phantom"] += 1
+        elif uid.startswith(LIDC_UID_ROOT):
+            kinds["LUNA16"] += 1
+        else:
+            kinds["CT scans"] += 1
+    return " and ".join(kind for kind, count in kinds.items() if count)

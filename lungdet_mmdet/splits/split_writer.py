@@ -1,0 +1,283 @@
+"""Splits of a prepared folder: made by a protocol, written, described in text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.atomic_files import write_json
+from lungdet_mmdet.splits.accounting import ExpectedCounts
+from lungdet_mmdet.splits.coco_json import CohortSummary, coco_of_part, summarise
+from lungdet_mmdet.splits.labels import ExcludedRule, LabelledScan, label_scan
+from lungdet_mmdet.splits.leak_check import find_leaks
+from lungdet_mmdet.splits.prepared import PreparedCohort, read_prepared
+from lungdet_mmdet.splits.protocols import (
+    FOLD_RATES,
+    PAPER_RATES,
+    STRICT_RATES,
+    split_fold,
+    split_paper,
+    split_strict,
+)
+from lungdet_mmdet.splits.split_part import DEFAULT_RATIOS, PARTS, RateRule, Split, SplitPart
+
+Protocol = Literal["paper", "strict", "fold"]
+PROTOCOL_RATES: dict[str, Mapping[str, RateRule]] = {
+    "paper": PAPER_RATES,
+    "strict": STRICT_RATES,
+    "fold": FOLD_RATES,
+}
+NATURAL = "natural"
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What was written: the folder, a summary per part, and everything the user should know."""
+
+    folder: Path
+    protocol: str
+    data: str
+    summaries: tuple[CohortSummary, ...]
+    warnings: tuple[str, ...]
+
+
+def write_splits(
+    prepared_dir: str | Path,
+    *,
+    protocol: Protocol = "strict",
+    seed: int = 0,
+    fold: int | None = None,
+    positive_rate: Mapping[str, float | str] | None = None,
+    ratios: Sequence[float] = DEFAULT_RATIOS,
+    min_overlap_mm: float = MIN_OVERLAP_MM,
+    excluded: ExcludedRule = "ignore",
+    patients: Mapping[str, str] | None = None,
+    subsets: Mapping[str, int] | None = None,
+    out_dir: str | Path | None = None,
+) -> SplitReport:
+    """Write the annotation files of a split; the slabs are not touched.
+
+    The same prepared scans and options give the same bytes.
+
+    Parameters
+    ----------
+    prepared_dir : folder written by ``prepare_luna16.py``.
+    protocol : "strict" (by series or patient), "paper" (by slab) or "fold" (official subsets).
+    seed : >= 0, of every shuffle and draw.
+    fold : 0-9, for the fold protocol.
+    positive_rate : per part a share in (0, 1], or "natural" for no thinning (of the part as the
+        protocol makes it). Parts not named keep the protocol's rate. A rate given here is met
+        exactly as far as rounding allows, by dropping positives if need be.
+    ratios : of train, val, test, for the strict and paper protocols.
+    min_overlap_mm : a slab that a nodule reaches less into is an ignore region, unless it is the
+        slab that shows the nodule best.
+    excluded : "ignore" makes irrelevant findings ignore regions; "background" forgets them, so
+        that a detection on one is a false positive.
+    patients : patient by series UID; the strict protocol then divides by patient.
+    subsets : official subset by series UID, where the prepared scans do not name it.
+    out_dir : where to write; ``prepared_dir/annotations`` by default.
+
+    Raises
+    ------
+    LungDetError
+        On an option or a prepared folder that cannot be used.
+    """
+    _check_options(protocol, seed, fold, ratios, min_overlap_mm)
+    rates = rate_rules(protocol, positive_rate)
+    cohort = read_prepared(prepared_dir)
+    scans = [label_scan(s, min_overlap_mm=min_overlap_mm, excluded=excluded) for s in cohort.scans]
+    split = _split(scans, protocol, seed, fold, rates, ratios, patients, subsets)
+    info = {
+        "protocol": split.protocol,
+        "seed": seed,
+        "data": cohort.data,
+        "fold": fold if protocol == "fold" else None,
+        "min_overlap_mm": min_overlap_mm,
+        "excluded": excluded,
+    }
+    cocos = {}
+    for part in split.parts:
+        rate = rates[part.name].rate
+        cocos[part.name] = coco_of_part(
+            part,
+            info={
+                **info,
+                "split": part.name,
+                "positive_rate": NATURAL if rate is None else rate,
+                "complete_series": part.complete,
+            },
+            excluded_are_ignored=excluded == "ignore",
+            patients=patients,
+        )
+    folder = Path(out_dir) if out_dir is not None else cohort.folder / "annotations"
+    summaries = tuple(summarise(cocos[name]) for name in PARTS)
+    warnings = cohort.warnings + split.warnings
+    leaks = find_leaks(cocos)
+    if leaks.patients and protocol != "strict":
+        warnings += (f"{len(leaks.patients)} patients stand on several sides of the split",)
+    record = _record(split, cohort, scans, info, rates, summaries, warnings)
+    for name, coco in cocos.items():
+        write_json(folder / f"{name}.json", coco)
+    write_json(folder / "split.json", record)
+    return SplitReport(folder, protocol, cohort.data, summaries, warnings)
+
+
+def rate_rules(
+    protocol: str, positive_rate: Mapping[str, float | str] | None
+) -> dict[str, RateRule]:
+    """Return the rule of every part: the protocol's own, or the rate asked for."""
+    rules = dict(PROTOCOL_RATES[protocol])
+    for name, rate in (positive_rate or {}).items():
+        if name not in PARTS:
+            raise LungDetError(f"positive rate for {name!r}: the parts are {', '.join(PARTS)}")
+        if rate == NATURAL:
+            rules[name] = RateRule(None)
+            continue
+        if isinstance(rate, str) or not 0 < rate <= 1:
+            raise LungDetError(
+                f"positive rate of {name} is {rate!r}: give a share in (0, 1] such as 0.03, or "
+                f"'{NATURAL}'"
+            )
+        rules[name] = RateRule(float(rate))
+    return rules
+
+
+def _check_options(
+    protocol: str, seed: int, fold: int | None, ratios: Sequence[float], min_overlap_mm: float
+) -> None:
+    if protocol not in PROTOCOL_RATES:
+        raise LungDetError(
+            f"protocol is {protocol!r}: choose one of {', '.join(sorted(PROTOCOL_RATES))}"
+        )
+    if seed < 0:
+        raise LungDetError(f"seed is {seed}: give an integer >= 0")
+    if protocol == "fold" and fold is None:
+        raise LungDetError("the fold protocol needs the number of the fold: give 0-9")
+    if len(ratios) != len(PARTS) or min(ratios) <= 0:
+        raise LungDetError(
+            f"ratios are {tuple(ratios)}: give three numbers above 0 for train, val, test"
+        )
+    if min_overlap_mm < 0:
+        raise LungDetError(f"min_overlap_mm is {min_overlap_mm}: give a length >= 0")
+
+
+def _split(
+    scans: Sequence[LabelledScan],
+    protocol: str,
+    seed: int,
+    fold: int | None,
+    rates: Mapping[str, RateRule],
+    ratios: Sequence[float],
+    patients: Mapping[str, str] | None,
+    subsets: Mapping[str, int] | None,
+) -> Split:
+    if protocol == "paper":
+        return split_paper(scans, seed=seed, rates=rates, ratios=ratios)
+    if protocol == "strict":
+        return split_strict(scans, seed=seed, rates=rates, ratios=ratios, patients=patients)
+    assert fold is not None
+    return split_fold(scans, fold=fold, seed=seed, rates=rates, subsets=subsets)
+
+
+def _record(
+    split: Split,
+    cohort: PreparedCohort,
+    scans: Sequence[LabelledScan],
+    info: Mapping[str, Any],
+    rates: Mapping[str, RateRule],
+    summaries: Sequence[CohortSummary],
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """Return the content of ``split.json``: every rule and the account of every slab."""
+    statuses = [slab.status for scan in scans for slab in scan.slabs]
+    return {
+        "info": dict(info),
+        "rules": {
+            **split.rules,
+            "positive_rate": {name: asdict(rule) for name, rule in rates.items()},
+        },
+        "cohort": {
+            "series": len(scans),
+            "series_failed": sum(scan.scan.failure is not None for scan in scans),
+            "nodules": sum(len(scan.scan.nodules) for scan in scans),
+            "unseen_nodules": sum(len(scan.unseen) for scan in scans),
+            "slabs": len(statuses),
+            **{
+                f"{kind}_slabs": statuses.count(kind) for kind in ("positive", "healthy", "ignored")
+            },
+        },
+        "left_out_before_dividing": _nonzero(split.left_out),
+        "parts": {
+            part.name: _part_record(part, summary)
+            for part, summary in zip(split.parts, summaries, strict=True)
+        },
+        "warnings": list(warnings),
+    }
+
+
+def _part_record(part: SplitPart, summary: CohortSummary) -> dict[str, Any]:
+    return {
+        **asdict(summary),
+        "nodules_by_band": dict(summary.nodules_by_band),
+        "complete_series": part.complete,
+        "left_out": _nonzero(part.left_out),
+        "series_uids": [scan.seriesuid for scan in part.scans],
+    }
+
+
+def _nonzero(counts: Mapping[str, int]) -> dict[str, int]:
+    return {reason: count for reason, count in counts.items() if count}
+
+
+_COLUMNS = ("slabs", "positives", "healthy", "ignored", "series", "nodules", "unseen")
+
+
+def report_lines(report: SplitReport) -> list[str]:
+    """Return the table of a written split, and its warnings."""
+    lines = [
+        f"{report.protocol} protocol on {report.data}, written to {report.folder}",
+        f"{'':<7}" + "".join(f"{column:>10}" for column in _COLUMNS) + f"{'rate':>9}",
+    ]
+    for summary in report.summaries:
+        cells = "".join(f"{getattr(summary, column):>10,}" for column in _COLUMNS)
+        rate = "-" if summary.rate is None else f"{100 * summary.rate:.1f} %"
+        lines.append(f"{summary.split:<7}{cells}{rate:>9}")
+    return lines + [f"WARNING: {warning}" for warning in report.warnings]
+
+
+def expectation_lines(
+    counts: ExpectedCounts, *, slabs_per_scan: int, thickness_mm: float
+) -> list[str]:
+    """Return the expected counts as lines of text, assumptions included."""
+    bands = ", ".join(f"{count} {name}" for name, count in counts.nodules_by_band)
+    lines = [
+        f"{counts.series} series, {counts.series_with_nodules} with nodules",
+        f"{counts.nodules} nodules: {bands}",
+        f"{counts.findings} distinct irrelevant findings outside nodules",
+        "",
+        f"Slabs of {thickness_mm:g} mm side by side, mean (range) over the unknown start:",
+        f"  that show some nodule best   {counts.best}",
+        f"  positive                     {counts.positive}",
+        f"  touched by a nodule at all   {counts.touched}",
+        f"  to be ignored                {counts.ignored}",
+        f"Assumed: {slabs_per_scan} slabs per scan, so {counts.slabs:,} in all and "
+        f"{counts.healthy:,} healthy.",
+        "",
+        f"{'protocol':<10}{'part':<8}{'slabs':>8}{'positive':>10}{'healthy':>9}{'rate':>9}",
+    ]
+    for protocol, parts in (("paper", counts.paper), ("strict", counts.strict)):
+        for name, (positive, healthy) in zip(PARTS, parts, strict=True):
+            total = positive + healthy
+            rate = f"{100 * positive / total:.1f} %" if total else "-"
+            lines.append(f"{protocol:<10}{name:<8}{total:>8,}{positive:>10,}{healthy:>9,}{rate:>9}")
+    lines += [
+        "",
+        "Not in the tables: how many slabs a scan has, where its first slab begins, and which "
+        "nodules the lung mask or the crop cuts away. Strict counts divide slabs evenly; whole "
+        "series will differ by a few per cent.",
+    ]
+    return lines

@@ -1,1 +1,0 @@
-"""Testing a trained detector on a split: run, tables, files."""

@@ -1,0 +1,58 @@
+import pytest
+from mmengine.config import Config
+
+from lungdet_mmdet.apis.config_file import check_data, read_config
+from lungdet_mmdet.errors import LungDetError
+
+
+@pytest.fixture
+def config_path(repository, monkeypatch):
+    # Set and taken back, so that read_config's own setting ends with the test.
+    monkeypatch.setenv("LUNGDET_DATA", "elsewhere")
+    return repository / "configs" / "lung_deform_detr.py"
+
+
+def test_the_data_folder_reaches_every_part(config_path, tmp_path):
+    config = read_config(config_path, data=tmp_path)
+    for part in ("train", "val", "test"):
+        assert config[f"{part}_dataloader"].dataset.data_root == str(tmp_path)
+        evaluators = config[f"{part}_evaluator"] if part != "train" else []
+        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+            assert evaluator.ann_file == f"{tmp_path}/annotations/{part}.json"
+
+
+def test_the_environment_names_the_data_folder(config_path):
+    assert read_config(config_path).data_root == "elsewhere"
+
+
+def test_overrides_come_last(config_path):
+    config = read_config(config_path, cfg_options={"train_dataloader.batch_size": 2})
+    assert config.train_dataloader.batch_size == 2
+
+
+def test_the_work_folder_is_named_after_the_config(config_path, tmp_path):
+    assert read_config(config_path).work_dir.endswith("work_dirs/lung_deform_detr")
+    assert read_config(config_path, work_dir=tmp_path).work_dir == str(tmp_path)
+
+
+def test_a_missing_config_is_named(tmp_path):
+    with pytest.raises(LungDetError, match="absent.py: no such config"):
+        read_config(tmp_path / "absent.py")
+
+
+def test_missing_annotations_name_the_commands(config_path, tmp_path):
+    config = read_config(config_path, data=tmp_path)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "train.json").write_text("{}")
+    check_data(config, ("train",))
+    with pytest.raises(LungDetError, match="val.json: no prepared data here"):
+        check_data(config, ("train", "val"))
+
+
+def test_annotations_inside_dataset_wrappers_are_checked(tmp_path):
+    part = {"type": "LUNA16SlabDataset", "data_root": str(tmp_path), "ann_file": "absent.json"}
+    repeated = {"type": "RepeatDataset", "times": 2, "dataset": part}
+    joined = {"type": "ConcatDataset", "datasets": [repeated]}
+    config = Config({"train_dataloader": {"dataset": joined}})
+    with pytest.raises(LungDetError, match="absent.json"):
+        check_data(config, ("train",))

@@ -1,0 +1,110 @@
+import urllib.error
+import urllib.request
+from contextlib import nullcontext
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from lungdet_mmdet.engine.starting_point import choose_pretrained, drop_pretrained
+from lungdet_mmdet.errors import LungDetError
+
+URL = "https://example.org/weights/resnet50.pth"
+
+
+def config_of(checkpoint: str | None = URL) -> Config:
+    init_cfg = {"type": "Pretrained", "checkpoint": checkpoint} if checkpoint else None
+    return Config({"model": {"backbone": {"type": "ResNet", "init_cfg": init_cfg}}})
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch, tmp_path):
+    """No cached weights and no network: an unexpected request fails the test."""
+
+    def refuse(request, timeout):
+        raise AssertionError(f"network asked for {request.full_url}")
+
+    monkeypatch.delenv("LUNGDET_OFFLINE", raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+
+
+def test_a_url_that_answers_is_kept(monkeypatch):
+    asked = []
+
+    def answer(request, timeout):
+        asked.append((request.get_method(), request.full_url))
+        return nullcontext()
+
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    config = config_of()
+    choose_pretrained(config, None)
+    assert asked == [("HEAD", URL)]
+    assert config.model.backbone.init_cfg.checkpoint == URL
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (urllib.error.URLError("name not known"), "name not known"),
+        (urllib.error.HTTPError(URL, 404, "Not Found", None, None), "Not Found"),
+        (TimeoutError("timed out"), "timed out"),
+    ],
+)
+def test_a_url_that_does_not_answer_gives_the_three_ways_out(monkeypatch, error, reason):
+    def fail(request, timeout):
+        raise error
+
+    monkeypatch.setattr(urllib.request, "urlopen", fail)
+    with pytest.raises(LungDetError) as caught:
+        choose_pretrained(config_of(), None)
+    message = str(caught.value)
+    assert f"{URL} ({reason})" in message
+    for way in ("--pretrained PATH", "--pretrained none", "--pretrained URL"):
+        assert way in message
+
+
+@pytest.mark.reliability("no network: prepare, train, test, infer with sockets forbidden")
+def test_offline_no_request_is_made(monkeypatch):
+    monkeypatch.setenv("LUNGDET_OFFLINE", "1")
+    with pytest.raises(LungDetError, match="LUNGDET_OFFLINE is set"):
+        choose_pretrained(config_of(), None)
+
+
+def test_a_cached_download_is_enough(monkeypatch, tmp_path):
+    monkeypatch.setenv("LUNGDET_OFFLINE", "1")
+    cached = tmp_path / "hub" / "checkpoints" / "resnet50.pth"
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    choose_pretrained(config_of(), None)
+
+
+@pytest.mark.parametrize("choice", ["none", "None", "NONE"])
+def test_none_means_random_weights(choice):
+    config = config_of()
+    choose_pretrained(config, choice)
+    assert config.model.backbone.init_cfg is None
+
+
+def test_a_local_file_replaces_the_url(tmp_path):
+    weights = tmp_path / "own.pth"
+    weights.touch()
+    config = config_of()
+    choose_pretrained(config, str(weights))
+    assert config.model.backbone.init_cfg.checkpoint == str(weights)
+
+
+def test_a_missing_local_file_is_named(tmp_path):
+    with pytest.raises(LungDetError, match=r"own.pth \(no such file\)"):
+        choose_pretrained(config_of(), str(tmp_path / "own.pth"))
+
+
+def test_a_model_that_starts_at_random_asks_nobody():
+    choose_pretrained(config_of(None), None)
+    choose_pretrained(Config({"model": {"type": "NoBackbone"}}), None)
+
+
+def test_a_checkpoint_makes_initial_weights_needless():
+    config = config_of()
+    drop_pretrained(config)
+    assert config.model.backbone.init_cfg is None

@@ -1,0 +1,26 @@
+import pytest
+
+from lungdet_mmdet.engine.starting_point import latest_checkpoint
+
+
+@pytest.fixture
+def work_dir(tmp_path):
+    for name in ("epoch_9.pth", "epoch_10.pth", "best_lung_AP50_epoch_12.pth"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_the_note_is_followed(work_dir):
+    (work_dir / "last_checkpoint").write_text(str(work_dir / "epoch_9.pth"))
+    assert latest_checkpoint(work_dir).name == "epoch_9.pth"
+
+
+@pytest.mark.parametrize("note", ["", "/elsewhere/epoch_9.pth", None])
+def test_without_a_usable_note_the_highest_number_counts(work_dir, note):
+    if note is not None:
+        (work_dir / "last_checkpoint").write_text(note)
+    assert latest_checkpoint(work_dir).name == "epoch_10.pth"
+
+
+def test_an_empty_folder_has_none(tmp_path):
+    assert latest_checkpoint(tmp_path) is None

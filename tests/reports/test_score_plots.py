@@ -1,0 +1,76 @@
+import cv2
+import numpy as np
+import pytest
+
+from lungdet_mmdet.annotations.tables import Nodule
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.reports.score_plots import (
+    save_froc_plot,
+    save_precision_recall_plot,
+    save_score_histogram,
+    save_size_score_plot,
+)
+from lungdet_mmdet.scoring.anomaly import slab_units
+from lungdet_mmdet.scoring.froc import evaluate_froc, match_marks
+from lungdet_mmdet.scoring.review_cases import truth_scores
+from lungdet_mmdet.scoring.slab_matching import match_slabs
+from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
+from lungdet_mmdet.scoring.submission import Marks
+
+BOX = TruthBox((0.0, 0.0, 10.0, 10.0), 10.0)
+TRUTH = SlabSet(
+    {0: Slab(0, "a", 0, (1.0, 1.0, 7.5), boxes=(BOX,)), 1: Slab(1, "a", 1, (1.0, 1.0, 7.5))}, ("a",)
+)
+FOUND = [
+    SlabDetections(0, np.array([[0, 0, 10, 10]]), np.array([0.9])),
+    SlabDetections(1, np.array([[5, 5, 9, 9]]), np.array([0.4])),
+]
+NOTHING = [SlabDetections(n, np.zeros((0, 4)), np.zeros(0)) for n in (0, 1)]
+
+
+def froc_of(*scores):
+    marks = Marks(("a",) * len(scores), np.zeros((len(scores), 3)), np.array(scores))
+    nodules = [Nodule("a/0", "a", (0.0, 0.0, 0.0), 5.0)]
+    return evaluate_froc(match_marks(marks, nodules, [], ["a"]), n_resamples=5)
+
+
+def picture(path):
+    """Read a plot back; it must hold more than a blank page."""
+    image = cv2.imread(str(path))
+    assert image is not None
+    assert image.std() > 5
+    return image
+
+
+@pytest.mark.parametrize("detections", [FOUND, NOTHING])
+def test_draws_slab_plots_also_without_detections(tmp_path, detections):
+    matched = match_slabs(TRUTH, detections)
+    save_precision_recall_plot(tmp_path / "pr.png", matched, title="phantom", threshold=0.5)
+    save_score_histogram(
+        tmp_path / "scores.png", slab_units(TRUTH, detections), title="phantom", threshold=0.5
+    )
+    save_size_score_plot(
+        tmp_path / "size.png", truth_scores(TRUTH, detections), title="phantom", threshold=0.5
+    )
+
+    for name in ("pr", "scores", "size"):
+        picture(tmp_path / f"{name}.png")
+
+
+@pytest.mark.parametrize("scores", [(0.9, 0.4), ()])
+def test_draws_the_froc_curve(tmp_path, scores):
+    save_froc_plot(tmp_path / "new" / "froc.png", froc_of(*scores), title="phantom")
+
+    picture(tmp_path / "new" / "froc.png")
+
+
+def test_a_better_detector_draws_another_curve(tmp_path):
+    save_froc_plot(tmp_path / "good.png", froc_of(0.9), title="phantom")
+    save_froc_plot(tmp_path / "bad.png", froc_of(), title="phantom")
+
+    assert (picture(tmp_path / "good.png") != picture(tmp_path / "bad.png")).any()
+
+
+def test_other_formats_are_refused(tmp_path):
+    with pytest.raises(LungDetError, match=r"\.png"):
+        save_froc_plot(tmp_path / "froc.pdf", froc_of(), title="phantom")
