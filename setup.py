@@ -33,6 +33,7 @@ setup(
     ],
     python_requires=">=3.10",
     packages=find_packages(include=["lungdet_mmdet", "lungdet_mmdet.*"]),
+    package_data={"lungdet_mmdet.reports": ["pages/*"]},
     install_requires=[
         "torch>=2.0",
         # The maintained continuation of OpenMMLab's stack, under the same import names. A machine
@@ -47,6 +48,7 @@ setup(
         "opencv-python>=4.7",
         "pycocotools>=2.0.6",
         "matplotlib>=3.6",
+        "jinja2>=3.1",
         "packaging>=22",
         "tqdm>=4.60",
         "rich>=13",

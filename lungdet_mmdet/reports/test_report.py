@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.reports import page as html
+from lungdet_mmdet.reports.page import image_uri, render
 from lungdet_mmdet.reports.slab_overlays import (
     DETECTION_COLOUR,
     FAINT_COLOUR,
@@ -22,7 +21,14 @@ from lungdet_mmdet.reports.slab_overlays import (
     read_slab,
 )
 from lungdet_mmdet.scoring.candidates import box_centres_world
-from lungdet_mmdet.scoring.results import FEW, SECTIONS, TestedRun, result_rows, section_title
+from lungdet_mmdet.scoring.results import (
+    FEW,
+    PER_100,
+    SECTIONS,
+    TestedRun,
+    result_rows,
+    section_title,
+)
 from lungdet_mmdet.scoring.review_cases import (
     FalsePositive,
     TruthScore,
@@ -194,6 +200,8 @@ def _corners(bbox_xywh_px: Box) -> Box:
     return x, y, x + width, y + height
 
 
+BAR_WIDTH_PX = 170
+"""Width of the drawing of a row, as test_report.html draws it."""
 TILE_KEYS = ("AP50", "AR50", "F1", "slab_AUROC", "CPM")
 TILE_NAMES = {
     "AP50": "AP, IoU 0.5",
@@ -223,38 +231,35 @@ def report_page(
     unseen : one sentence per annotated nodule that lies in no slab.
     """
     rows = result_rows(scores)
-    sections = [
-        (section_title(section, run.threshold), [row for row in rows if row.section == section])
-        for section in SECTIONS
-    ]
-    body = [
-        f"<h1>{escape(run.checkpoint)}</h1>",
-        f'<p class="soft">{escape(run.title(scores))}. For research; not for clinical use.</p>',
-        html.banner(run.warnings),
-        _tiles(scores),
-        html.definition_list(_facts(run, scores)),
-        "<h2>Figures</h2>",
-        html.result_table(sections, measured_on=run.data),
-        _reading(scores),
-        "<h2>Plots</h2>",
-        '<div class="plots">',
-        *(f"<figure>{html.image(png, title)}</figure>" for title, png in plots),
-        "</div>",
-        *_cases("Nodules with the lowest scores", misses, errors="missed", others="found"),
-        *_unseen(unseen),
-        *_cases(
-            "False positives with the highest scores",
-            false_positives,
-            errors="false positive",
-            others="below the threshold",
-        ),
-    ]
-    return html.page(f"{run.checkpoint}: {run.data}, {run.split} split", "\n".join(body))
+    by_key = {row.key: row for row in rows}
+    return render(
+        "test_report.html",
+        title=f"{run.checkpoint}: {run.data}, {run.split} split",
+        style="test_report.css",
+        script=None,
+        run=run,
+        run_title=run.title(scores),
+        tiles=[(TILE_NAMES[key], by_key[key]) for key in TILE_KEYS if key in by_key],
+        facts=_facts(run, scores),
+        sections=[
+            (section_title(section, run.threshold), [row for row in rows if row.section == section])
+            for section in SECTIONS
+        ],
+        plots=plots,
+        misses=misses,
+        false_positives=false_positives,
+        unseen=unseen,
+        resamples=scores.options.n_resamples,
+        few=FEW,
+        per_100=PER_100,
+        bar_width=BAR_WIDTH_PX,
+        place=_place_on_bar,
+        image_uri=image_uri,
+    )
 
 
-def _tiles(scores: SplitScores) -> str:
-    by_key = {row.key: row for row in result_rows(scores)}
-    return html.tiles([(TILE_NAMES[key], by_key[key]) for key in TILE_KEYS if key in by_key])
+def _place_on_bar(share: float) -> str:
+    return f"{5 + (BAR_WIDTH_PX - 10) * min(max(share, 0.0), 1.0):.1f}"
 
 
 def _facts(run: TestedRun, scores: SplitScores) -> list[tuple[str, str]]:
@@ -281,49 +286,3 @@ def _facts(run: TestedRun, scores: SplitScores) -> list[tuple[str, str]]:
         ),
         ("Model", f"{run.config}, {run.parameters / 1e6:.1f} M parameters, {speed} per slab"),
     ]
-
-
-def _reading(scores: SplitScores) -> str:
-    n = scores.options.n_resamples
-    intervals = (
-        f"Intervals are the central 95 % of {n} resamples of the scans. An asterisk marks exact "
-        "binomial or Poisson limits, where every resample gives the same figure."
-        if n
-        else "No intervals were asked for."
-    )
-    return (
-        f'<p class="soft">Dot: measured, bar: 95 % interval, diamond: the paper on LUNA16 with its '
-        f"own split. {escape(intervals)} An exclamation mark: n under {FEW}; the interval says "
-        "more than the figure. AP, AR, precision and recall are of boxes on slabs; FROC and CPM "
-        "of nodules in space. A nodule belongs to the band of its annotated diameter, a false "
-        "positive to the band of its own size.</p>"
-    )
-
-
-def _cases(heading: str, figures: Sequence[ReviewFigure], *, errors: str, others: str) -> list[str]:
-    intro = (
-        "Annotated boxes green with their diameter, ignore regions grey, detections red with "
-        "their score (pale below the threshold). Beside each: the whole slab, the field framed. "
-        "A box matches a nodule at IoU 0.5."
-    )
-    parts = [f"<h2>{escape(heading)}</h2>"]
-    if not figures:
-        return [*parts, "<p>None.</p>"]
-    parts.append(f'<p class="soft">{intro}</p><div class="cases">')
-    for item in figures:
-        kind, text = ("chip error", errors) if item.is_error else ("chip", others)
-        chip = f'<span class="{kind}">{escape(text)}</span>'
-        *lines, uid = item.lines
-        parts.append(
-            f"<figure>{html.image(item.jpeg, item.heading)}<figcaption><strong>"
-            f"{escape(item.heading)}</strong>{chip}<br>{'<br>'.join(map(escape, lines))}"
-            f'<br><span class="mono">{escape(uid)}</span></figcaption></figure>'
-        )
-    return [*parts, "</div>"]
-
-
-def _unseen(unseen: Sequence[str]) -> list[str]:
-    if not unseen:
-        return []
-    items = "".join(f"<li>{escape(line)}</li>" for line in unseen)
-    return [f"<p>Annotated nodules that lie in no slab, counted as missed:</p><ul>{items}</ul>"]

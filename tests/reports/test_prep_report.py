@@ -153,5 +153,5 @@ def test_an_empty_cohort_makes_a_page():
 def test_a_share_just_under_the_limit_is_not_rounded_up_to_it():
     page = prep_report_html(manifest([scan("near", coverages=(0.896, 0.9))]), lambda uid: None)
 
-    assert '<div class="low">8.0 mm &nbsp;89%</div>' in page
-    assert "<div>8.0 mm &nbsp;90%</div>" in page
+    assert '<div class="low">8.0 mm\u00a089%</div>' in page
+    assert "<div>8.0 mm\u00a090%</div>" in page
