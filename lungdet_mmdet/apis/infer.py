@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+import lungdet_mmdet
 from lungdet_mmdet.apis.candidate_files import (
     candidate_records,
     candidates_csv,
@@ -22,7 +23,7 @@ from lungdet_mmdet.apis.scan_detector import ScanDetector, ScanFindings
 from lungdet_mmdet.apis.scan_inputs import ScanInput, list_inputs
 from lungdet_mmdet.ct.dicom.reading import slice_stack
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.preparation.prep_pipeline import code_version
+from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
 from lungdet_mmdet.preparation.scan_job import limit_threads
 from lungdet_mmdet.reports.scan_report import ReportScan, report_html
 from lungdet_mmdet.runs.atomic_files import (
@@ -107,7 +108,7 @@ def fingerprint(job: DetectJob) -> dict[str, str]:
         "scan": job.scan.content_digest(),
         "checkpoint": options.checkpoint_sha256,
         "options": hashlib.sha256(json.dumps(chosen).encode()).hexdigest()[:16],
-        "code": code_version(),
+        "code": f"{lungdet_mmdet.__version__}, pixels {PIXELS_VERSION}",
     }
 
 

@@ -15,7 +15,7 @@ from lungdet_mmdet.apis.model_building import build_model
 from lungdet_mmdet.apis.model_file import ModelFile, read_model_file, write_model_file
 from lungdet_mmdet.apis.training_checkpoint import read_training_checkpoint
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.preparation.prep_pipeline import code_version
+from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
 
 _PACKAGES = (("mmdet", ("onedl-mmdetection", "mmdet")), ("mmcv", ("onedl-mmcv", "mmcv")))
 
@@ -136,7 +136,7 @@ def versions() -> dict[str, str]:
     found = {
         "lungdet_mmdet": lungdet_mmdet.__version__,
         "torch": str(torch.__version__),
-        "preparation_code": code_version(),
+        "pixels_version": str(PIXELS_VERSION),
     }
     for name, distributions in _PACKAGES:
         for distribution in distributions:

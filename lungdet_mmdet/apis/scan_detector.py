@@ -18,7 +18,7 @@ from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.metrics import detections_of
-from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, code_version
+from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, build_prep_pipeline
 from lungdet_mmdet.scoring.candidates import Candidate, merge_slab_detections
 from lungdet_mmdet.scoring.froc import MAX_MARKS_PER_SCAN
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
@@ -289,10 +289,10 @@ class ScanDetector:
         return detections
 
     def _model_flags(self) -> list[str]:
-        trained_with = self.model_file.made_with.get("preparation_code")
-        if trained_with in (None, code_version()):
+        trained_with = self.model_file.made_with.get("pixels_version")
+        if trained_with in (None, str(PIXELS_VERSION)):
             return []
         return [
-            "the model was published with another version of the preparation "
-            f"({trained_with}, this is {code_version()}): scores may differ"
+            f"the model was trained on pixels of version {trained_with}, this package makes "
+            f"version {PIXELS_VERSION}: scores may differ"
         ]

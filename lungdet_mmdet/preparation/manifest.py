@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lungdet_mmdet
 from lungdet_mmdet.luna16.folder import Luna16Folder, ScanOnDisk
-from lungdet_mmdet.preparation.prep_pipeline import code_version
+from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
 from lungdet_mmdet.preparation.resume import SLAB_FOLDER, pipeline_digest, read_record
 from lungdet_mmdet.preparation.scan_job import (
     LOW_COVERAGE,
@@ -59,7 +60,7 @@ def sort_out(out_dir: Path, present: Collection[str], steps: list[dict]) -> Scan
     if not slabs.is_dir():
         return ScansWithoutSource()
     kept, outdated = [], []
-    now = {"pipeline": pipeline_digest(steps), "code": code_version()}
+    now = {"pipeline": pipeline_digest(steps), "pixels": str(PIXELS_VERSION)}
     for folder in sorted(slabs.iterdir()):
         if folder.name in present or folder.name.startswith(".") or not folder.is_dir():
             continue
@@ -127,7 +128,8 @@ def build_manifest(
     return {
         "data": data_name([entry["seriesuid"] for entry in entries]),
         "pipeline": steps,
-        "code": code_version(),
+        "code": lungdet_mmdet.__version__,
+        "pixels_version": PIXELS_VERSION,
         "versions": {"python": platform.python_version(), **library_versions()},
         "prepared_with": _counted(libraries),
         "scans": sorted(entries, key=lambda entry: entry["seriesuid"]),

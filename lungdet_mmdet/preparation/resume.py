@@ -12,7 +12,7 @@ from typing import Any
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import ScanOnDisk
-from lungdet_mmdet.preparation.prep_pipeline import code_version
+from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
 from lungdet_mmdet.runs.atomic_files import output_error
 
 SLAB_FOLDER = "slabs"
@@ -72,7 +72,7 @@ def _file_state(path: Path | None) -> list | None:
 
 
 def fingerprint(job: PrepareJob) -> dict[str, str]:
-    """Return what the result depends on: source files, annotations, pipeline, code.
+    """Return what the result depends on: source files, annotations, pipeline, pixels version.
 
     Two equal fingerprints mean that the prepared scan on disk is still right. Source files count
     by name, size and time of change, so that 120 GB need not be read to find nothing to do.
@@ -91,7 +91,7 @@ def fingerprint(job: PrepareJob) -> dict[str, str]:
         "source": _digest(source),
         "annotations": _digest([len(scan.nodules), annotations, scan.subset]),
         "pipeline": pipeline_digest(job.steps),
-        "code": code_version(),
+        "pixels": str(PIXELS_VERSION),
     }
 
 
@@ -123,8 +123,9 @@ def why_not_current(job: PrepareJob) -> list[str]:
     if before.get("pipeline") != now["pipeline"]:
         changes = "; ".join(pipeline_changes(record.get("pipeline") or [], job.steps))
         reasons.append(f"the prep pipeline changed ({changes})")
-    if before.get("code") != now["code"]:
-        reasons.append(f"the code changed ({before.get('code')} -> {now['code']})")
+    if before.get("pixels") != now["pixels"]:
+        made_by = before.get("pixels") or "unknown"
+        reasons.append(f"the package makes other pixels now (version {made_by} -> {now['pixels']})")
     if not reasons and not _images_are_there(job.folder, record):
         reasons.append("slab images are missing")
     return reasons

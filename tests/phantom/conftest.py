@@ -2,7 +2,7 @@
 
 import pytest
 
-from lungdet_mmdet.phantom import build_scan
+from lungdet_mmdet.phantom.scan import build_scan
 
 
 @pytest.fixture(scope="session")

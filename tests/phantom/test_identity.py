@@ -3,8 +3,7 @@ import re
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.phantom import PHANTOM_UID_PREFIX, is_phantom_uid
-from lungdet_mmdet.phantom.identity import phantom_uid
+from lungdet_mmdet.phantom.identity import PHANTOM_UID_PREFIX, is_phantom_uid, phantom_uid
 
 
 def test_uid_is_the_prefix_size_seed_and_index():

@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
 from lungdet_mmdet.preparation.resume import pipeline_changes
 from tests.support.rehearsal import rehearsal_uid
 
@@ -64,13 +65,20 @@ def test_a_changed_annotation_prepares_that_scan_again(prepare, source):
     assert dict(summary.redone_because) == {"its annotations changed": 1}
 
 
-def test_changed_code_prepares_again(prepare, out):
+@pytest.mark.parametrize(("pixels", "shown"), [("0", "0"), (None, "unknown")])
+def test_other_pixels_prepare_again(prepare, out, pixels, shown):
     prepare()
-    edit_record(out, rehearsal_uid(0), lambda record: record["fingerprint"].update(code="0.0+x"))
+    edit_record(out, rehearsal_uid(0), lambda record: record["fingerprint"].update(pixels=pixels))
     summary = prepare()
     assert summary.prepared == [rehearsal_uid(0)]
     (reason,) = summary.redone_because
-    assert reason.startswith("the code changed (0.0+x -> ")
+    assert reason == f"the package makes other pixels now (version {shown} -> {PIXELS_VERSION})"
+
+
+def test_a_changed_docstring_prepares_nothing_again(prepare, out, monkeypatch):
+    prepare()
+    monkeypatch.setattr("lungdet_mmdet.__version__", "99.0")
+    assert prepare().prepared == []
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty"])

@@ -71,7 +71,7 @@ def test_the_model_file_holds_all_that_a_receiver_needs(
         "training": {"epoch": 1, "iter": 10},
         "note": "for a test",
     }  # fmt: skip
-    assert set(model.made_with) >= {"lungdet_mmdet", "torch", "mmdet", "preparation_code"}
+    assert set(model.made_with) >= {"lungdet_mmdet", "torch", "mmdet", "pixels_version"}
     expected = untrained_weights(untrained_config())
     assert all(torch.equal(model.state_dict[name], expected[name]) for name in expected)
     printed = capsys.readouterr().out

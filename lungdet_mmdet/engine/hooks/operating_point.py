@@ -15,7 +15,6 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from lungdet_mmdet.evaluation.metrics import SizeBandMetric
 from lungdet_mmdet.runs.atomic_files import write_bytes
 from lungdet_mmdet.scoring.operating_point import META_KEY, OperatingPoint
 from lungdet_mmdet.scoring.slab_records import read_slab_set
@@ -70,15 +69,14 @@ class OperatingPointHook(Hook):
         self._told = True
 
 
-def _choosing_metric(runner: Runner) -> SizeBandMetric | None:
-    for metric in runner.val_loop.evaluator.metrics:
-        if isinstance(metric, SizeBandMetric) and metric.choose is not None:
-            return metric
-    return None
+def _choosing_metric(runner: Runner) -> Any:
+    """Return the ``SizeBandMetric`` that chooses a threshold, known by its option; else None."""
+    metrics = runner.val_loop.evaluator.metrics
+    return next((m for m in metrics if getattr(m, "choose", None) is not None), None)
 
 
 def _chosen_point(
-    runner: Runner, metric: SizeBandMetric, metrics: Mapping[str, float]
+    runner: Runner, metric: Any, metrics: Mapping[str, float]
 ) -> OperatingPoint | None:
     def figure(name: str) -> float:
         return metrics[f"{metric.prefix}/{name}" if metric.prefix else name]
