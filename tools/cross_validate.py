@@ -80,9 +80,9 @@ def _run(tool: str, *arguments: object) -> None:
 def pool(folds: Sequence, work_dir: Path, *, n_resamples: int) -> None:
     from lungdet_mmdet.reports.score_plots import save_froc_plot
     from lungdet_mmdet.runs.atomic_files import write_json
-    from lungdet_mmdet.scoring.slab_records import read_slab_set
     from lungdet_mmdet.scoring.split_scores import pooled_froc, pooled_marks
     from lungdet_mmdet.scoring.submission import read_submission, write_submission
+    from lungdet_mmdet.splits.coco_json import read_slab_set
 
     tested = []
     for fold in folds:

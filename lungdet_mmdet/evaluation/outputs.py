@@ -114,8 +114,7 @@ def write_report(outcome: SlabTestOutcome, folder: Path, *, max_cases: int = MAX
     """
     plots = write_plots(outcome, folder / PLOT_FOLDER)
     split = ReviewedSplit(
-        outcome.slab_set,
-        outcome.detections,
+        outcome.scores.matched.outcomes,
         {item["id"]: outcome.slab_folder / item["file_name"] for item in outcome.coco["images"]},
         outcome.run.threshold,
     )
@@ -144,10 +143,10 @@ def write_plots(outcome: SlabTestOutcome, folder: Path) -> list[tuple[str, Path]
         save_score_histogram(path, units, title=heads[path], threshold=run.threshold)
     save_size_score_plot(
         sizes,
-        truth_scores(outcome.slab_set, outcome.detections),
+        truth_scores(scores.matched.outcomes),
         title=heads[sizes],
         threshold=run.threshold,
-        edges_mm=scores.options.bands_mm,
+        edges_mm=scores.matched.edges_mm,
     )
     return [(head, path) for path, head in heads.items()]
 

@@ -16,13 +16,12 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_bytes
 from lungdet_mmdet.scoring.anomaly import AnomalyUnits
-from lungdet_mmdet.scoring.average_precision import PAPER_IOU
 from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult
 from lungdet_mmdet.scoring.operating_point import precision_recall_curve
 from lungdet_mmdet.scoring.review_cases import TruthScore
 from lungdet_mmdet.scoring.run_comparison import RunScores
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM
-from lungdet_mmdet.scoring.slab_matching import MatchedSlabs
+from lungdet_mmdet.scoring.slab_matching import PAPER_IOU, MatchedSlabs
 
 SIZE_INCHES = (5.0, 3.9)
 DPI = 160

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
-from lungdet_mmdet.annotations.tables import Nodule
+from lungdet_mmdet.annotations.tables import UNKNOWN_DIAMETER, Finding, Nodule
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.scoring.slab_records import Slab, SlabSet, TruthBox, UnseenNodule
 from lungdet_mmdet.splits.labels import LabelledSlab, SlabLabel, Status
 from lungdet_mmdet.splits.split_part import SplitPart
 
 CATEGORY_ID = 1
+Read = TypeVar("Read", "CocoContent", SlabSet)
 # Pixels and millimetres are written to a ten-thousandth: far below a voxel, and short to read.
 _DIGITS = 4
 
@@ -108,7 +112,35 @@ def _nodule(nodule: Nodule) -> dict[str, Any]:
     }
 
 
-def read_coco(path: str | Path) -> dict[str, Any]:
+class CocoContent(dict[str, Any]):
+    """The parsed content of an annotation file; a plain dict cannot be shared while in use."""
+
+
+def _shared_while_in_use(read: Callable[[Path], Read]) -> Callable[[str | Path], Read]:
+    """Read a file once for all who hold the result, and let it go with the last of them.
+
+    Data sets, metrics and reports of one run read the same file, which may hold a gigabyte. The
+    result must not be changed. A file that was written anew is read anew.
+    """
+    held: WeakValueDictionary[tuple[int, ...], Read] = WeakValueDictionary()
+
+    @wraps(read)
+    def shared(path: str | Path) -> Read:
+        path = Path(path)
+        if not path.is_file():
+            return read(path)
+        file = path.stat()
+        key = (file.st_dev, file.st_ino, file.st_mtime_ns, file.st_size)
+        content = held.get(key)
+        if content is None:
+            content = held[key] = read(path)
+        return content
+
+    return shared
+
+
+@_shared_while_in_use
+def read_coco(path: Path) -> CocoContent:
     """Read one of the annotation files.
 
     Raises
@@ -116,7 +148,6 @@ def read_coco(path: str | Path) -> dict[str, Any]:
     LungDetError
         If it is missing, no JSON, or not a file written by ``make_splits.py``.
     """
-    path = Path(path)
     try:
         coco = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -127,13 +158,99 @@ def read_coco(path: str | Path) -> dict[str, Any]:
         raise LungDetError(
             f"{path}: cannot be read as JSON ({error}); make the splits again"
         ) from None
+    if not isinstance(coco, dict):
+        raise LungDetError(f"{path}: holds a {type(coco).__name__}; make the splits again")
     missing = {"info", "images", "annotations", "series", "nodules"} - set(coco)
     if missing:
         raise LungDetError(
             f"{path}: lacks {', '.join(sorted(missing))}; make the splits again with "
             "data_prep/make_splits.py"
         )
-    return coco
+    return CocoContent(coco)
+
+
+@_shared_while_in_use
+def read_slab_set(path: Path) -> SlabSet:
+    """Read one of the annotation files as records, for scoring.
+
+    Raises
+    ------
+    LungDetError
+        As ``read_coco``, and when an image or annotation lacks a field.
+    """
+    coco = read_coco(path)
+    try:
+        return slab_set_from_coco(coco)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LungDetError(
+            f"{path}: an image or annotation has a missing or unusable field ({error}); make the "
+            "splits again with this version of the package"
+        ) from error
+
+
+def slab_set_from_coco(content: Mapping[str, Any]) -> SlabSet:
+    """Build a slab set from the parsed COCO json of one split."""
+    boxes: dict[int, list[TruthBox]] = {}
+    for annotation in content["annotations"]:
+        is_ignored = bool(annotation.get("iscrowd", 0))
+        x, y, width, height = (float(value) for value in annotation["bbox"])
+        box = TruthBox(
+            bbox_xywh_px=(x, y, width, height),
+            diameter_mm=float(annotation["diameter_mm"]),
+            is_ignored=is_ignored,
+            kind=annotation.get("kind") or ("grazed" if is_ignored else "nodule"),
+            nodule_id=str(annotation.get("nodule_id") or ""),
+        )
+        boxes.setdefault(annotation["image_id"], []).append(box)
+    slabs = {
+        image["id"]: _slab_of(image, boxes.get(image["id"], ())) for image in content["images"]
+    }
+    of_slabs = sorted({slab.seriesuid for slab in slabs.values()})
+    return SlabSet(
+        slabs=slabs,
+        series=tuple(dict.fromkeys([*content.get("series", ()), *of_slabs])),
+        nodules=tuple(_nodule_of(item) for item in content.get("nodules", ())),
+        excluded=tuple(_finding_of(item) for item in content.get("excluded", ())),
+        discarded=tuple(_nodule_of(item) for item in content.get("discarded_nodules", ())),
+        unseen=tuple(
+            UnseenNodule(item["seriesuid"], float(item["diameter_mm"]))
+            for item in content.get("unseen_nodules", ())
+        ),
+        info=content.get("info", {}),
+    )
+
+
+def _slab_of(image: Mapping[str, Any], boxes: Sequence[TruthBox]) -> Slab:
+    sx, sy, thickness = (float(value) for value in image["spacing"])
+    ox, oy, oz = (float(value) for value in image["origin"])
+    low, high = (float(value) for value in image["z_range_mm"])
+    return Slab(
+        img_id=image["id"],
+        seriesuid=image["seriesuid"],
+        slab_index=int(image["slab_index"]),
+        spacing_mm=(sx, sy, thickness),
+        origin_xyz_mm=(ox, oy, oz),
+        direction=tuple(float(value) for value in image["direction"]),
+        z_range_mm=(low, high),
+        boxes=tuple(boxes),
+    )
+
+
+def _nodule_of(item: Mapping[str, Any]) -> Nodule:
+    return Nodule(
+        str(item["nodule_id"]), item["seriesuid"], _centre(item), float(item["diameter_mm"])
+    )
+
+
+def _finding_of(item: Mapping[str, Any]) -> Finding:
+    diameter_mm = item.get("diameter_mm")
+    known = UNKNOWN_DIAMETER if diameter_mm is None else float(diameter_mm)
+    return Finding(item["seriesuid"], _centre(item), known)
+
+
+def _centre(item: Mapping[str, Any]) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in item["centre_xyz_mm"])
+    return x, y, z
 
 
 def slab_statuses(coco: Mapping[str, Any]) -> list[Status]:
