@@ -98,9 +98,7 @@ def pool(folds: Sequence, work_dir: Path, *, n_resamples: int) -> None:
     )  # fmt: skip
     title = f"{data} data, folds {', '.join(map(str, numbers))} pooled"
     save_froc_plot(work_dir / "froc.png", result, title=title)
-    interval = result.cpm_interval
-    limits = f" (95 % interval {interval.low:.3f} to {interval.high:.3f})" if interval else ""
-    print(f"{title}: CPM {result.cpm:.3f}{limits}; {work_dir / 'froc.json'}")
+    print(f"{title}: CPM {result.cpm_text}; {work_dir / 'froc.json'}")
 
 
 if __name__ == "__main__":

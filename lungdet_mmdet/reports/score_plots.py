@@ -62,10 +62,7 @@ def save_froc_plot(path: str | Path, result: FrocResult, *, title: str) -> None:
     figure, axes = _figure(title, "false positives per scan", "sensitivity")
     n_nodules = result.matches.true_positives + result.matches.false_negatives
     rates = np.geomspace(FP_RATES[0], FP_RATES[-1], 500)
-    cpm = f"CPM {result.cpm:.3f}"
-    if result.cpm_interval is not None:
-        cpm += f" ({result.cpm_interval.low:.3f} - {result.cpm_interval.high:.3f})"
-    label = f"{cpm}\n{n_nodules} nodules in {len(result.matches.series)} scans"
+    label = f"CPM {result.cpm_text}\n{n_nodules} nodules in {len(result.matches.series)} scans"
     axes.plot(rates, result.curve.sensitivity_at(rates.tolist()), label=label)
     axes.plot(FP_RATES, result.sensitivities, "o", color="C0")
     if result.sensitivity_intervals:

@@ -110,7 +110,7 @@ def test_the_order_of_slabs_and_boxes_changes_nothing(rows, seed):
         order = rng.permutation(len(item.scores))
         shuffled.append(SlabDetections(item.img_id, item.boxes_xyxy_px[order], item.scores[order]))
     TRIED["candidate merging"] += 1
-    expected = merge_slab_detections(slabs, found)
+    expected = merge_slab_detections(slabs, detections)
     assert merge_slab_detections(slabs[::-1], shuffled[::-1]) == expected
 
 

@@ -60,6 +60,19 @@ def test_draws_the_froc_curve(tmp_path, scores):
     picture(tmp_path / "new" / "froc.png")
 
 
+def test_the_legend_of_a_froc_curve_claims_no_certainty(tmp_path, monkeypatch):
+    labels = []
+    monkeypatch.setattr(
+        "lungdet_mmdet.reports.score_plots._legend",
+        lambda axes, *_: labels.extend(axes.get_legend_handles_labels()[1]),
+    )
+
+    save_froc_plot(tmp_path / "froc.png", froc_of(0.9), title="phantom")
+
+    # One of one: 0.025.
+    assert labels[0].startswith("CPM 1.000 (0.025 - 1.000 *)")
+
+
 def test_a_better_detector_draws_another_curve(tmp_path):
     save_froc_plot(tmp_path / "good.png", froc_of(0.9), title="phantom")
     save_froc_plot(tmp_path / "bad.png", froc_of(), title="phantom")

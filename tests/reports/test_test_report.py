@@ -21,7 +21,7 @@ NODULE = TruthBox((10.0, 10.0, 20.0, 20.0), 20.0, nodule_id=f"{EVIL}/0")
 GRAZED = TruthBox((50.0, 50.0, 10.0, 10.0), 9.0, is_ignored=True, kind="grazed")
 
 
-TRUTH = slab_set(slab(0, EVIL, NODULE), slab(1, EVIL, GRAZED))
+TRUTH = slab_set(slab(0, EVIL, NODULE, low_mm=-3.75), slab(1, EVIL, GRAZED))
 FOUND = [
     found(0, (10, 10, 30, 19, 0.8)),
     found(1, (45, 45, 55, 55, 0.7), (80, 80, 90, 90, 0.3)),
