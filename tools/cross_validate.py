@@ -80,6 +80,7 @@ def _run(tool: str, *arguments: object) -> None:
 def pool(folds: Sequence, work_dir: Path, *, n_resamples: int) -> None:
     from lungdet_mmdet.reports.score_plots import save_froc_plot
     from lungdet_mmdet.runs.atomic_files import write_json
+    from lungdet_mmdet.runs.file_names import SUBMISSION_NAME
     from lungdet_mmdet.scoring.split_scores import pooled_froc, pooled_marks
     from lungdet_mmdet.scoring.submission import read_submission, write_submission
     from lungdet_mmdet.splits.coco_json import read_slab_set
@@ -91,7 +92,7 @@ def pool(folds: Sequence, work_dir: Path, *, n_resamples: int) -> None:
     result = pooled_froc(tested, n_resamples=n_resamples)
     numbers = [fold.number for fold in folds]
     data = tested[0][0].info.get("data", "")
-    write_submission(work_dir / "submission.csv", pooled_marks([marks for _, marks in tested]))
+    write_submission(work_dir / SUBMISSION_NAME, pooled_marks([marks for _, marks in tested]))
     write_json(
         work_dir / "froc.json", {"data": data, "protocol": "fold", "folds": numbers}
         | result.as_json()

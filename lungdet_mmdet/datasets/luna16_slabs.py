@@ -16,6 +16,7 @@ from mmengine.logging import MMLogger, print_log
 from rich.console import Console
 from rich.table import Table
 
+from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.splits.coco_json import CohortSummary, read_coco, summarise
 from lungdet_mmdet.splits.split_part import draw_at_positive_rate
@@ -41,7 +42,7 @@ def summary_table(summary: CohortSummary) -> Table:
         ("  without a nodule", summary.series_without_nodules),
         ("nodules", f"{summary.nodules} ({bands})"),
         ("  in no slab (counted as missed)", summary.unseen),
-        ("  covered by the lung mask to less than 90 %", summary.lost_to_mask),
+        (f"  covered by the lung mask to less than {100 * WELL_COVERED:g} %", summary.lost_to_mask),
     ):
         table.add_row(what, str(count))
     return table

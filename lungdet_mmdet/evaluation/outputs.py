@@ -33,6 +33,7 @@ from lungdet_mmdet.reports.test_report import (
     report_page,
 )
 from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
+from lungdet_mmdet.runs.file_names import METRICS_NAME, REPORT_NAME
 from lungdet_mmdet.scoring.intervals import Interval
 from lungdet_mmdet.scoring.results import (
     FEW,
@@ -46,8 +47,6 @@ from lungdet_mmdet.scoring.results import (
 )
 from lungdet_mmdet.scoring.review_cases import truth_scores
 from lungdet_mmdet.scoring.split_scores import SplitScores
-
-METRICS_NAME = "metrics.json"
 
 
 def write_metrics(outcome: SlabTestOutcome, folder: Path) -> Path:
@@ -94,7 +93,6 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-REPORT_NAME = "report.html"
 PLOT_FOLDER = "plots"
 MAX_CASES = 12
 PLOT_NAMES = {

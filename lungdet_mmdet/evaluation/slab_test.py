@@ -19,6 +19,7 @@ from lungdet_mmdet.engine.starting_point import drop_pretrained
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation import FROCMetric, SizeBandMetric
 from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_checkpoint
+from lungdet_mmdet.runs.file_names import PREDICTIONS_NAME, SUBMISSION_NAME
 from lungdet_mmdet.scoring.froc import FrocMatches
 from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES
 from lungdet_mmdet.scoring.results import TestedRun, data_warnings
@@ -181,10 +182,6 @@ def evaluators_for_test(
         elif metric["type"] == FROCMetric.__name__:
             metric.update(submission_file=str(submission), keep=True)
     return metrics
-
-
-PREDICTIONS_NAME = "predictions.json"
-SUBMISSION_NAME = "submission.csv"
 
 
 @dataclass(frozen=True)

@@ -264,16 +264,28 @@ def case_picture(
     return np.concatenate([close_up, gap, whole], axis=1)
 
 
-def encoded_jpeg(picture: np.ndarray) -> bytes:
-    """Return an RGB picture (y, x, 3) as JPEG: a quarter of PNG's size on the noise of a lung."""
-    # Full colour resolution: the boxes are thin coloured lines.
-    options = [
-        cv2.IMWRITE_JPEG_QUALITY,
-        JPEG_QUALITY,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    ]
-    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+def encoded_jpeg(
+    picture: np.ndarray, *, quality: int = JPEG_QUALITY, thin_colours: bool = True
+) -> bytes:
+    """Return a picture as JPEG: a quarter of PNG's size on the noise of a lung.
+
+    Parameters
+    ----------
+    picture : uint8 array, RGB (y, x, 3) or grey (y, x).
+    quality : 0 to 100.
+    thin_colours : keep colours at full resolution, for boxes that are thin coloured lines.
+
+    Raises
+    ------
+    LungDetError
+        If it cannot be encoded.
+    """
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    if thin_colours:
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    if picture.ndim == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    done, encoded = cv2.imencode(".jpg", picture, options)
     if not done:
         raise LungDetError(f"a picture of shape {picture.shape} cannot be encoded as JPEG")
     return encoded.tobytes()

@@ -39,13 +39,8 @@ def band_label(band: SizeBand) -> str:
     """Return a band's name with its limits in mm, such as "medium (7-15 mm)"."""
     if band.name == "all":
         return "all sizes"
-    if band.lower_mm <= 0:
-        limits = f"<= {band.upper_mm:g} mm"
-    elif math.isinf(band.upper_mm):
-        limits = f"> {band.lower_mm:g} mm"
-    else:
-        limits = f"{band.lower_mm:g}-{band.upper_mm:g} mm"
-    return f"{band.name} ({limits})" if band.name in ("small", "medium", "large") else limits
+    limits, is_named = band.limits_text, band.name in ("small", "medium", "large")
+    return f"{band.name} ({limits})" if is_named else limits
 
 
 def percent(value: float | None) -> str:

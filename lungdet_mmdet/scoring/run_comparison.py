@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.file_names import METRICS_NAME
 
-METRICS_NAME = "metrics.json"
 DEFAULT_KEYS = (
     "AP50",
     "AR50",

@@ -63,19 +63,12 @@ class Slab:
 
 
 @dataclass(frozen=True)
-class UnseenNodule:
-    """An annotated nodule that lies in no slab of the set; it counts as missed."""
-
-    seriesuid: str
-    diameter_mm: float
-
-
-@dataclass(frozen=True)
 class SlabSet:
     """The annotated slabs of one split, with the scan-level truth behind them.
 
     ``excluded`` are findings that are neither right nor wrong to find; ``discarded`` are nodules
-    that do not count, because their slabs were left out of the split on purpose.
+    that do not count, because their slabs were left out of the split on purpose; ``unseen`` are
+    nodules that lie in no slab and count as missed.
     """
 
     slabs: Mapping[int, Slab]
@@ -83,7 +76,7 @@ class SlabSet:
     nodules: tuple[Nodule, ...] = ()
     excluded: tuple[Finding, ...] = ()
     discarded: tuple[Nodule, ...] = ()
-    unseen: tuple[UnseenNodule, ...] = ()
+    unseen: tuple[Nodule, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def restricted_to(self, img_ids: Iterable[int]) -> SlabSet:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.annotations.tables import UNKNOWN_DIAMETER, Finding, Nodule
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.slab_records import Slab, SlabSet, TruthBox, UnseenNodule
+from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, count_by_band
+from lungdet_mmdet.scoring.slab_records import NODULE_CATEGORY, Slab, SlabSet, TruthBox
 from lungdet_mmdet.splits.labels import LabelledSlab, SlabLabel, Status
 from lungdet_mmdet.splits.split_part import SplitPart
 
-CATEGORY_ID = 1
 Read = TypeVar("Read", "CocoContent", SlabSet)
 # Pixels and millimetres are written to a ten-thousandth: far below a voxel, and short to read.
 _DIGITS = 4
@@ -47,7 +48,7 @@ def coco_of_part(
     uids = [scan.seriesuid for scan in part.scans]
     return {
         "info": dict(info),
-        "categories": [{"id": CATEGORY_ID, "name": "nodule"}],
+        "categories": [{"id": NODULE_CATEGORY, "name": "nodule"}],
         "images": images,
         "annotations": annotations,
         "series": uids,
@@ -81,7 +82,7 @@ def _annotation(annotation_id: int, image_id: int, label: SlabLabel) -> dict[str
     return {
         "id": annotation_id,
         "image_id": image_id,
-        "category_id": CATEGORY_ID,
+        "category_id": NODULE_CATEGORY,
         "bbox": [round(value, _DIGITS) for value in (x0, y0, width, height)],
         "area": round(width * height, _DIGITS),
         "iscrowd": int(label.kind != "nodule"),
@@ -212,10 +213,7 @@ def slab_set_from_coco(content: Mapping[str, Any]) -> SlabSet:
         nodules=tuple(_nodule_of(item) for item in content.get("nodules", ())),
         excluded=tuple(_finding_of(item) for item in content.get("excluded", ())),
         discarded=tuple(_nodule_of(item) for item in content.get("discarded_nodules", ())),
-        unseen=tuple(
-            UnseenNodule(item["seriesuid"], float(item["diameter_mm"]))
-            for item in content.get("unseen_nodules", ())
-        ),
+        unseen=tuple(_nodule_of(item) for item in content.get("unseen_nodules", ())),
         info=content.get("info", {}),
     )
 
@@ -269,12 +267,6 @@ def slab_statuses(coco: Mapping[str, Any]) -> list[Status]:
     return [status[image["id"]] for image in coco["images"]]
 
 
-# The published size bands: up to 7, 7 to 15, over 15 mm. An edge belongs to the lower band.
-BANDS_MM = (7.0, 15.0)
-# A nodule with a smaller share of its voxels in the lung mask counts as lost to the mask.
-MIN_COVERAGE = 0.9
-
-
 @dataclass(frozen=True)
 class CohortSummary:
     """Counts of one annotation file.
@@ -317,8 +309,8 @@ class CohortSummary:
 def summarise(
     coco: Mapping[str, Any],
     *,
-    bands_mm: Sequence[float] = BANDS_MM,
-    min_coverage: float = MIN_COVERAGE,
+    bands_mm: Sequence[float] = PAPER_BANDS_MM,
+    min_coverage: float = WELL_COVERED,
 ) -> CohortSummary:
     """Count what a COCO dictionary of a split holds."""
     statuses = slab_statuses(coco)
@@ -347,18 +339,3 @@ def summarise(
         lost_to_mask=sum(share is not None and share < min_coverage for share in coverages),
         coverage_unknown=sum(share is None for share in coverages),
     )
-
-
-def count_by_band(
-    diameters_mm: Sequence[float], bands_mm: Sequence[float] = BANDS_MM
-) -> tuple[tuple[str, int], ...]:
-    """Return (name, count) per band; a diameter on an edge belongs to the lower band."""
-    edges = [0.0, *bands_mm, float("inf")]
-    names = [f"<= {bands_mm[0]:g} mm"]
-    names += [f"{low:g}-{high:g} mm" for low, high in zip(bands_mm, bands_mm[1:], strict=False)]
-    names.append(f"> {bands_mm[-1]:g} mm")
-    counts = [
-        sum(low < diameter <= high for diameter in diameters_mm)
-        for low, high in zip(edges, edges[1:], strict=False)
-    ]
-    return tuple(zip(names, counts, strict=True))

@@ -10,8 +10,8 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.average_precision import size_band_counts, size_band_scores
 from lungdet_mmdet.scoring.review_cases import overlaps
 from lungdet_mmdet.scoring.slab_matching import match_slabs
-from lungdet_mmdet.scoring.slab_records import SlabDetections, TruthBox, UnseenNodule
-from tests.support.slabs import found, slab, slab_set
+from lungdet_mmdet.scoring.slab_records import SlabDetections, TruthBox
+from tests.support.slabs import found, nodule, slab, slab_set
 
 PIXEL_MM = 0.5
 
@@ -119,7 +119,7 @@ def test_unseen_nodules_count_as_missed():
     nodule = box_of(5.0)
     truth = split_of(
         [nodule],
-        unseen=[UnseenNodule("scan0", 6.0), UnseenNodule("far", 20.0)],
+        unseen=[nodule("scan0", 6.0), nodule("far", 20.0)],
         series=("scan0", "far"),
     )
     detections = [found_on(0, (corners(nodule), 0.9))]
@@ -134,7 +134,7 @@ def test_unseen_nodules_count_as_missed():
 
 def test_slabs_that_were_not_looked_at_are_left_out():
     boxes = [box_of(5.0), box_of(5.0)]
-    truth = split_of([boxes[0]], [boxes[1]], unseen=[UnseenNodule("scan1", 5.0)])
+    truth = split_of([boxes[0]], [boxes[1]], unseen=[nodule("scan1", 5.0)])
 
     assert scores_of(truth, [found_on(0, (corners(boxes[0]), 0.9))])["AR50"] == 1.0
 

@@ -16,13 +16,13 @@ from lungdet_mmdet.scoring.results import (
     section_title,
 )
 from lungdet_mmdet.scoring.size_bands import size_bands
-from lungdet_mmdet.scoring.slab_records import SlabSet, TruthBox, UnseenNodule
+from lungdet_mmdet.scoring.slab_records import SlabSet, TruthBox
 from lungdet_mmdet.scoring.split_scores import (
     ScoringOptions,
     match_marks_of_split,
 )
 from lungdet_mmdet.scoring.submission import Marks
-from tests.support.slabs import found, scored_split, slab, slab_set
+from tests.support.slabs import found, nodule, scored_split, slab, slab_set
 
 
 def box(x, diameter, nodule):
@@ -36,7 +36,7 @@ TRUTH = slab_set(
     slab(2, "b"),
     slab(3, "c"),
     nodules=(Nodule("a/0", "a", (5.0, 5.0, 0.0), 10.0), Nodule("c/0", "c", (0.0, 0.0, 0.0), 5.0)),
-    unseen=(UnseenNodule("c", 5.0),),
+    unseen=(nodule("c", 5.0),),
 )
 FOUND = [
     found(0, (0, 0, 10, 10, 0.9)),

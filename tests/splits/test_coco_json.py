@@ -3,9 +3,9 @@ import json
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.scoring.size_bands import count_by_band
 from lungdet_mmdet.splits.coco_json import (
     coco_of_part,
-    count_by_band,
     read_coco,
     slab_statuses,
     summarise,

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lungdet_mmdet.annotations.tables import Nodule
+from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 from lungdet_mmdet.scoring.slab_matching import SlabOutcome, match_slabs
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
 from lungdet_mmdet.scoring.split_scores import (
@@ -16,8 +18,6 @@ from lungdet_mmdet.scoring.split_scores import (
 )
 from lungdet_mmdet.scoring.submission import Marks
 
-THICKNESS_MM = 7.5
-
 
 def slab(
     img_id: int = 0,
@@ -25,7 +25,7 @@ def slab(
     *boxes: TruthBox,
     slab_index: int | None = None,
     pixel_mm: float = 1.0,
-    thickness_mm: float = THICKNESS_MM,
+    thickness_mm: float = SLAB_THICKNESS_MM,
     low_mm: float | None = None,
     **place,
 ) -> Slab:
@@ -33,7 +33,7 @@ def slab(
 
     Pixel (0, 0) lies at x, y = 0.
     """
-    low = THICKNESS_MM * img_id if low_mm is None else low_mm
+    low = SLAB_THICKNESS_MM * img_id if low_mm is None else low_mm
     return Slab(
         img_id=img_id,
         seriesuid=seriesuid,
@@ -46,6 +46,13 @@ def slab(
             **place,
         },
     )
+
+
+def nodule(
+    seriesuid: str, diameter_mm: float, centre_xyz_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+) -> Nodule:
+    """An annotated nodule, the first of its scan."""
+    return Nodule(f"{seriesuid}/0", seriesuid, centre_xyz_mm, diameter_mm)
 
 
 def found(img_id: int, *rows: Sequence[float]) -> SlabDetections:
