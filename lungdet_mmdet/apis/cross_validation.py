@@ -103,12 +103,11 @@ def make_fold(config: Config, work_dir: Path, number: int, *, seed: int) -> Fold
     """
     folder = Path(work_dir).resolve() / f"fold_{number}"
     data_root = Path(config.train_dataloader.dataset.get("data_root") or "")
-    write_splits(
-        data_root, protocol="fold", fold=number, seed=seed, out_dir=folder / ANNOTATION_FOLDER
-    )
+    split_folder = folder / ANNOTATION_FOLDER
+    write_splits(data_root, protocol="fold", fold=number, seed=seed, out_dir=split_folder)
     digest = hashlib.sha256()
     for part in PARTS:
-        path = annotations / f"{part}.json"
+        path = split_folder / f"{part}.json"
         digest.update(path.read_bytes())
         config[f"{part}_dataloader"].dataset.ann_file = str(path)
         if part != "train":

@@ -336,8 +336,8 @@ def _outcomes(
     first_box = first_detection = 1
     for slab, result in zip(slabs.values(), results, strict=True):
         item = detections[slab.img_id]
-        order = np.zeros(0, dtype=np.intp)
-        truth_rows = np.zeros(0, dtype=np.intp)
+        order: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
+        truth_rows: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
         if result is not None:
             order = np.array(result["dtIds"], dtype=np.intp) - first_detection
             matched_ids = np.asarray(result["dtMatches"][iou_row], dtype=np.intp)

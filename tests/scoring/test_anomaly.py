@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.scoring.anomaly import AnomalyUnits, anomaly_scores, scan_units, slab_units
 from lungdet_mmdet.scoring.slab_records import TruthBox
-from tests.support.slabs import found, nodule, slab, slab_set
+from tests.support.slabs import found, nodule_of, slab, slab_set
 
 NODULE = TruthBox((0.0, 0.0, 10.0, 10.0), 10.0)
 GRAZED = TruthBox((0.0, 0.0, 4.0, 4.0), 10.0, is_ignored=True, kind="grazed")
@@ -121,7 +121,7 @@ def test_scans_that_cannot_be_judged_are_left_out():
         series=("unseen", "grazed", "gone", "healthy without slabs", "discarded"),
         discarded=[Nodule("discarded/0", "discarded", (0.0, 0.0, 0.0), 5.0)],
         nodules=[Nodule("gone/0", "gone", (0.0, 0.0, 0.0), 5.0)],
-        unseen=[nodule("unseen", 5.0)],
+        unseen=[nodule_of("unseen", 5.0)],
     )
 
     units = scan_units(truth, [scored(0, 0.3), scored(1, 0.8), scored(2, 0.1)])

@@ -11,7 +11,7 @@ from lungdet_mmdet.scoring.average_precision import size_band_counts, size_band_
 from lungdet_mmdet.scoring.review_cases import overlaps
 from lungdet_mmdet.scoring.slab_matching import match_slabs
 from lungdet_mmdet.scoring.slab_records import SlabDetections, TruthBox
-from tests.support.slabs import found, nodule, slab, slab_set
+from tests.support.slabs import found, nodule_of, slab, slab_set
 
 PIXEL_MM = 0.5
 
@@ -119,7 +119,7 @@ def test_unseen_nodules_count_as_missed():
     nodule = box_of(5.0)
     truth = split_of(
         [nodule],
-        unseen=[nodule("scan0", 6.0), nodule("far", 20.0)],
+        unseen=[nodule_of("scan0", 6.0), nodule_of("far", 20.0)],
         series=("scan0", "far"),
     )
     detections = [found_on(0, (corners(nodule), 0.9))]
@@ -134,7 +134,7 @@ def test_unseen_nodules_count_as_missed():
 
 def test_slabs_that_were_not_looked_at_are_left_out():
     boxes = [box_of(5.0), box_of(5.0)]
-    truth = split_of([boxes[0]], [boxes[1]], unseen=[nodule("scan1", 5.0)])
+    truth = split_of([boxes[0]], [boxes[1]], unseen=[nodule_of("scan1", 5.0)])
 
     assert scores_of(truth, [found_on(0, (corners(boxes[0]), 0.9))])["AR50"] == 1.0
 

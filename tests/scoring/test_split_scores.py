@@ -22,7 +22,7 @@ from lungdet_mmdet.scoring.split_scores import (
     match_marks_of_split,
 )
 from lungdet_mmdet.scoring.submission import Marks
-from tests.support.slabs import found, nodule, scored_split, slab, slab_set
+from tests.support.slabs import found, nodule_of, scored_split, slab, slab_set
 
 
 def box(x, diameter, nodule):
@@ -36,7 +36,7 @@ TRUTH = slab_set(
     slab(2, "b"),
     slab(3, "c"),
     nodules=(Nodule("a/0", "a", (5.0, 5.0, 0.0), 10.0), Nodule("c/0", "c", (0.0, 0.0, 0.0), 5.0)),
-    unseen=(nodule("c", 5.0),),
+    unseen=(nodule_of("c", 5.0),),
 )
 FOUND = [
     found(0, (0, 0, 10, 10, 0.9)),

@@ -48,7 +48,7 @@ def slab(
     )
 
 
-def nodule(
+def nodule_of(
     seriesuid: str, diameter_mm: float, centre_xyz_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
 ) -> Nodule:
     """An annotated nodule, the first of its scan."""
