@@ -25,7 +25,7 @@ from lungdet_mmdet.preparation.resume import (
     why_not_current,
 )
 from lungdet_mmdet.preparation.scan_job import (
-    PreparedScan,
+    ScanTiming,
     prepare_scan,
     preview_path,
 )
@@ -126,7 +126,7 @@ def prepare_cohort(
             tell(line)
         journal = TimingJournal(out_dir, _seconds_of_manifest(out_dir))
 
-        def note(scan: PreparedScan) -> None:
+        def note(scan: ScanTiming) -> None:
             journal.add(scan.seriesuid, scan.seconds)
 
         summary.run = run_per_scan(

@@ -136,7 +136,7 @@ _NEEDED = {
 
 
 @dataclass(frozen=True)
-class PreparedScan:
+class ScanTiming:
     """A finished scan and how long it took.
 
     Parameters
@@ -174,7 +174,7 @@ def limit_threads() -> None:
     set_threads(1)
 
 
-def prepare_scan(job: PrepareJob) -> PreparedScan:
+def prepare_scan(job: PrepareJob) -> ScanTiming:
     """Prepare one scan and write its folder as a whole.
 
     Raises
@@ -204,7 +204,7 @@ def prepare_scan(job: PrepareJob) -> PreparedScan:
         write_json(folder / RECORD_NAME, record)
     ended = time.perf_counter()
     seconds |= {"preview": preview.seconds, "encode and write": ended - written}
-    return PreparedScan(job.seriesuid, ended - began, seconds)
+    return ScanTiming(job.seriesuid, ended - began, seconds)
 
 
 def _check_complete(results: dict) -> None:

@@ -17,6 +17,7 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_bytes
 from lungdet_mmdet.scoring.anomaly import AnomalyUnits
 from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult
+from lungdet_mmdet.scoring.intervals import Interval
 from lungdet_mmdet.scoring.operating_point import precision_recall_curve
 from lungdet_mmdet.scoring.review_cases import TruthScore
 from lungdet_mmdet.scoring.run_comparison import RunScores
@@ -171,7 +172,8 @@ def save_comparison_plot(
     offsets = np.linspace(-0.3, 0.3, len(runs)) if len(runs) > 1 else np.zeros(1)
     for run, offset in zip(runs, offsets, strict=True):
         values = np.array([run.value(key) for key in keys])
-        limits = np.array([run.intervals.get(key, (np.nan, np.nan)) for key in keys]).T
+        known = [run.intervals.get(key, Interval(np.nan, np.nan)) for key in keys]
+        limits = np.array([(item.low, item.high) for item in known]).T
         # An interval of a bootstrap need not hold the figure itself.
         reach = np.nan_to_num(np.clip([values - limits[0], limits[1] - values], 0.0, None))
         x = np.arange(len(keys)) + offset
