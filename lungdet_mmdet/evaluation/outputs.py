@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +33,7 @@ from lungdet_mmdet.reports.test_report import (
 )
 from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
 from lungdet_mmdet.runs.file_names import METRICS_NAME, REPORT_NAME
-from lungdet_mmdet.scoring.intervals import Interval
+from lungdet_mmdet.scoring.intervals import finite_or_none, limits_or_none
 from lungdet_mmdet.scoring.results import (
     FEW,
     PUBLISHED,
@@ -70,7 +69,7 @@ def metrics_content(outcome: SlabTestOutcome) -> dict[str, Any]:
         "threshold": run.threshold,
         "threshold_source": run.threshold_source,
         "metrics": _finite(outcome.metrics),
-        "ci95": {key: _limits(row.interval) for key, row in sorted(shown.items())},
+        "ci95": {key: limits_or_none(row.interval) for key, row in sorted(shown.items())},
         "ci95_exact": sorted(key for key, row in shown.items() if row.is_exact),
         "counts": dict(sorted(scores.counts.items())),
         "bootstrap": {"resamples": scores.options.n_resamples, "seed": scores.options.seed},
@@ -81,16 +80,8 @@ def metrics_content(outcome: SlabTestOutcome) -> dict[str, Any]:
     }
 
 
-def _limits(interval: Interval | None) -> list[float | None] | None:
-    return None if interval is None else [_number(interval.low), _number(interval.high)]
-
-
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {key: _number(float(value)) for key, value in sorted(values.items())}
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return {key: finite_or_none(float(value)) for key, value in sorted(values.items())}
 
 
 PLOT_FOLDER = "plots"

@@ -157,16 +157,11 @@ def _save(figure: Figure, path: str | Path) -> None:
     write_bytes(path, content.getvalue())
 
 
-COMPARISON_DPI = 160
-
-
 def save_comparison_plot(
     path: str | Path, runs: Sequence[RunScores], keys: Sequence[str], *, title: str
 ) -> None:
     """Draw one group per figure and one dot with its 95 % interval per run, as PNG."""
-    figure = Figure(
-        figsize=(max(5.0, 0.8 * len(keys) + 1.5), 3.9), dpi=COMPARISON_DPI, layout="constrained"
-    )
+    figure = Figure(figsize=(max(5.0, 0.8 * len(keys) + 1.5), 3.9), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     offsets = np.linspace(-0.3, 0.3, len(runs)) if len(runs) > 1 else np.zeros(1)
@@ -183,6 +178,4 @@ def save_comparison_plot(
     axes.grid(axis="y", alpha=0.3)
     axes.set_title(title, fontsize=8.5)
     axes.legend(fontsize=8)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_bytes(Path(path), content.getvalue())
+    _save(figure, path)

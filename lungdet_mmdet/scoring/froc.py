@@ -13,7 +13,9 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.intervals import (
     DEFAULT_RESAMPLES,
     Interval,
+    finite_or_none,
     interval_text,
+    limits_or_none,
     limits_to_show,
     percentile_interval,
     resample_weights,
@@ -222,11 +224,12 @@ class FrocResult:
         matches = self.matches
         return {
             "fp_rates": list(FP_RATES),
-            "sensitivities": [_number(value) for value in self.sensitivities],
-            "cpm": _number(self.cpm),
-            "cpm_ci95": _limits(self.cpm_interval),
+            "sensitivities": [finite_or_none(value) for value in self.sensitivities],
+            "cpm": finite_or_none(self.cpm),
+            "cpm_ci95": limits_or_none(self.cpm_interval),
             "cpm_ci95_is_exact": self.cpm_interval is not None and self.cpm_interval.is_exact,
-            "sensitivities_ci95": [_limits(item) for item in self.sensitivity_intervals] or None,
+            "sensitivities_ci95": [limits_or_none(item) for item in self.sensitivity_intervals]
+            or None,
             "n_scans": len(matches.series),
             "n_nodules": matches.true_positives + matches.false_negatives,
             "true_positives": matches.true_positives,
@@ -302,11 +305,3 @@ def _interval(value: float, resampled: NDArray[np.float64], matches: FrocMatches
     interval = percentile_interval(resampled)
     n_nodules = matches.true_positives + matches.false_negatives
     return limits_to_show(value, interval, n_nodules) or interval
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else value
-
-
-def _limits(interval: Interval | None) -> list[float | None] | None:
-    return None if interval is None else [_number(interval.low), _number(interval.high)]

@@ -117,6 +117,18 @@ def limits_to_show(
     return binomial_interval(value, n)
 
 
+def finite_or_none(value: float) -> float | None:
+    """Return a figure as JSON knows it: undefined ones are null."""
+    return value if math.isfinite(value) else None
+
+
+def limits_or_none(interval: Interval | None) -> list[float | None] | None:
+    """Return the limits of an interval as JSON knows them, None without one."""
+    if interval is None:
+        return None
+    return [finite_or_none(interval.low), finite_or_none(interval.high)]
+
+
 def interval_text(
     interval: Interval | None, value_text: Callable[[float], str] = "{:.3f}".format
 ) -> str:
