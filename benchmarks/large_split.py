@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
+
 SLABS_PER_SCAN = 40
 # LUNA16: 1,186 nodules on 888 scans; each touches about two slabs of 7.5 mm.
 NODULE_EVERY = 20
@@ -41,15 +43,15 @@ def large_split(n_slabs: int) -> dict:
 
 
 def _image(index: int, uid: str, slab: int) -> dict:
-    low = 7.5 * slab
+    low = SLAB_THICKNESS_MM * slab
     return {
         "index": slab,
         "file_name": f"{uid}/{slab:03d}.png",
         "width": 512,
         "height": 400,
-        "z_range_mm": [low, low + 7.5],
-        "spacing": [0.7, 0.7, 7.5],
-        "origin": [-180.0, -140.0, low + 3.75],
+        "z_range_mm": [low, low + SLAB_THICKNESS_MM],
+        "spacing": [0.7, 0.7, SLAB_THICKNESS_MM],
+        "origin": [-180.0, -140.0, low + SLAB_THICKNESS_MM / 2],
         "direction": [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
         "id": index + 1,
         "seriesuid": uid,
@@ -69,7 +71,7 @@ def _annotation(number: int, image_id: int, nodule_id: str) -> dict:
         "kind": "nodule",
         "nodule_id": nodule_id,
         "diameter_mm": _NODULE_MM,
-        "overlap_mm": 7.5,
+        "overlap_mm": SLAB_THICKNESS_MM,
     }
 
 
@@ -77,7 +79,11 @@ def _nodule(uid: str, slab: int) -> dict:
     return {
         "nodule_id": f"{uid}/{slab}",
         "seriesuid": uid,
-        "centre_xyz_mm": [-180.0 + 0.7 * 105.5, -140.0 + 0.7 * 105.5, 7.5 * slab + 3.75],
+        "centre_xyz_mm": [
+            -180.0 + 0.7 * 105.5,
+            -140.0 + 0.7 * 105.5,
+            SLAB_THICKNESS_MM * (slab + 0.5),
+        ],
         "diameter_mm": _NODULE_MM,
         "coverage": 1.0,
     }

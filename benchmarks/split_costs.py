@@ -81,7 +81,7 @@ def _write_json(path: Path, n_slabs: int, boxes: int) -> None:
 
 
 def _read_json(path: Path, n_slabs: int, boxes: int) -> None:
-    from lungdet_mmdet.scoring.slab_records import read_slab_set
+    from lungdet_mmdet.splits.coco_json import read_slab_set
 
     read_slab_set(path)
 

@@ -45,7 +45,7 @@ class Requirement:
 
 
 @dataclass(frozen=True)
-class Finding:
+class SurveyedLibrary:
     """What is installed for one requirement.
 
     Attributes
@@ -100,18 +100,18 @@ def check_versions() -> None:
         warnings.warn(caution, stacklevel=2)
 
 
-def survey() -> list[Finding]:
+def survey() -> list[SurveyedLibrary]:
     """Look up every requirement in the metadata of the installed distributions."""
     findings = []
     for requirement in REQUIREMENTS:
         installed = {
             name: version for name in requirement.ranges if (version := _installed_version(name))
         }
-        findings.append(Finding(requirement, installed, _problem(requirement, installed)))
+        findings.append(SurveyedLibrary(requirement, installed, _problem(requirement, installed)))
     return findings
 
 
-def checkpoint_caution(findings: list[Finding]) -> str | None:
+def checkpoint_caution(findings: list[SurveyedLibrary]) -> str | None:
     """Say what loading a checkpoint means with OpenMMLab's mmengine and a current torch.
 
     From 2.6 on ``torch.load`` accepts plain weights only by default. A checkpoint of mmengine

@@ -7,7 +7,7 @@ import sys
 # From the bottom up; a room imports from those before it only. "" is the package itself.
 ROOMS = (
     "errors", "versions", "input_file", "ops", "", "runs", "ct", "annotations", "phantom", "luna16",
-    "splits", "scoring", "reports", "datasets", "engine", "evaluation", "preparation", "plugin",
+    "scoring", "splits", "reports", "datasets", "engine", "evaluation", "preparation", "plugin",
     "apis", "inference", "doctor",
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lungdet_mmdet.runs.command_line import CommandStep, run_and_exit, run_command_steps
+from lungdet_mmdet.runs.file_names import METRICS_NAME
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN = "main"
@@ -88,7 +89,7 @@ def plan(args: argparse.Namespace) -> list[CommandStep]:
             CommandStep(
                 f"{variant}: test on scans it never saw",
                 f"tools/test.py {config} {last} --data {prepared} --work-dir {work} --no-report",
-                work / "metrics.json",
+                work / METRICS_NAME,
             ),
         ]
     runs = " ".join(str(out_dir / f"work_{variant}") for variant in args.only)

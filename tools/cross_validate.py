@@ -80,9 +80,10 @@ def _run(tool: str, *arguments: object) -> None:
 def pool(folds: Sequence, work_dir: Path, *, n_resamples: int) -> None:
     from lungdet_mmdet.reports.score_plots import save_froc_plot
     from lungdet_mmdet.runs.atomic_files import write_json
-    from lungdet_mmdet.scoring.slab_records import read_slab_set
+    from lungdet_mmdet.runs.file_names import SUBMISSION_NAME
     from lungdet_mmdet.scoring.split_scores import pooled_froc, pooled_marks
     from lungdet_mmdet.scoring.submission import read_submission, write_submission
+    from lungdet_mmdet.splits.coco_json import read_slab_set
 
     tested = []
     for fold in folds:
@@ -91,16 +92,14 @@ def pool(folds: Sequence, work_dir: Path, *, n_resamples: int) -> None:
     result = pooled_froc(tested, n_resamples=n_resamples)
     numbers = [fold.number for fold in folds]
     data = tested[0][0].info.get("data", "")
-    write_submission(work_dir / "submission.csv", pooled_marks([marks for _, marks in tested]))
+    write_submission(work_dir / SUBMISSION_NAME, pooled_marks([marks for _, marks in tested]))
     write_json(
         work_dir / "froc.json", {"data": data, "protocol": "fold", "folds": numbers}
         | result.as_json()
     )  # fmt: skip
     title = f"{data} data, folds {', '.join(map(str, numbers))} pooled"
     save_froc_plot(work_dir / "froc.png", result, title=title)
-    interval = result.cpm_interval
-    limits = f" (95 % interval {interval.low:.3f} to {interval.high:.3f})" if interval else ""
-    print(f"{title}: CPM {result.cpm:.3f}{limits}; {work_dir / 'froc.json'}")
+    print(f"{title}: CPM {result.cpm_text}; {work_dir / 'froc.json'}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from lungdet_mmdet.scoring.froc import (
     evaluate_froc,
     match_marks,
 )
-from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES
+from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES, interval_text
 from lungdet_mmdet.scoring.submission import read_submission
 
 
@@ -89,12 +89,12 @@ def print_result(result: FrocResult, submission: str) -> None:
     print("  FP per scan  sensitivity  95 % interval")
     intervals = result.sensitivity_intervals or [None] * len(FP_RATES)
     for rate, value, interval in zip(FP_RATES, result.sensitivities, intervals, strict=True):
-        limits = f"{interval.low:.3f} - {interval.high:.3f}" if interval else "-"
-        print(f"  {rate:11g}  {value:11.3f}  {limits}")
-    limits = ""
-    if result.cpm_interval is not None:
-        limits = f"  {result.cpm_interval.low:.3f} - {result.cpm_interval.high:.3f}"
-    print(f"  CPM          {result.cpm:11.3f}{limits}")
+        print(f"  {rate:11g}  {value:11.3f}  {interval_text(interval)}")
+    print(f"  CPM          {result.cpm:11.3f}  {interval_text(result.cpm_interval)}")
+    if result.cpm_interval is not None and any(
+        i.is_exact for i in (*intervals, result.cpm_interval)
+    ):
+        print("  * exact binomial limits at the number of nodules, where all resamples agree")
     print(
         f"  {matches.true_positives} of {matches.true_positives + matches.false_negatives} nodules "
         f"found, {matches.false_positives} false positives, {matches.ignored} candidates on "

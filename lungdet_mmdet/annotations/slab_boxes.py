@@ -16,6 +16,8 @@ from lungdet_mmdet.errors import LungDetError
 # than half of LUNA16's smallest nodule (3.25 mm), so a small nodule seldom labels two slabs, and
 # at 2 mm depth a 7 mm nodule shows a disk of 6.3 mm: something a reader can see.
 MIN_OVERLAP_MM = 2.0
+# A nodule with a smaller share of its voxels in the lung mask is reported; without any it is lost.
+WELL_COVERED = 0.9
 # Overlaps that differ by less are ties: far below a voxel, far above rounding of coordinates.
 _TIE_MM = 1e-6
 

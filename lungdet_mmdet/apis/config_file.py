@@ -12,8 +12,8 @@ from mmengine.config import Config
 import lungdet_mmdet.plugin  # noqa: F401  (registers everything before anything is built)
 from lungdet_mmdet.datasets.luna16_slabs import missing_data_message
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.preparation.manifest import MANIFEST_NAME
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps
+from lungdet_mmdet.runs.file_names import MANIFEST_NAME
 from lungdet_mmdet.splits.leak_check import check_leaks
 
 PARTS = ("train", "val", "test")

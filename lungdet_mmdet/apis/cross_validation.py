@@ -12,6 +12,7 @@ from mmengine.config import Config
 from lungdet_mmdet.apis.config_file import PARTS
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_json
+from lungdet_mmdet.runs.file_names import ANNOTATION_FOLDER, SUBMISSION_NAME
 from lungdet_mmdet.splits.split_writer import write_splits
 
 CONFIG_NAME = "config.py"
@@ -36,12 +37,12 @@ class Fold:
     @property
     def test_annotations(self) -> Path:
         """What the fold tests on."""
-        return self.folder / "annotations" / "test.json"
+        return self.folder / ANNOTATION_FOLDER / "test.json"
 
     @property
     def submission(self) -> Path:
         """The candidates the fold's model found on its test scans."""
-        return self.folder / "submission.csv"
+        return self.folder / SUBMISSION_NAME
 
     def is_done(self) -> bool:
         """Whether it was trained and tested.
@@ -102,10 +103,11 @@ def make_fold(config: Config, work_dir: Path, number: int, *, seed: int) -> Fold
     """
     folder = Path(work_dir).resolve() / f"fold_{number}"
     data_root = Path(config.train_dataloader.dataset.get("data_root") or "")
-    write_splits(data_root, protocol="fold", fold=number, seed=seed, out_dir=folder / "annotations")
+    split_folder = folder / ANNOTATION_FOLDER
+    write_splits(data_root, protocol="fold", fold=number, seed=seed, out_dir=split_folder)
     digest = hashlib.sha256()
     for part in PARTS:
-        path = folder / "annotations" / f"{part}.json"
+        path = split_folder / f"{part}.json"
         digest.update(path.read_bytes())
         config[f"{part}_dataloader"].dataset.ann_file = str(path)
         if part != "train":

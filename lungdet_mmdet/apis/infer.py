@@ -33,14 +33,14 @@ from lungdet_mmdet.runs.atomic_files import (
     write_bytes,
     write_json,
 )
-from lungdet_mmdet.runs.scan_runs import ScanFailure, run_per_scan
+from lungdet_mmdet.runs.file_names import FAILURES_NAME, REPORT_NAME
+from lungdet_mmdet.runs.scan_runs import ScanFailure, run_per_scan, tally
 from lungdet_mmdet.runs.workplace import find_workplace
 
 CSV_NAME = "candidates.csv"
 JSON_NAME = "candidates.json"
 SLICER_NAME = "candidates.mrk.json"
 DICOM_NAME = "candidates_sr.dcm"
-REPORT_NAME = "report.html"
 OUTPUT_NAMES = frozenset({CSV_NAME, JSON_NAME, SLICER_NAME, DICOM_NAME, REPORT_NAME})
 
 
@@ -210,9 +210,6 @@ def check_out_dir(out_dir: Path) -> None:
         raise LungDetError(f"{out_dir}: the output folder is a file; choose another --out")
 
 
-FAILURES_NAME = "failures.json"
-
-
 @dataclass
 class BatchRun:
     """What a run over many scans did.
@@ -246,8 +243,13 @@ class BatchRun:
         ]
         skipped = sum(r.skipped for r in self.results)
         lines.append(
-            f"{len(self.results) - skipped} scans done, {skipped} finished before, "
-            f"{len(self.failures)} failed; table of all candidates: {self.out_dir / CSV_NAME}"
+            tally(
+                "scans",
+                done=len(self.results) - skipped,
+                before=skipped,
+                failed=len(self.failures),
+            )
+            + f"; table of all candidates: {self.out_dir / CSV_NAME}"
         )
         return lines
 

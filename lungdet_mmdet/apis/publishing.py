@@ -16,6 +16,7 @@ from lungdet_mmdet.apis.model_file import ModelFile, read_model_file, write_mode
 from lungdet_mmdet.apis.training_checkpoint import read_training_checkpoint
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
+from lungdet_mmdet.runs.file_names import ANNOTATION_FOLDER
 
 _PACKAGES = (("mmdet", ("onedl-mmdetection", "mmdet")), ("mmcv", ("onedl-mmcv", "mmcv")))
 
@@ -97,7 +98,7 @@ def data_provenance(data_root: Path, *, required: bool) -> dict[str, Any]:
     """
     provenance: dict[str, Any] = {}
     for split in ("train", "val"):
-        path = data_root / "annotations" / f"{split}.json"
+        path = data_root / ANNOTATION_FOLDER / f"{split}.json"
         if not path.is_file():
             continue
         content = _split_content(path)

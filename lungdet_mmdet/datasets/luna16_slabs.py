@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
 from mmengine.logging import MMLogger, print_log
 from rich.console import Console
 from rich.table import Table
 
+from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.splits.coco_json import CohortSummary, summarise
+from lungdet_mmdet.splits.coco_json import CohortSummary, read_coco, summarise
 from lungdet_mmdet.splits.split_part import draw_at_positive_rate
 
 TABLE_WIDTH = 100
@@ -39,15 +42,15 @@ def summary_table(summary: CohortSummary) -> Table:
         ("  without a nodule", summary.series_without_nodules),
         ("nodules", f"{summary.nodules} ({bands})"),
         ("  in no slab (counted as missed)", summary.unseen),
-        ("  covered by the lung mask to less than 90 %", summary.lost_to_mask),
+        (f"  covered by the lung mask to less than {100 * WELL_COVERED:g} %", summary.lost_to_mask),
     ):
         table.add_row(what, str(count))
     return table
 
 
-def log_split_summary(ann_file: str | Path, *, logger: MMLogger) -> None:
-    """Log what an annotation file holds."""
-    summary = summarise(json.loads(Path(ann_file).read_text(encoding="utf-8")))
+def log_split_summary(ann_file: str | Path, coco: Mapping[str, Any], *, logger: MMLogger) -> None:
+    """Log what an annotation file holds; ``coco`` is its content."""
+    summary = summarise(coco)
     console = Console(file=io.StringIO(), width=TABLE_WIDTH)
     console.print(summary_table(summary))
     logger.info("%s\n%s", ann_file, console.file.getvalue().rstrip())
@@ -57,6 +60,19 @@ def log_split_summary(ann_file: str | Path, *, logger: MMLogger) -> None:
 
 # Fields of a slab that travel with its image, for boxes in world millimetres.
 SLAB_FIELDS = ("seriesuid", "slab_index", "z_range_mm", "spacing", "origin", "direction")
+
+
+class SharedCoco(COCO):
+    """mmdet's index of an annotation file, over the content that others of this run read too."""
+
+    def __init__(self, annotation_file: str) -> None:
+        super().__init__()
+        content = read_coco(annotation_file)
+        # mmdet adds a key to every image.
+        self.dataset = content | {"images": [dict(image) for image in content["images"]]}
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.createIndex()
+        self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
 
 
 @DATASETS.register_module()
@@ -79,6 +95,7 @@ class LUNA16SlabDataset(CocoDataset):
         ``filter_empty_gt`` is set.
     """
 
+    COCOAPI = SharedCoco
     METAINFO = {"classes": ("nodule",), "palette": [(220, 20, 60)]}
 
     def __init__(
@@ -102,6 +119,8 @@ class LUNA16SlabDataset(CocoDataset):
         """Load slabs, draw the wanted positive rate, and log what the split holds."""
         if not Path(self.ann_file).is_file():
             raise LungDetError(missing_data_message(self.ann_file))
+        # Held here, so that index and summary share what is read once.
+        content = read_coco(self.ann_file)
         data_list = super().load_data_list()
         if self.positive_rate is not None:
             ignore_flags = [[i["ignore_flag"] for i in info["instances"]] for info in data_list]
@@ -117,7 +136,7 @@ class LUNA16SlabDataset(CocoDataset):
                 logger="current",
             )
             data_list = [data_list[i] for i in drawn]
-        log_split_summary(self.ann_file, logger=MMLogger.get_current_instance())
+        log_split_summary(self.ann_file, content, logger=MMLogger.get_current_instance())
         return data_list
 
     def parse_data_info(self, raw_data_info: dict) -> dict:

@@ -12,23 +12,29 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.anomaly import anomaly_scores, scan_units, slab_units
 from lungdet_mmdet.scoring.average_precision import size_band_counts, size_band_scores
 from lungdet_mmdet.scoring.candidates import candidates_by_series
-from lungdet_mmdet.scoring.froc import FP_RATES, MAX_MARKS_PER_SCAN, FrocResult, evaluate_froc
+from lungdet_mmdet.scoring.froc import (
+    FP_RATES,
+    MAX_MARKS_PER_SCAN,
+    FrocMatches,
+    FrocResult,
+    evaluate_froc,
+)
 from lungdet_mmdet.scoring.operating_point import (
     check_threshold_rule,
     choose_threshold,
     operating_point_scores,
 )
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, size_bands
-from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, match_slabs
+from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
 from lungdet_mmdet.scoring.slab_records import (
     SlabDetections,
     SlabSet,
-    read_slab_set,
     unique_by_slab,
     write_predictions,
 )
 from lungdet_mmdet.scoring.split_scores import match_marks_of_split
 from lungdet_mmdet.scoring.submission import marks_of_candidates, write_submission
+from lungdet_mmdet.splits.coco_json import read_slab_set
 
 
 def detections_of(data_samples: Sequence[Mapping[str, Any]]) -> list[SlabDetections]:
@@ -74,6 +80,7 @@ class SizeBandMetric(BaseMetric):
     choose : rule by which to choose the threshold on these very slabs, "max_f1" or
         "sensitivity>=0.9": for the validation set only. Excludes ``threshold``.
     outfile : where to write the detections of every slab as json; None writes nothing.
+    keep : whether ``detections`` and ``matched`` hold what was scored, for who goes on with it.
 
     Raises
     ------
@@ -93,6 +100,7 @@ class SizeBandMetric(BaseMetric):
         threshold: float | None = None,
         choose: str | None = None,
         outfile: str | None = None,
+        keep: bool = False,
         collect_device: str = "cpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
@@ -113,6 +121,9 @@ class SizeBandMetric(BaseMetric):
         self.threshold = threshold
         self.choose = choose
         self.outfile = outfile
+        self.keep = keep
+        self.detections: list[SlabDetections] = []
+        self.matched: MatchedSlabs | None = None
         self._slab_set: SlabSet | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -133,6 +144,8 @@ class SizeBandMetric(BaseMetric):
             max_detections=self.max_dets,
             count_unseen=self.count_unseen,
         )
+        if self.keep:
+            self.detections, self.matched = detections, matched
         figures = size_band_scores(matched)
         metrics = {key: float(values[0]) for key, values in figures.items()}
         threshold = self.threshold
@@ -170,6 +183,7 @@ class FROCMetric(BaseMetric):
     submission_file : where to write the candidates as a LUNA16 submission; None writes nothing.
     bootstrap : number of resamples for the 95 % interval of CPM (keys ``CPM_ci95_low`` and
         ``CPM_ci95_high``); 0 leaves it out.
+    keep : whether ``matches`` holds what was scored, for who goes on with it.
     """
 
     default_prefix = "lung"
@@ -184,6 +198,7 @@ class FROCMetric(BaseMetric):
         max_candidates: int = MAX_MARKS_PER_SCAN,
         submission_file: str | None = None,
         bootstrap: int = 0,
+        keep: bool = False,
         collect_device: str = "cpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
@@ -196,6 +211,8 @@ class FROCMetric(BaseMetric):
         self.max_candidates = max_candidates
         self.submission_file = submission_file
         self.bootstrap = bootstrap
+        self.keep = keep
+        self.matches: FrocMatches | None = None
         self._slab_set: SlabSet | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -220,6 +237,8 @@ class FROCMetric(BaseMetric):
         if self.submission_file is not None:
             write_submission(self.submission_file, marks)
         matches = match_marks_of_split(seen, marks, max_marks_per_scan=self.max_candidates)
+        if self.keep:
+            self.matches = matches
         return _figures(evaluate_froc(matches, n_resamples=self.bootstrap))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +32,8 @@ from lungdet_mmdet.reports.test_report import (
     report_page,
 )
 from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
-from lungdet_mmdet.scoring.intervals import Interval
+from lungdet_mmdet.runs.file_names import METRICS_NAME, REPORT_NAME
+from lungdet_mmdet.scoring.intervals import finite_or_none, limits_or_none
 from lungdet_mmdet.scoring.results import (
     FEW,
     PUBLISHED,
@@ -46,8 +46,6 @@ from lungdet_mmdet.scoring.results import (
 )
 from lungdet_mmdet.scoring.review_cases import truth_scores
 from lungdet_mmdet.scoring.split_scores import SplitScores
-
-METRICS_NAME = "metrics.json"
 
 
 def write_metrics(outcome: SlabTestOutcome, folder: Path) -> Path:
@@ -71,7 +69,7 @@ def metrics_content(outcome: SlabTestOutcome) -> dict[str, Any]:
         "threshold": run.threshold,
         "threshold_source": run.threshold_source,
         "metrics": _finite(outcome.metrics),
-        "ci95": {key: _limits(row.interval) for key, row in sorted(shown.items())},
+        "ci95": {key: limits_or_none(row.interval) for key, row in sorted(shown.items())},
         "ci95_exact": sorted(key for key, row in shown.items() if row.is_exact),
         "counts": dict(sorted(scores.counts.items())),
         "bootstrap": {"resamples": scores.options.n_resamples, "seed": scores.options.seed},
@@ -82,19 +80,10 @@ def metrics_content(outcome: SlabTestOutcome) -> dict[str, Any]:
     }
 
 
-def _limits(interval: Interval | None) -> list[float | None] | None:
-    return None if interval is None else [_number(interval.low), _number(interval.high)]
-
-
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {key: _number(float(value)) for key, value in sorted(values.items())}
+    return {key: finite_or_none(float(value)) for key, value in sorted(values.items())}
 
 
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-REPORT_NAME = "report.html"
 PLOT_FOLDER = "plots"
 MAX_CASES = 12
 PLOT_NAMES = {
@@ -114,8 +103,7 @@ def write_report(outcome: SlabTestOutcome, folder: Path, *, max_cases: int = MAX
     """
     plots = write_plots(outcome, folder / PLOT_FOLDER)
     split = ReviewedSplit(
-        outcome.slab_set,
-        outcome.detections,
+        outcome.scores.matched.outcomes,
         {item["id"]: outcome.slab_folder / item["file_name"] for item in outcome.coco["images"]},
         outcome.run.threshold,
     )
@@ -144,10 +132,10 @@ def write_plots(outcome: SlabTestOutcome, folder: Path) -> list[tuple[str, Path]
         save_score_histogram(path, units, title=heads[path], threshold=run.threshold)
     save_size_score_plot(
         sizes,
-        truth_scores(outcome.slab_set, outcome.detections),
+        truth_scores(scores.matched.outcomes),
         title=heads[sizes],
         threshold=run.threshold,
-        edges_mm=scores.options.bands_mm,
+        edges_mm=scores.matched.edges_mm,
     )
     return [(head, path) for path, head in heads.items()]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -16,18 +18,10 @@ from lungdet_mmdet.evaluation.slab_test import (
 )
 from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_checkpoint
 from lungdet_mmdet.reports.prediction_figure import prediction_figure
-from lungdet_mmdet.scoring.review_cases import (
-    SlabOutcome,
-    representative_slabs,
-    slab_outcome,
-    truth_scores,
-)
-from lungdet_mmdet.scoring.slab_records import (
-    SlabDetections,
-    SlabSet,
-    read_predictions,
-    read_slab_set,
-)
+from lungdet_mmdet.scoring.review_cases import representative_slabs
+from lungdet_mmdet.scoring.slab_matching import MatchedSlabs, SlabOutcome, match_slabs
+from lungdet_mmdet.scoring.slab_records import read_predictions
+from lungdet_mmdet.splits.coco_json import read_coco, read_slab_set
 
 
 def draw_gallery(
@@ -64,26 +58,18 @@ def draw_gallery(
             "give --threshold"
         )
     aim_test_at(config, split)
-    slab_set = read_slab_set(annotation_file(config))
+    coco, slab_set = read_coco(annotation_file(config)), read_slab_set(annotation_file(config))
     if not slab_set.slabs:
         raise LungDetError(
             f"{annotation_file(config)}: no slab in this split; prepare more scans, or make the "
             "splits again with data_prep/make_splits.py"
         )
-    detections = (
+    matched = (
         _detected(config, checkpoint, applied.value)
         if predictions is None
-        else read_predictions(predictions)
+        else match_slabs(slab_set, read_predictions(predictions))
     )
-    slab_set = slab_set.restricted_to(item.img_id for item in detections)
-    outcomes = [
-        slab_outcome(slab_set.slabs[item.img_id], item, threshold=applied.value)
-        for item in detections
-    ]
-    chosen = [
-        outcomes[place]
-        for place in representative_slabs(outcomes, _best_scores(slab_set, detections), count=count)
-    ]
+    chosen = representative_slabs(matched.outcomes, threshold=applied.value, count=count)
     if not chosen:
         raise LungDetError(
             f"{annotation_file(config)}: no slab with a nodule or a false positive at threshold "
@@ -91,16 +77,16 @@ def draw_gallery(
         )
     return prediction_figure(
         chosen,
-        _slab_files(config, chosen),
+        _slab_files(coco, slab_folder(config), chosen),
         notes=[
             f"{slab_set.info['data']} data, {slab_set.info['protocol']} protocol, {split} split; "
             f"{checkpoint.name}, threshold {applied.value:.2f}",
-            _selection_note(outcomes, chosen),
+            _selection_note(matched.outcomes, chosen),
         ],
     )
 
 
-def _detected(config: Config, checkpoint: Path, threshold: float) -> list[SlabDetections]:
+def _detected(config: Config, checkpoint: Path, threshold: float) -> MatchedSlabs:
     with tempfile.TemporaryDirectory() as folder:
         config.work_dir = folder
         outcome = run_slab_test(
@@ -108,25 +94,17 @@ def _detected(config: Config, checkpoint: Path, threshold: float) -> list[SlabDe
         )
     if outcome is None:
         raise LungDetError("figures are drawn by a run of one process; start it without a launcher")
-    return outcome.detections
+    return outcome.scores.matched
 
 
-def _best_scores(slab_set: SlabSet, detections: list[SlabDetections]) -> list[float]:
-    best = dict.fromkeys((item.img_id for item in detections), 0.0)
-    for item in truth_scores(slab_set, detections):
-        best[item.img_id] = max(best[item.img_id], item.score)
-    return [best[item.img_id] for item in detections]
-
-
-def _slab_files(config: Config, outcomes: list[SlabOutcome]) -> list[Path]:
-    from lungdet_mmdet.splits.coco_json import read_coco
-
-    folder = slab_folder(config)
-    names = {item["id"]: item["file_name"] for item in read_coco(annotation_file(config))["images"]}
+def _slab_files(
+    coco: Mapping[str, Any], folder: Path, outcomes: Sequence[SlabOutcome]
+) -> list[Path]:
+    names = {item["id"]: item["file_name"] for item in coco["images"]}
     return [folder / names[outcome.slab.img_id] for outcome in outcomes]
 
 
-def _selection_note(outcomes: list[SlabOutcome], chosen: list[SlabOutcome]) -> str:
+def _selection_note(outcomes: Sequence[SlabOutcome], chosen: Sequence[SlabOutcome]) -> str:
     positives = sum(outcome.slab.has_nodule for outcome in outcomes)
     shown = sum(outcome.slab.has_nodule for outcome in chosen)
     note = f"{shown} of {positives} slabs with a nodule, from best to worst score"

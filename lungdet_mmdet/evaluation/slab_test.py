@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_world_size, is_main_process
-from mmengine.evaluator import BaseMetric
-from mmengine.runner import Runner
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import Runner, load_state_dict
 
 from lungdet_mmdet.engine.runtime import fall_back_from_amp
 from lungdet_mmdet.engine.starting_point import drop_pretrained
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation import FROCMetric, SizeBandMetric
 from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_checkpoint
+from lungdet_mmdet.runs.file_names import PREDICTIONS_NAME, SUBMISSION_NAME
+from lungdet_mmdet.scoring.froc import FrocMatches
 from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES
 from lungdet_mmdet.scoring.results import TestedRun, data_warnings
-from lungdet_mmdet.scoring.slab_records import (
-    SlabDetections,
-    SlabSet,
-    read_predictions,
-    read_slab_set,
-)
+from lungdet_mmdet.scoring.slab_matching import MatchedSlabs
+from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
 from lungdet_mmdet.scoring.split_scores import ScoringOptions, SplitScores, score_split
-from lungdet_mmdet.scoring.submission import read_submission
-from lungdet_mmdet.splits.coco_json import read_coco
+from lungdet_mmdet.splits.coco_json import read_coco, read_slab_set
 
 METRIC_PREFIX = "lung/"
 
@@ -40,19 +38,27 @@ class NetworkRun:
     Parameters
     ----------
     metrics : figures of the evaluators, ours without prefix.
-    evaluators : the metric objects, with the options they were run with.
+    detections, matched, matches : what the figures of our two metrics were computed from; nothing
+        in all but the first process of a distributed run.
     parameters : number of values that the model learns.
     seconds_per_slab : mean time of the test loop per slab, loading included; None if not measured.
     """
 
     metrics: dict[str, float]
-    evaluators: tuple[BaseMetric, ...]
+    detections: list[SlabDetections]
+    matched: MatchedSlabs | None
+    matches: FrocMatches | None
     parameters: int
     seconds_per_slab: float | None
 
 
-def run_network(config: Config, checkpoint: Path) -> NetworkRun:
+def run_network(config: Config, checkpoint: Path, content: Mapping[str, Any]) -> NetworkRun:
     """Run the config's test loop with the weights of a checkpoint.
+
+    Parameters
+    ----------
+    config : its test evaluators are those of ``evaluators_for_test``.
+    checkpoint, content : the file, and what ``read_checkpoint`` read from it.
 
     Raises
     ------
@@ -61,23 +67,51 @@ def run_network(config: Config, checkpoint: Path) -> NetworkRun:
     """
     fall_back_from_amp(config)
     drop_pretrained(config)
-    config.load_from = str(checkpoint)
+    config.load_from, config.resume = None, False
     runner = Runner.from_cfg(config)
     model = getattr(runner.model, "module", runner.model)
-    _check_weights(model, checkpoint)
+    _check_weights(model, checkpoint, content)
+    runner.register_hook(_LoadedWeights(content))
     metrics = runner.test()
+    evaluators = runner.test_loop.evaluator.metrics
+    bands = next(item for item in evaluators if isinstance(item, SizeBandMetric))
+    froc = next(item for item in evaluators if isinstance(item, FROCMetric))
     return NetworkRun(
         metrics={key.removeprefix(METRIC_PREFIX): value for key, value in metrics.items()},
-        evaluators=tuple(runner.test_loop.evaluator.metrics),
+        detections=bands.detections,
+        matched=bands.matched,
+        matches=froc.matches,
         parameters=sum(p.numel() for p in model.parameters()),
         seconds_per_slab=_seconds_per_slab(runner),
     )
 
 
-def _check_weights(model: torch.nn.Module, checkpoint: Path) -> None:
+class _LoadedWeights(Hook):
+    """Gives the model the weights of a checkpoint that is read already.
+
+    The runner would read the file again. Last in ``before_run``, as the runner's own loading comes
+    after it: a hook with averaged weights has made room for them by then.
+    """
+
+    priority = "LOWEST"
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.content = content
+
+    def before_run(self, runner: Runner) -> None:
+        """Load the weights, and let the other hooks take theirs."""
+        runner.call_hook("after_load_checkpoint", checkpoint=self.content)
+        model = getattr(runner.model, "module", runner.model)
+        load_state_dict(model, _weights(self.content), strict=False, logger=runner.logger)
+
+
+def _weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    return content.get("state_dict", content)
+
+
+def _check_weights(model: torch.nn.Module, checkpoint: Path, content: Mapping[str, Any]) -> None:
     """Refuse weights of another model: mmengine would only warn, and test random values."""
-    content = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
-    given = content.get("state_dict", content)
+    given = _weights(content)
     wanted = model.state_dict()
     unfit = [key for key, value in wanted.items() if _shape(given.get(key)) != value.shape]
     if unfit:
@@ -131,7 +165,7 @@ def evaluators_for_test(
     predictions: Path,
     submission: Path,
 ) -> list[dict]:
-    """Return the config's evaluators, with our two among them, told where to write.
+    """Return the config's evaluators, with our two among them, told where to write and to keep.
 
     No metric chooses a threshold here: that would be on the very slabs it is applied to.
     """
@@ -144,14 +178,10 @@ def evaluators_for_test(
     for metric in metrics:
         if metric["type"] == SizeBandMetric.__name__:
             metric.pop("choose", None)
-            metric.update(threshold=threshold, outfile=str(predictions))
+            metric.update(threshold=threshold, outfile=str(predictions), keep=True)
         elif metric["type"] == FROCMetric.__name__:
-            metric.update(submission_file=str(submission))
+            metric.update(submission_file=str(submission), keep=True)
     return metrics
-
-
-PREDICTIONS_NAME = "predictions.json"
-SUBMISSION_NAME = "submission.csv"
 
 
 @dataclass(frozen=True)
@@ -165,7 +195,7 @@ class SlabTestOutcome:
     scores : the same figures with intervals, and what plots are drawn from.
     coco : the split's annotations, parsed; ``slab_set`` the same as records.
     detections : boxes of every slab.
-    predictions_path, submission_path : files with boxes, and with 3-D candidates.
+    submission_path : the file with the 3-D candidates.
     slab_folder : where the slab images lie.
     seconds : of the network and of the scoring.
     """
@@ -176,7 +206,6 @@ class SlabTestOutcome:
     coco: dict[str, Any]
     slab_set: SlabSet
     detections: list[SlabDetections]
-    predictions_path: Path
     submission_path: Path
     slab_folder: Path
     seconds: dict[str, float]
@@ -218,7 +247,6 @@ def run_slab_test(
     content = read_checkpoint(Path(checkpoint))
     applied = applied_threshold(content, given=threshold)
     work_dir = Path(config.work_dir)
-    predictions_path = predictions or work_dir / PREDICTIONS_NAME
     submission_path = work_dir / SUBMISSION_NAME
     aim_test_at(config, split)
     ann_file = annotation_file(config)
@@ -226,19 +254,17 @@ def run_slab_test(
         config.test_evaluator,
         ann_file=ann_file,
         threshold=applied.value,
-        predictions=predictions_path,
+        predictions=predictions or work_dir / PREDICTIONS_NAME,
         submission=submission_path,
     )
-    network = run_network(config, Path(checkpoint))
-    if not is_main_process():
+    # Held here, so that data set and metrics share what is read once.
+    coco, slab_set = read_coco(ann_file), read_slab_set(ann_file)
+    network = run_network(config, Path(checkpoint), content)
+    if network.matched is None or network.matches is None:
         return None
     loaded = time.perf_counter()
-    coco = read_coco(ann_file)
-    slab_set = read_slab_set(ann_file)
-    detections = read_predictions(predictions_path)
-    marks = read_submission(submission_path, series=slab_set.series)
-    options = scoring_options(network, applied.value, n_resamples)
-    scores = score_split(slab_set, detections, marks, options)
+    options = ScoringOptions(threshold=applied.value, n_resamples=n_resamples)
+    scores = score_split(slab_set, network.detections, network.matched, network.matches, options)
     run = TestedRun(
         data=coco["info"]["data"],
         protocol=coco["info"]["protocol"],
@@ -259,28 +285,11 @@ def run_slab_test(
         scores=scores,
         coco=coco,
         slab_set=slab_set,
-        detections=detections,
-        predictions_path=predictions_path,
+        detections=network.detections,
         submission_path=submission_path,
         slab_folder=slab_folder(config),
         seconds={
             "network": round(loaded - began, 3),
             "scoring": round(time.perf_counter() - loaded, 3),
         },
-    )
-
-
-def scoring_options(
-    network: NetworkRun, threshold: float | None, n_resamples: int
-) -> ScoringOptions:
-    """Return the options that the config's own metrics were run with."""
-    bands = next(item for item in network.evaluators if isinstance(item, SizeBandMetric))
-    froc = next(item for item in network.evaluators if isinstance(item, FROCMetric))
-    return ScoringOptions(
-        bands_mm=bands.bands_mm,
-        max_dets=bands.max_dets,
-        count_unseen=bands.count_unseen,
-        max_marks_per_scan=froc.max_candidates,
-        threshold=threshold,
-        n_resamples=n_resamples,
     )

@@ -15,7 +15,7 @@ from lungdet_mmdet.annotations.tables import read_patients
 from lungdet_mmdet.ct.dicom.header import is_dicom, read_dicom_header
 from lungdet_mmdet.ct.dicom.series import series_of_damaged_image
 from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
-from lungdet_mmdet.runs.scan_runs import RunSummary, ScanFailure
+from lungdet_mmdet.runs.scan_runs import RunSummary, ScanFailure, tally
 
 REJECTS_NAME, CONVERTED_NAME, PATIENTS_NAME = "rejects.json", "converted.json", "patients.csv"
 
@@ -68,9 +68,13 @@ class ConversionSummary:
         lines += [f"repaired: {s.seriesuid}: {flag}" for s in self.converted for flag in s.flags]
         lines += [f"not in the tree: {uid}" for uid in self.not_found]
         lines.append(
-            f"{len(self.converted)} series converted, {len(self.skipped)} were there already, "
-            f"{len(self.unsuitable)} left out, {len(self.failures)} not converted, "
-            f"{len(self.not_found)} not found"
+            tally(
+                "series",
+                done=len(self.converted),
+                before=len(self.skipped),
+                failed=len(self.failures),
+                others={"left out": len(self.unsuitable), "not found": len(self.not_found)},
+            )
         )
         return lines
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import Luna16Folder
 from lungdet_mmdet.preparation.manifest import (
-    FAILURES_NAME,
-    MANIFEST_NAME,
     ScansWithoutSource,
     build_manifest,
     failure_entries,
@@ -21,29 +20,34 @@ from lungdet_mmdet.preparation.manifest import (
 )
 from lungdet_mmdet.preparation.resume import (
     NOT_PREPARED,
-    SLAB_FOLDER,
     PrepareJob,
     TimingJournal,
     why_not_current,
 )
 from lungdet_mmdet.preparation.scan_job import (
-    LOW_COVERAGE,
-    PreparedScan,
+    ScanTiming,
     prepare_scan,
     preview_path,
 )
 from lungdet_mmdet.reports.prep_report import prep_report_html
 from lungdet_mmdet.runs.atomic_files import only_run_in, sweep_leftovers, write_bytes, write_json
+from lungdet_mmdet.runs.file_names import (
+    ANNOTATION_FOLDER,
+    FAILURES_NAME,
+    MANIFEST_NAME,
+    PREP_REPORT_NAME,
+    SLAB_FOLDER,
+)
 from lungdet_mmdet.runs.scan_runs import (
     ExecutorFactory,
     RunSummary,
     ScanFailure,
     failure_of,
     run_per_scan,
+    tally,
 )
 
-REPORT_NAME = "prep_report.html"
-_WRITTEN_INTO = (".", SLAB_FOLDER, "annotations")
+_WRITTEN_INTO = (".", SLAB_FOLDER, ANNOTATION_FOLDER)
 
 
 @dataclass
@@ -122,7 +126,7 @@ def prepare_cohort(
             tell(line)
         journal = TimingJournal(out_dir, _seconds_of_manifest(out_dir))
 
-        def note(scan: PreparedScan) -> None:
+        def note(scan: ScanTiming) -> None:
             journal.add(scan.seriesuid, scan.seconds)
 
         summary.run = run_per_scan(
@@ -209,7 +213,7 @@ def _write_accounts(
         return path.read_bytes() if path.is_file() else None
 
     page = prep_report_html(summary.manifest, read_preview)
-    write_bytes(out_dir / REPORT_NAME, page.encode("utf-8"))
+    write_bytes(out_dir / PREP_REPORT_NAME, page.encode("utf-8"))
 
 
 # A summary is read, not scrolled through; the manifest lists everything.
@@ -220,9 +224,14 @@ def summary_lines(summary: PreparationSummary, out_dir: Path) -> list[str]:
     """Return the lines that say what was done, skipped and failed, and what masking cost."""
     manifest = summary.manifest
     lines = [
-        f"{manifest['data']}: prepared {len(summary.prepared)}, up to date "
-        f"{len(summary.skipped)}, failed {len(summary.failures)}, "
-        f"named by the tables but not on disk {len(manifest['missing_series'])}"
+        f"{manifest['data']}: "
+        + tally(
+            "scans",
+            done=len(summary.prepared),
+            before=len(summary.skipped),
+            failed=len(summary.failures),
+            others={"named by the tables but not on disk": len(manifest["missing_series"])},
+        )
     ]
     lines += _without_source_lines(manifest)
     lines.append(
@@ -232,7 +241,7 @@ def summary_lines(summary: PreparationSummary, out_dir: Path) -> list[str]:
     )
     poor, lost = manifest["nodules_poorly_covered"], manifest["nodules_lost"]
     lines.append(
-        f"nodules: {manifest['nodules']}; covered by the mask to less than {LOW_COVERAGE:.0%}: "
+        f"nodules: {manifest['nodules']}; covered by the mask to less than {WELL_COVERED:.0%}: "
         f"{len(poor)}; lost: {len(lost)}"
     )
     lines += _listed(
@@ -248,7 +257,7 @@ def summary_lines(summary: PreparationSummary, out_dir: Path) -> list[str]:
         lines.append("stopped early; finished scans are kept, the same command goes on from here")
     if summary.run.interrupted:
         lines.append("interrupted; finished scans are kept, the same command goes on from here")
-    lines.append(f"look at the masks: {out_dir / REPORT_NAME}")
+    lines.append(f"look at the masks: {out_dir / PREP_REPORT_NAME}")
     return lines
 
 

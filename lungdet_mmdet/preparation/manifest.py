@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import lungdet_mmdet
+from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.luna16.folder import Luna16Folder, ScanOnDisk
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
-from lungdet_mmdet.preparation.resume import SLAB_FOLDER, pipeline_digest, read_record
+from lungdet_mmdet.preparation.resume import pipeline_digest, read_record
 from lungdet_mmdet.preparation.scan_job import (
-    LOW_COVERAGE,
     findings_record,
     library_versions,
     nodules_record,
 )
 from lungdet_mmdet.runs.atomic_files import output_error
+from lungdet_mmdet.runs.file_names import SLAB_FOLDER
 from lungdet_mmdet.runs.scan_runs import ScanFailure
 from lungdet_mmdet.splits.prepared import data_name
 
@@ -84,8 +85,6 @@ def _move_aside(folder: Path, target: Path) -> None:
         raise output_error(target, error) from error
 
 
-MANIFEST_NAME = "manifest.json"
-FAILURES_NAME = "failures.json"
 _FROM_RECORD = (
     "lung_volume_l",
     "lung_mask",
@@ -195,7 +194,7 @@ def _cohort_figures(entries: list[dict]) -> dict[str, Any]:
         "mean_nonzero_after": round(after / len(done)) if done else 0,
         "nonzero_share": round(after / before, 4) if before else 0.0,
         "nodules": len(nodules),
-        "nodules_poorly_covered": [n for n in nodules if 0 < n["coverage"] < LOW_COVERAGE],
+        "nodules_poorly_covered": [n for n in nodules if 0 < n["coverage"] < WELL_COVERED],
         "nodules_lost": [n for n in nodules if n["coverage"] == 0],
     }
 

@@ -14,9 +14,8 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import ScanOnDisk
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
 from lungdet_mmdet.runs.atomic_files import output_error
+from lungdet_mmdet.runs.file_names import RECORD_NAME, SLAB_FOLDER
 
-SLAB_FOLDER = "slabs"
-RECORD_NAME = "scan.json"
 NOT_PREPARED = "not prepared yet"
 _EXPLAINED = {
     "source": "the scan's file changed",

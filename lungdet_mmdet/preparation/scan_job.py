@@ -17,12 +17,11 @@ from lungdet_mmdet.annotations.slab_boxes import nodule_coverage
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import ScanOnDisk
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, run_steps
-from lungdet_mmdet.preparation.resume import RECORD_NAME, PrepareJob, fingerprint
-from lungdet_mmdet.reports.mask_preview import PreviewNodule, encode_jpeg, mask_preview
+from lungdet_mmdet.preparation.resume import PrepareJob, fingerprint
+from lungdet_mmdet.reports.mask_preview import PreviewNodule, mask_preview
+from lungdet_mmdet.reports.page import encoded_jpeg
 from lungdet_mmdet.runs.atomic_files import replacing_folder, write_json
-
-# Covered by less than this, a nodule is reported; by nothing, it is lost.
-LOW_COVERAGE = 0.9
+from lungdet_mmdet.runs.file_names import PREVIEW_NAME, RECORD_NAME
 
 
 def library_versions() -> dict[str, str]:
@@ -123,7 +122,7 @@ def findings_record(scan: ScanOnDisk) -> list[dict]:
     ]
 
 
-PREVIEW_NAME = "preview.jpg"
+PREVIEW_QUALITY = 80
 # Level 1 is several times faster than the default and costs little space on masked slabs.
 PNG_COMPRESSION = 1
 # What the record and the images are made of, and the step that gives it.
@@ -137,7 +136,7 @@ _NEEDED = {
 
 
 @dataclass(frozen=True)
-class PreparedScan:
+class ScanTiming:
     """A finished scan and how long it took.
 
     Parameters
@@ -175,7 +174,7 @@ def limit_threads() -> None:
     set_threads(1)
 
 
-def prepare_scan(job: PrepareJob) -> PreparedScan:
+def prepare_scan(job: PrepareJob) -> ScanTiming:
     """Prepare one scan and write its folder as a whole.
 
     Raises
@@ -205,7 +204,7 @@ def prepare_scan(job: PrepareJob) -> PreparedScan:
         write_json(folder / RECORD_NAME, record)
     ended = time.perf_counter()
     seconds |= {"preview": preview.seconds, "encode and write": ended - written}
-    return PreparedScan(job.seriesuid, ended - began, seconds)
+    return ScanTiming(job.seriesuid, ended - began, seconds)
 
 
 def _check_complete(results: dict) -> None:
@@ -254,7 +253,7 @@ class _Preview:
             coverage = nodule_coverage(mask, centre, nodule.diameter_mm, spacing)
             nodules.append(PreviewNodule(tuple(centre.tolist()), nodule.diameter_mm, coverage))
         picture = mask_preview(results["volume"], mask, geometry.spacing_zyx_mm, nodules)
-        self.jpeg = encode_jpeg(picture)
+        self.jpeg = encoded_jpeg(picture, quality=PREVIEW_QUALITY, thin_colours=False)
         self.seconds = time.perf_counter() - began
 
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
+from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 
 TILES = 3
 TILE_PX = 176
 GAP_PX = 2
-THICKNESS_MM = 7.5
-JPEG_QUALITY = 80
 # Grey levels of the picture: the usual lung window.
 LOW_HU, HIGH_HU = -1350.0, 150.0
 # Denser than this is patient or table; the rest of the image is air, and cut off.
@@ -23,7 +22,6 @@ TISSUE_HU = -500
 OUTLINE_COLOUR = (70, 200, 255)
 COVERED_COLOUR = (90, 230, 110)
 UNCOVERED_COLOUR = (255, 90, 80)
-WELL_COVERED = 0.9
 _WHERE_WITHOUT_NODULES = (0.5, 0.25, 0.75)
 _SUBPIXEL_BITS = 4
 
@@ -63,7 +61,7 @@ def mask_preview(
     -------
     uint8 array (tile_px, 3 * tile_px, 3), RGB.
     """
-    depth = max(1, round(THICKNESS_MM / spacing_zyx_mm[0]))
+    depth = max(1, round(SLAB_THICKNESS_MM / spacing_zyx_mm[0]))
     slabs = []
     for centre in _slab_centres(mask, nodules, depth):
         first = min(max(centre - depth // 2, 0), max(volume_hu.shape[0] - depth, 0))
@@ -78,21 +76,6 @@ def mask_preview(
         tile[:, -GAP_PX:] = 0
         tiles.append(tile)
     return np.concatenate(tiles, axis=1)
-
-
-def encode_jpeg(picture: np.ndarray) -> bytes:
-    """Encode an RGB picture (y, x, 3) as JPEG.
-
-    Raises
-    ------
-    LungDetError
-        If it cannot be encoded.
-    """
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    ok, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not ok:
-        raise LungDetError(f"a picture of shape {picture.shape} cannot be encoded as JPEG")
-    return data.tobytes()
 
 
 def _slab_centres(mask: np.ndarray, nodules: Sequence[PreviewNodule], depth: int) -> list[int]:

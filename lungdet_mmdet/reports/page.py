@@ -51,18 +51,29 @@ def image_uri(content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def encoded_jpeg(picture: np.ndarray, *, quality: int) -> bytes:
-    """Return a uint8 picture (y, x), or BGR (y, x, 3), as JPEG.
+def encoded_jpeg(picture: np.ndarray, *, quality: int = 90, thin_colours: bool = True) -> bytes:
+    """Return a picture as JPEG: a quarter of PNG's size on the noise of a lung.
+
+    Parameters
+    ----------
+    picture : uint8 array, RGB (y, x, 3) or grey (y, x).
+    quality : 0 to 100.
+    thin_colours : keep colours at full resolution, for boxes that are thin coloured lines.
 
     Raises
     ------
     LungDetError
         If it cannot be encoded.
     """
-    done, content = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    if thin_colours:
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    if picture.ndim == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    done, encoded = cv2.imencode(".jpg", picture, options)
     if not done:
         raise LungDetError(f"a picture of shape {picture.shape} cannot be encoded as JPEG")
-    return content.tobytes()
+    return encoded.tobytes()
 
 
 def json_for_script(value: Any) -> Markup:

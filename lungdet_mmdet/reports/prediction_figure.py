@@ -38,7 +38,7 @@ from lungdet_mmdet.reports.slab_overlays import (
     TRUTH_COLOUR,
     read_slab,
 )
-from lungdet_mmdet.scoring.review_cases import FALSE_POSITIVE, HIT, IGNORED, SlabOutcome
+from lungdet_mmdet.scoring.slab_matching import FALSE_POSITIVE, HIT, IGNORED, SlabOutcome
 
 Dash = Literal["-"] | tuple[float, tuple[float, float]]
 _DOTS: Dash = (0.0, (0.9, 0.8))
@@ -105,9 +105,10 @@ def box_marks(outcome: SlabOutcome) -> list[BoxMark]:
         label = "" if box.is_ignored else f"{box.diameter_mm:.1f} mm"
         field = Field(x * sx, (x + width) * sx, y * sy, (y + height) * sy)
         marks.append(BoxMark(field, style, label))
+    verdicts = outcome.verdicts
     for place in reversed(range(len(outcome.scores))):
         x0, y0, x1, y1 = (outcome.boxes_xyxy_px[place] * np.array([sx, sy, sx, sy])).tolist()
-        style = _VERDICT_STYLES[outcome.verdicts[place]]
+        style = _VERDICT_STYLES[verdicts[place]]
         marks.append(BoxMark(Field(x0, x1, y0, y1), style, f"{outcome.scores[place]:.2f}"))
     return marks
 

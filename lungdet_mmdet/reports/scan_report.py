@@ -193,7 +193,7 @@ def report_html(scan: ReportScan) -> str:
 
 
 def _jpeg_uri(image: np.ndarray, *, quality: int) -> str:
-    return image_uri(encoded_jpeg(image, quality=quality))
+    return image_uri(encoded_jpeg(image, quality=quality, thin_colours=False))
 
 
 def slab_uris(images: Sequence[np.ndarray], *, max_bytes: int = MAX_IMAGE_BYTES) -> list[str]:

@@ -16,13 +16,13 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_bytes
 from lungdet_mmdet.scoring.anomaly import AnomalyUnits
-from lungdet_mmdet.scoring.average_precision import PAPER_IOU
 from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult
+from lungdet_mmdet.scoring.intervals import Interval
 from lungdet_mmdet.scoring.operating_point import precision_recall_curve
 from lungdet_mmdet.scoring.review_cases import TruthScore
 from lungdet_mmdet.scoring.run_comparison import RunScores
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM
-from lungdet_mmdet.scoring.slab_matching import MatchedSlabs
+from lungdet_mmdet.scoring.slab_matching import PAPER_IOU, MatchedSlabs
 
 SIZE_INCHES = (5.0, 3.9)
 DPI = 160
@@ -63,10 +63,7 @@ def save_froc_plot(path: str | Path, result: FrocResult, *, title: str) -> None:
     figure, axes = _figure(title, "false positives per scan", "sensitivity")
     n_nodules = result.matches.true_positives + result.matches.false_negatives
     rates = np.geomspace(FP_RATES[0], FP_RATES[-1], 500)
-    cpm = f"CPM {result.cpm:.3f}"
-    if result.cpm_interval is not None:
-        cpm += f" ({result.cpm_interval.low:.3f} - {result.cpm_interval.high:.3f})"
-    label = f"{cpm}\n{n_nodules} nodules in {len(result.matches.series)} scans"
+    label = f"CPM {result.cpm_text}\n{n_nodules} nodules in {len(result.matches.series)} scans"
     axes.plot(rates, result.curve.sensitivity_at(rates.tolist()), label=label)
     axes.plot(FP_RATES, result.sensitivities, "o", color="C0")
     if result.sensitivity_intervals:
@@ -160,22 +157,18 @@ def _save(figure: Figure, path: str | Path) -> None:
     write_bytes(path, content.getvalue())
 
 
-COMPARISON_DPI = 160
-
-
 def save_comparison_plot(
     path: str | Path, runs: Sequence[RunScores], keys: Sequence[str], *, title: str
 ) -> None:
     """Draw one group per figure and one dot with its 95 % interval per run, as PNG."""
-    figure = Figure(
-        figsize=(max(5.0, 0.8 * len(keys) + 1.5), 3.9), dpi=COMPARISON_DPI, layout="constrained"
-    )
+    figure = Figure(figsize=(max(5.0, 0.8 * len(keys) + 1.5), 3.9), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     offsets = np.linspace(-0.3, 0.3, len(runs)) if len(runs) > 1 else np.zeros(1)
     for run, offset in zip(runs, offsets, strict=True):
         values = np.array([run.value(key) for key in keys])
-        limits = np.array([run.intervals.get(key, (np.nan, np.nan)) for key in keys]).T
+        known = [run.intervals.get(key, Interval(np.nan, np.nan)) for key in keys]
+        limits = np.array([(item.low, item.high) for item in known]).T
         # An interval of a bootstrap need not hold the figure itself.
         reach = np.nan_to_num(np.clip([values - limits[0], limits[1] - values], 0.0, None))
         x = np.arange(len(keys)) + offset
@@ -185,6 +178,4 @@ def save_comparison_plot(
     axes.grid(axis="y", alpha=0.3)
     axes.set_title(title, fontsize=8.5)
     axes.legend(fontsize=8)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_bytes(Path(path), content.getvalue())
+    _save(figure, path)

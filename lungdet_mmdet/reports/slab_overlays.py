@@ -213,7 +213,6 @@ CONTEXT_FACTOR = 2.5
 CASE_GAP_PX = 4
 FRAME_COLOUR = (250, 210, 90)
 CASE_SCALE_BAR_MM = 10.0
-JPEG_QUALITY = 90
 
 
 def case_picture(
@@ -262,21 +261,6 @@ def case_picture(
     cv2.rectangle(whole, (fx0, fy0), (fx1, fy1), FRAME_COLOUR, 1, cv2.LINE_AA)
     gap = np.full((side_px, CASE_GAP_PX, 3), 255, dtype=np.uint8)
     return np.concatenate([close_up, gap, whole], axis=1)
-
-
-def encoded_jpeg(picture: np.ndarray) -> bytes:
-    """Return an RGB picture (y, x, 3) as JPEG: a quarter of PNG's size on the noise of a lung."""
-    # Full colour resolution: the boxes are thin coloured lines.
-    options = [
-        cv2.IMWRITE_JPEG_QUALITY,
-        JPEG_QUALITY,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    ]
-    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
-    if not done:
-        raise LungDetError(f"a picture of shape {picture.shape} cannot be encoded as JPEG")
-    return encoded.tobytes()
 
 
 def _resampled(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.reports.page import image_uri, render
+from lungdet_mmdet.reports.page import encoded_jpeg, image_uri, render
 from lungdet_mmdet.reports.slab_overlays import (
     DETECTION_COLOUR,
     FAINT_COLOUR,
@@ -17,7 +17,6 @@ from lungdet_mmdet.reports.slab_overlays import (
     TRUTH_COLOUR,
     OverlayBox,
     case_picture,
-    encoded_jpeg,
     read_slab,
 )
 from lungdet_mmdet.scoring.candidates import box_centres_world
@@ -38,7 +37,8 @@ from lungdet_mmdet.scoring.review_cases import (
     truth_scores,
     worst_misses,
 )
-from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet
+from lungdet_mmdet.scoring.slab_matching import HIT, PAPER_IOU, SlabOutcome
+from lungdet_mmdet.scoring.slab_records import Slab
 from lungdet_mmdet.scoring.split_scores import SplitScores
 
 Box = tuple[float, float, float, float]
@@ -66,14 +66,13 @@ class ReviewedSplit:
     ``files`` maps image ids to the slab images; ``threshold`` is None where none is known.
     """
 
-    slab_set: SlabSet
-    detections: Sequence[SlabDetections]
+    outcomes: Sequence[SlabOutcome]
     files: Mapping[int, Path]
     threshold: float | None
 
-    def found_on(self, img_id: int) -> SlabDetections:
-        """Return the detections of one slab."""
-        return next(item for item in self.detections if item.img_id == img_id)
+    def outcome_on(self, img_id: int) -> SlabOutcome:
+        """Return what was found on one slab."""
+        return next(item for item in self.outcomes if item.slab.img_id == img_id)
 
 
 def miss_figures(split: ReviewedSplit, *, count: int) -> list[ReviewFigure]:
@@ -81,18 +80,18 @@ def miss_figures(split: ReviewedSplit, *, count: int) -> list[ReviewFigure]:
 
     Each is shown on the slab that cuts it widest.
     """
-    nodules = best_per_nodule(truth_scores(split.slab_set, split.detections))
+    nodules = best_per_nodule(truth_scores(split.outcomes))
     return [_miss(split, case) for case in worst_misses(nodules, count=count)]
 
 
 def false_positive_figures(split: ReviewedSplit, *, count: int) -> list[ReviewFigure]:
-    """Return the detections on no annotated box with the highest scores."""
-    cases = loudest_false_positives(split.slab_set, split.detections, count=count)
+    """Return the false positives with the highest scores."""
+    cases = loudest_false_positives(split.outcomes, count=count)
     return [_false_positive(split, case) for case in cases]
 
 
 def _miss(split: ReviewedSplit, case: TruthScore) -> ReviewFigure:
-    slab, found = split.slab_set.slabs[case.img_id], split.found_on(case.img_id)
+    found = split.outcome_on(case.img_id)
     focus = _corners(case.box.bbox_xywh_px)
     nearest = _most_overlapping(found, case)
     slabs = "its slab" if case.n_slabs == 1 else f"any of its {case.n_slabs} slabs"
@@ -102,47 +101,53 @@ def _miss(split: ReviewedSplit, case: TruthScore) -> ReviewFigure:
         heading = f"{case.box.diameter_mm:.1f} mm, no matching box on {slabs}"
     drawn = _chosen(found, focus, split.threshold)
     return ReviewFigure(
-        _picture(split, slab, focus, drawn, found),
+        _picture(split, focus, drawn, found),
         heading,
-        (nearest, *_place(slab, focus)),
+        (nearest, *_place(found.slab, focus)),
         split.threshold is None or case.score < split.threshold,
     )
 
 
 def _false_positive(split: ReviewedSplit, case: FalsePositive) -> ReviewFigure:
-    slab, found = split.slab_set.slabs[case.img_id], split.found_on(case.img_id)
-    focus = case.box_xyxy_px
-    (own,) = np.flatnonzero((found.boxes_xyxy_px == focus).all(axis=1))[:1]
-    drawn = [int(own)] + [row for row in _chosen(found, None, split.threshold) if row != own]
-    sx, sy, _ = slab.spacing_mm
+    found = split.outcome_on(case.img_id)
+    x0, y0, x1, y1 = found.boxes_xyxy_px[case.row].tolist()
+    focus = (x0, y0, x1, y1)
+    drawn = [case.row] + [r for r in _chosen(found, None, split.threshold) if r != case.row]
+    sx, sy, _ = found.slab.spacing_mm
     size = f"{(focus[2] - focus[0]) * sx:.0f} x {(focus[3] - focus[1]) * sy:.0f} mm"
     return ReviewFigure(
-        _picture(split, slab, focus, drawn[:MAX_DRAWN], found),
+        _picture(split, focus, drawn[:MAX_DRAWN], found),
         f"score {case.score:.3f}, box {size}",
-        (_what_is_there(slab, found, int(own)), *_place(slab, focus)),
+        (_what_is_there(found, case.row), *_place(found.slab, focus)),
         split.threshold is None or case.score >= split.threshold,
     )
 
 
-def _most_overlapping(found: SlabDetections, case: TruthScore) -> str:
-    shares = overlaps(found, [case.box])[:, 0]
+def _most_overlapping(found: SlabOutcome, case: TruthScore) -> str:
+    shares = overlaps(found.boxes_xyxy_px, [case.box])[:, 0]
     if not len(shares) or shares.max() <= 0:
         return "no box touches it"
     best = int(shares.argmax())
-    return f"closest box here: IoU {_floored(shares[best])}, score {found.scores[best]:.3f}"
+    text = f"closest box here: IoU {_floored(shares[best])}, score {found.scores[best]:.3f}"
+    is_of_another = (
+        found.verdicts[best] == HIT and found.slab.boxes[found.truth_rows[best]] != case.box
+    )
+    return f"{text}, counted for another nodule" if is_of_another else text
 
 
-def _what_is_there(slab: Slab, found: SlabDetections, row: int) -> str:
-    shares = overlaps(found, slab.boxes)[row] if slab.boxes else np.zeros(0)
+def _what_is_there(found: SlabOutcome, row: int) -> str:
+    boxes = found.slab.boxes
+    shares = overlaps(found.boxes_xyxy_px[[row]], boxes)[0]
     if not len(shares) or shares.max() <= 0:
         return "nothing annotated here"
-    box = slab.boxes[int(shares.argmax())]
+    box = boxes[int(shares.argmax())]
     if box.is_ignored:
         return f"touches an ignore region ({box.kind})"
-    return f"loose box on a nodule of {box.diameter_mm:.1f} mm, IoU {_floored(shares.max())}"
+    kind = "second" if shares.max() >= PAPER_IOU else "loose"
+    return f"{kind} box on a nodule of {box.diameter_mm:.1f} mm, IoU {_floored(shares.max())}"
 
 
-def _chosen(found: SlabDetections, focus: Box | None, threshold: float | None) -> list[int]:
+def _chosen(found: SlabOutcome, focus: Box | None, threshold: float | None) -> list[int]:
     """Return the rows worth drawing: those that touch the focus, then those kept; best first."""
     kept = found.scores >= (np.inf if threshold is None else threshold)
     touching = np.zeros(len(found.scores), dtype=bool)
@@ -153,9 +158,8 @@ def _chosen(found: SlabDetections, focus: Box | None, threshold: float | None) -
     return [int(row) for row in order if kept[row] or touching[row]][:MAX_DRAWN]
 
 
-def _picture(
-    split: ReviewedSplit, slab: Slab, focus: Box, rows: Sequence[int], found: SlabDetections
-) -> bytes:
+def _picture(split: ReviewedSplit, focus: Box, rows: Sequence[int], found: SlabOutcome) -> bytes:
+    slab = found.slab
     boxes = [
         OverlayBox(
             _corners(box.bbox_xywh_px),

@@ -7,7 +7,7 @@ import re
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -151,6 +151,14 @@ class RunSummary:
         if self.interrupted_by is not None:
             return 128 + self.interrupted_by
         return 1 if self.failures else 0
+
+
+def tally(
+    what: str, *, done: int, before: int, failed: int, others: Mapping[str, int] | None = None
+) -> str:
+    """Return one line for what became of all inputs, such as "3 scans done, 1 done before, ..."."""
+    counts = {f"{what} done": done, "done before": before, "failed": failed, **(others or {})}
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def process_pool(workers: int, initializer: Callable[[], None] | None = None) -> ExecutorFactory:

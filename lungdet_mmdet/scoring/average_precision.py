@@ -9,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lungdet_mmdet.scoring.slab_matching import BandMatches, MatchedSlabs
+from lungdet_mmdet.scoring.slab_matching import PAPER_IOU, BandMatches, MatchedSlabs
 
 RECALL_STEPS = np.linspace(0.0, 1.0, 101)  # COCO's 101 recall levels
-PAPER_IOU = 0.5
 # Of the table of right detections by scans that makes a bootstrap one matrix product: 400 MB.
 MAX_CELLS = 50_000_000
 

@@ -13,6 +13,10 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.intervals import (
     DEFAULT_RESAMPLES,
     Interval,
+    finite_or_none,
+    interval_text,
+    limits_or_none,
+    limits_to_show,
     percentile_interval,
     resample_weights,
 )
@@ -209,15 +213,23 @@ class FrocResult:
     sensitivity_intervals: tuple[Interval, ...] = ()
     cpm_interval: Interval | None = None
 
+    @property
+    def cpm_text(self) -> str:
+        """CPM with its 95 % interval where there is one, such as "0.912 (0.841 - 0.967)"."""
+        limits = f" ({interval_text(self.cpm_interval)})" if self.cpm_interval else ""
+        return f"{self.cpm:.3f}{limits}"
+
     def as_json(self) -> dict[str, object]:
         """Return the figures under the names of the command's json; null where undefined."""
         matches = self.matches
         return {
             "fp_rates": list(FP_RATES),
-            "sensitivities": [_number(value) for value in self.sensitivities],
-            "cpm": _number(self.cpm),
-            "cpm_ci95": _limits(self.cpm_interval),
-            "sensitivities_ci95": [_limits(item) for item in self.sensitivity_intervals] or None,
+            "sensitivities": [finite_or_none(value) for value in self.sensitivities],
+            "cpm": finite_or_none(self.cpm),
+            "cpm_ci95": limits_or_none(self.cpm_interval),
+            "cpm_ci95_is_exact": self.cpm_interval is not None and self.cpm_interval.is_exact,
+            "sensitivities_ci95": [limits_or_none(item) for item in self.sensitivity_intervals]
+            or None,
             "n_scans": len(matches.series),
             "n_nodules": matches.true_positives + matches.false_negatives,
             "true_positives": matches.true_positives,
@@ -262,6 +274,8 @@ def evaluate_froc(
 ) -> FrocResult:
     """Return sensitivities, CPM and their 95 % intervals from resampling scans.
 
+    Where all resamples agree, the limits are exact binomial ones.
+
     ``n_resamples`` 0 leaves the intervals out.
     """
     curve = froc_curve(matches)
@@ -272,8 +286,11 @@ def evaluate_froc(
         rng = np.random.default_rng(seed)
         weights = resample_weights(len(matches.series), n_resamples, rng=rng)
         resampled = np.array([froc_curve(matches, column).sensitivity_at() for column in weights.T])
-        intervals = tuple(percentile_interval(column) for column in resampled.T)
-        cpm_interval = percentile_interval(resampled.mean(axis=1))
+        intervals = tuple(
+            _interval(value, column, matches)
+            for value, column in zip(sensitivities.tolist(), resampled.T, strict=True)
+        )
+        cpm_interval = _interval(float(sensitivities.mean()), resampled.mean(axis=1), matches)
     return FrocResult(
         sensitivities=tuple(sensitivities.tolist()),
         cpm=float(sensitivities.mean()),
@@ -284,9 +301,7 @@ def evaluate_froc(
     )
 
 
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else value
-
-
-def _limits(interval: Interval | None) -> list[float | None] | None:
-    return None if interval is None else [_number(interval.low), _number(interval.high)]
+def _interval(value: float, resampled: NDArray[np.float64], matches: FrocMatches) -> Interval:
+    interval = percentile_interval(resampled)
+    n_nodules = matches.true_positives + matches.false_negatives
+    return limits_to_show(value, interval, n_nodules) or interval

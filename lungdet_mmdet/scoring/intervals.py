@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +21,13 @@ class Interval:
     """Limits of a confidence interval; NaN where no resample gives a number.
 
     ``share_defined`` is the share of resamples that give one: with few scans, some hold no nodule
-    of a size band at all.
+    of a size band at all. ``is_exact`` tells binomial and Poisson limits from resampled ones.
     """
 
     low: float
     high: float
     share_defined: float = 1.0
+    is_exact: bool = False
 
 
 def resample_weights(
@@ -75,7 +77,7 @@ def binomial_interval(value: float, trials: int, *, confidence: float = CONFIDEN
     tail = (1.0 - confidence) / 2.0
     low = beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
     high = beta.ppf(1.0 - tail, successes + 1, trials - successes) if successes < trials else 1.0
-    return Interval(float(low), float(high))
+    return Interval(float(low), float(high), is_exact=True)
 
 
 def poisson_interval(events: int, exposure: float, *, confidence: float = CONFIDENCE) -> Interval:
@@ -85,4 +87,53 @@ def poisson_interval(events: int, exposure: float, *, confidence: float = CONFID
     tail = (1.0 - confidence) / 2.0
     low = chi2.ppf(tail, 2 * events) / 2.0 if events else 0.0
     high = chi2.ppf(1.0 - tail, 2 * (events + 1)) / 2.0
-    return Interval(float(low) / exposure, float(high) / exposure)
+    return Interval(float(low) / exposure, float(high) / exposure, is_exact=True)
+
+
+def limits_to_show(
+    value: float, interval: Interval | None, n: int, *, per: float | None = None
+) -> Interval | None:
+    """Return a resampled interval, or exact limits where every resample gives the same figure.
+
+    That is so where all is found, nothing is found, or there is one scan only: an interval without
+    a width would claim certainty.
+
+    Parameters
+    ----------
+    value : the figure: a share of ``n`` trials, or events per ``per`` of the ``n`` units.
+    interval : of ``percentile_interval``; None where none was asked for.
+
+    Returns
+    -------
+    Interval or None
+        None without an interval, a value or a trial.
+    """
+    if interval is None or math.isnan(value) or n < 1:
+        return None
+    if interval.share_defined > 0 and interval.high - interval.low > 1e-9:
+        return interval
+    if per is not None:
+        return poisson_interval(round(value * n / per), n / per)
+    return binomial_interval(value, n)
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return a figure as JSON knows it: undefined ones are null."""
+    return value if math.isfinite(value) else None
+
+
+def limits_or_none(interval: Interval | None) -> list[float | None] | None:
+    """Return the limits of an interval as JSON knows them, None without one."""
+    if interval is None:
+        return None
+    return [finite_or_none(interval.low), finite_or_none(interval.high)]
+
+
+def interval_text(
+    interval: Interval | None, value_text: Callable[[float], str] = "{:.3f}".format
+) -> str:
+    """Return the limits, such as "0.478 - 1.000 *"; exact ones end in an asterisk."""
+    if interval is None:
+        return "-"
+    low, high = value_text(interval.low), value_text(interval.high)
+    return f"{low.removesuffix(' %')} - {high}{' *' if interval.is_exact else ''}"

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.average_precision import PAPER_IOU, harmonic_mean, key_suffix
-from lungdet_mmdet.scoring.slab_matching import BandMatches, MatchedSlabs
+from lungdet_mmdet.scoring.average_precision import harmonic_mean, key_suffix
+from lungdet_mmdet.scoring.slab_matching import PAPER_IOU, BandMatches, MatchedSlabs
 
 MAX_F1 = "max_f1"
 _SENSITIVITY_RULE = re.compile(r"sensitivity\s*>=\s*([0-9.]+)")

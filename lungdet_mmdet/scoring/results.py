@@ -9,7 +9,7 @@ from typing import Any
 
 from lungdet_mmdet.scoring.average_precision import key_suffix
 from lungdet_mmdet.scoring.froc import FP_RATES
-from lungdet_mmdet.scoring.intervals import Interval, binomial_interval, poisson_interval
+from lungdet_mmdet.scoring.intervals import Interval, interval_text, limits_to_show
 from lungdet_mmdet.scoring.size_bands import SizeBand, size_bands
 from lungdet_mmdet.scoring.split_scores import SplitScores
 
@@ -39,13 +39,8 @@ def band_label(band: SizeBand) -> str:
     """Return a band's name with its limits in mm, such as "medium (7-15 mm)"."""
     if band.name == "all":
         return "all sizes"
-    if band.lower_mm <= 0:
-        limits = f"<= {band.upper_mm:g} mm"
-    elif math.isinf(band.upper_mm):
-        limits = f"> {band.lower_mm:g} mm"
-    else:
-        limits = f"{band.lower_mm:g}-{band.upper_mm:g} mm"
-    return f"{band.name} ({limits})" if band.name in ("small", "medium", "large") else limits
+    limits, is_named = band.limits_text, band.name in ("small", "medium", "large")
+    return f"{band.name} ({limits})" if is_named else limits
 
 
 def percent(value: float | None) -> str:
@@ -85,7 +80,6 @@ class ResultRow:
     label, key : what it is, and its name in ``metrics.json``.
     value : 0 to 1, except for a rate; NaN where undefined.
     interval : 95 % limits; None where none was asked for or the figure is undefined.
-    is_exact : whether the limits are exact ones, because resampling shows no spread.
     counted : what it rests on, in words; ``n`` the number of independent ones.
     published : the paper's value; None where it has none.
     unit : ``PERCENT``, ``NUMBER`` (0 to 1, as AUROC and CPM are written), or ``PER_100``.
@@ -96,11 +90,15 @@ class ResultRow:
     key: str
     value: float
     interval: Interval | None
-    is_exact: bool
     counted: str
     n: int
     published: float | None = None
     unit: str = PERCENT
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the limits are exact ones, because resampling shows no spread."""
+        return self.interval is not None and self.interval.is_exact
 
     @property
     def is_few(self) -> bool:
@@ -116,10 +114,7 @@ class ResultRow:
 
     def interval_text(self) -> str:
         """Return the limits, such as "71.2 - 93.4 %"; exact ones end in an asterisk."""
-        if self.interval is None:
-            return "-"
-        low, high = (self.value_text(limit) for limit in (self.interval.low, self.interval.high))
-        return f"{low.removesuffix(' %')} - {high}{' *' if self.is_exact else ''}"
+        return interval_text(self.interval, self.value_text)
 
 
 def result_rows(scores: SplitScores) -> list[ResultRow]:
@@ -218,22 +213,9 @@ def _row(
     unit: str = PERCENT,
 ) -> ResultRow:
     value = scores.figures[key]
-    interval, is_exact = _limits(value, scores.intervals.get(key), n, unit)
-    return ResultRow(section, label, key, value, interval, is_exact, counted, n, published, unit)
-
-
-def _limits(
-    value: float, interval: Interval | None, n: int, unit: str
-) -> tuple[Interval | None, bool]:
-    """Return the limits to show, and whether they are exact ones instead of resampled ones."""
-    if interval is None or math.isnan(value) or n < 1:
-        return None, False
-    if interval.share_defined > 0 and interval.high - interval.low > 1e-9:
-        return interval, False
-    # Every resample gives the same figure: all found, none found, or one scan only.
-    if unit == PER_100:
-        return poisson_interval(round(value * n / 100), n / 100), True
-    return binomial_interval(value, n), True
+    per = 100.0 if unit == PER_100 else None
+    interval = limits_to_show(value, scores.intervals.get(key), n, per=per)
+    return ResultRow(section, label, key, value, interval, counted, n, published, unit)
 
 
 LUNA16 = "LUNA16"

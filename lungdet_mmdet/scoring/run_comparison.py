@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.file_names import METRICS_NAME
+from lungdet_mmdet.scoring.intervals import Interval, interval_text
 
-METRICS_NAME = "metrics.json"
 DEFAULT_KEYS = (
     "AP50",
     "AR50",
@@ -44,7 +45,7 @@ class RunScores:
     protocol: str
     split: str
     metrics: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
+    intervals: Mapping[str, Interval]
     parameters: int | None = None
     seconds_per_slab: float | None = None
 
@@ -84,6 +85,7 @@ def read_run(path: str | Path) -> RunScores:
 
 def _run_of(content: Mapping[str, Any], *, name: str) -> RunScores:
     intervals = content.get("ci95") or {}
+    exact = content.get("ci95_exact") or ()
     limits = {key: pair for key, pair in intervals.items() if pair and None not in pair}
     return RunScores(
         name=name,
@@ -91,7 +93,10 @@ def _run_of(content: Mapping[str, Any], *, name: str) -> RunScores:
         protocol=str(content["protocol"]),
         split=str(content["split"]),
         metrics={k: math.nan if v is None else float(v) for k, v in content["metrics"].items()},
-        intervals={key: (float(low), float(high)) for key, (low, high) in limits.items()},
+        intervals={
+            key: Interval(float(low), float(high), is_exact=key in exact)
+            for key, (low, high) in limits.items()
+        },
         parameters=content.get("parameters"),
         seconds_per_slab=content.get("seconds_per_slab"),
     )
@@ -130,7 +135,7 @@ def _figure(run: RunScores, key: str) -> str:
     if math.isnan(value):
         return _NONE
     interval = run.intervals.get(key)
-    return f"{value:.3f}" + (f" ({interval[0]:.3f}-{interval[1]:.3f})" if interval else "")
+    return f"{value:.3f}" + (f" ({interval_text(interval)})" if interval else "")
 
 
 def difference_warnings(runs: Sequence[RunScores]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,15 @@ class SizeBand:
         """The band as pycocotools reads it: both ends belong to the range."""
         lowest = self.lower_mm if self.lower_mm <= 0 else np.nextafter(self.lower_mm, np.inf)
         return float(lowest), self.upper_mm
+
+    @property
+    def limits_text(self) -> str:
+        """The limits in mm, such as "7-15 mm"."""
+        if self.lower_mm <= 0:
+            return f"<= {self.upper_mm:g} mm"
+        if math.isinf(self.upper_mm):
+            return f"> {self.lower_mm:g} mm"
+        return f"{self.lower_mm:g}-{self.upper_mm:g} mm"
 
     def holds(self, diameter_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Tell for each diameter (N,) in mm whether it is in the band."""
@@ -56,6 +66,17 @@ def size_bands(edges_mm: Sequence[float] = PAPER_BANDS_MM) -> tuple[SizeBand, ..
     parts = zip(names, limits, limits[1:], strict=False) if edges else ()
     bands = [SizeBand(name, low, high) for name, low, high in parts]
     return (SizeBand("all", 0.0, float("inf")), *bands)
+
+
+def count_by_band(
+    diameters_mm: Sequence[float], edges_mm: Sequence[float] = PAPER_BANDS_MM
+) -> tuple[tuple[str, int], ...]:
+    """Return the limits of each band between the edges, and how many diameters lie in it."""
+    diameters = np.array(diameters_mm, dtype=np.float64)
+    return tuple(
+        (band.limits_text, int(np.count_nonzero(band.holds(diameters))))
+        for band in size_bands(edges_mm)[1:]
+    )
 
 
 def equivalent_diameter(

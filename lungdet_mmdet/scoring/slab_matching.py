@@ -1,4 +1,8 @@
-"""pycocotools' own matching of boxes on slabs, with lengths in millimetres."""
+"""pycocotools' own matching of boxes on slabs, with lengths in millimetres.
+
+It is decided here, once, which detection is on which annotated box; tables, figures, plots and
+review cases read it off.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,19 @@ from lungdet_mmdet.scoring.size_bands import (
     equivalent_diameter,
     size_bands,
 )
-from lungdet_mmdet.scoring.slab_records import NODULE_CATEGORY, Slab, SlabDetections, SlabSet
+from lungdet_mmdet.scoring.slab_records import (
+    NODULE_CATEGORY,
+    Slab,
+    SlabDetections,
+    SlabSet,
+    TruthBox,
+)
+
+PAPER_IOU = 0.5
+COCO_IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+DEFAULT_MAX_DETECTIONS = 100
+# pycocotools holds a dictionary for every detection: a part of the slabs at a time bounds that.
+SLABS_AT_A_TIME = 2000
 
 
 def coco_matches(
@@ -42,8 +58,9 @@ def coco_matches(
     Returns
     -------
     list of list of dict or None
-        Per band and slab pycocotools' result: ``dtScores`` (D,), ``dtMatches`` and ``dtIgnore``
-        (T, D) per IoU threshold, ``gtIgnore`` (G,). None where a slab holds nothing.
+        Per band and slab pycocotools' result: ``dtIds`` and ``dtScores`` (D,), ``dtMatches`` and
+        ``dtIgnore`` (T, D) per IoU threshold, ``gtIgnore`` (G,). Ids count from 1 over all slabs.
+        None where a slab holds nothing.
     """
     if not slabs:
         return [[] for _ in bands]
@@ -114,10 +131,82 @@ def _coco(slabs: Mapping[int, Slab], annotations: list[dict]) -> COCO:
     return coco
 
 
-COCO_IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
-DEFAULT_MAX_DETECTIONS = 100
-# pycocotools holds a dictionary for every detection: a part of the slabs at a time bounds that.
-SLABS_AT_A_TIME = 2000
+HIT, FALSE_POSITIVE, IGNORED = "hit", "false positive", "ignored"
+UNMATCHED = -1
+
+
+@dataclass(frozen=True)
+class SlabOutcome:
+    """One slab with the detections that were looked at, each matched to at most one box.
+
+    Matched at ``PAPER_IOU`` as COCO does, over all sizes: the best score chooses first, a nodule
+    box is found once. A second detection on it is a false positive; one that lies in an ignore
+    region by at least that share of its own area is neither right nor wrong.
+
+    Parameters
+    ----------
+    slab : with its annotated boxes.
+    boxes_xyxy_px, scores : (D, 4) and (D,), best score first.
+    truth_rows : (D,) row in ``slab.boxes`` that each is matched to, ``UNMATCHED`` for none.
+    """
+
+    slab: Slab
+    boxes_xyxy_px: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    truth_rows: NDArray[np.intp]
+
+    def at(self, threshold: float) -> SlabOutcome:
+        """Return the outcome of the detections that score ``threshold`` or more.
+
+        Better scores choose before weaker ones, so leaving these out changes no match of those.
+        """
+        kept = self.scores >= threshold
+        return SlabOutcome(
+            self.slab, self.boxes_xyxy_px[kept], self.scores[kept], self.truth_rows[kept]
+        )
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """Per detection "hit", "false positive" or "ignored"."""
+        return tuple(
+            FALSE_POSITIVE
+            if row == UNMATCHED
+            else (IGNORED if self.slab.boxes[row].is_ignored else HIT)
+            for row in self.truth_rows
+        )
+
+    @property
+    def nodule_scores(self) -> tuple[tuple[TruthBox, float], ...]:
+        """Every nodule box with the score of the detection that found it, 0.0 where none did."""
+        score_of = dict(zip(self.truth_rows.tolist(), self.scores.tolist(), strict=True))
+        return tuple(
+            (box, score_of.get(row, 0.0))
+            for row, box in enumerate(self.slab.boxes)
+            if not box.is_ignored
+        )
+
+    @property
+    def found(self) -> tuple[TruthBox, ...]:
+        """The nodule boxes that a detection hit."""
+        return self._nodules(found=True)
+
+    @property
+    def missed(self) -> tuple[TruthBox, ...]:
+        """The nodule boxes that none did."""
+        return self._nodules(found=False)
+
+    def _nodules(self, *, found: bool) -> tuple[TruthBox, ...]:
+        matched = set(self.truth_rows.tolist())
+        return tuple(
+            box
+            for row, box in enumerate(self.slab.boxes)
+            if not box.is_ignored and (row in matched) is found
+        )
+
+    @property
+    def top_false_positive(self) -> float:
+        """Highest score of a false positive, 0.0 without one."""
+        return float(self.scores[self.truth_rows == UNMATCHED].max(initial=0.0))
 
 
 @dataclass(frozen=True)
@@ -143,22 +232,42 @@ class BandMatches:
 
 @dataclass(frozen=True)
 class MatchedSlabs:
-    """The matches in every band, with the scans they come from (the unit of resampling)."""
+    """The matches in every band, with the scans they come from (the unit of resampling).
+
+    ``outcomes`` tell the same slab by slab at the paper's IoU, in the order of the image ids.
+    """
 
     series: tuple[str, ...]
     iou_thresholds: tuple[float, ...]
     bands: tuple[BandMatches, ...]
+    outcomes: tuple[SlabOutcome, ...]
     n_slabs: int
     n_detections: int
     n_ignore_regions: int
     n_unseen: int
 
+    @property
+    def edges_mm(self) -> tuple[float, ...]:
+        """The limits between the size bands."""
+        return tuple(matches.band.upper_mm for matches in self.bands[1:-1])
+
     def iou_row(self, iou: float) -> int:
         """Return the row of ``is_matched`` that holds this IoU threshold."""
-        distances = np.abs(np.asarray(self.iou_thresholds) - iou)
-        if not len(distances) or distances.min() > 1e-6:
-            raise LungDetError(f"IoU {iou:g} was not evaluated, only {self.iou_thresholds}")
-        return int(distances.argmin())
+        return iou_row_of(self.iou_thresholds, iou)
+
+
+def iou_row_of(iou_thresholds: Sequence[float], iou: float) -> int:
+    """Return the place of an IoU threshold among those evaluated.
+
+    Raises
+    ------
+    LungDetError
+        When it is not among them.
+    """
+    distances = np.abs(np.asarray(iou_thresholds) - iou)
+    if not len(distances) or distances.min() > 1e-6:
+        raise LungDetError(f"IoU {iou:g} was not evaluated, only {tuple(iou_thresholds)}")
+    return int(distances.argmin())
 
 
 def match_slabs(
@@ -178,7 +287,7 @@ def match_slabs(
     Parameters
     ----------
     edges_mm : limits of the size bands.
-    iou_thresholds : overlaps at which a detection counts as right.
+    iou_thresholds : overlaps at which a detection counts as right, the paper's among them.
     max_detections : the best-scoring detections of each slab that are looked at.
     count_unseen : whether annotated nodules that lie in no slab count as missed.
     """
@@ -187,6 +296,7 @@ def match_slabs(
     bands = size_bands(edges_mm)
     row_of = {uid: row for row, uid in enumerate(seen.series)}
     gathered = [_Gathered.empty(band, len(seen.series), len(iou_thresholds)) for band in bands]
+    outcomes: list[SlabOutcome] = []
     img_ids = list(seen.slabs)
     for begin in range(0, len(img_ids), SLABS_AT_A_TIME):
         slabs = {img_id: seen.slabs[img_id] for img_id in img_ids[begin : begin + SLABS_AT_A_TIME]}
@@ -196,6 +306,8 @@ def match_slabs(
         rows = [row_of[slab.seriesuid] for slab in slabs.values()]
         for target, results in zip(gathered, per_band, strict=True):
             target.add(rows, results)
+        # The band of all sizes comes first.
+        outcomes += _outcomes(slabs, by_id, per_band[0], iou_thresholds)
     for target in gathered:
         for item in seen.unseen if count_unseen else ():
             if target.band.holds(np.array([item.diameter_mm]))[0]:
@@ -204,11 +316,38 @@ def match_slabs(
         series=seen.series,
         iou_thresholds=tuple(float(iou) for iou in iou_thresholds),
         bands=tuple(target.joined() for target in gathered),
+        outcomes=tuple(outcomes),
         n_slabs=len(seen.slabs),
         n_detections=sum(min(len(item.scores), max_detections) for item in by_id.values()),
         n_ignore_regions=sum(box.is_ignored for slab in seen.slabs.values() for box in slab.boxes),
         n_unseen=len(seen.unseen) if count_unseen else 0,
     )
+
+
+def _outcomes(
+    slabs: Mapping[int, Slab],
+    detections: Mapping[int, SlabDetections],
+    results: Sequence[dict | None],
+    iou_thresholds: Sequence[float],
+) -> list[SlabOutcome]:
+    """Read off which detection pycocotools put on which box; its ids run over all slabs."""
+    iou_row = iou_row_of(iou_thresholds, PAPER_IOU)
+    outcomes = []
+    first_box = first_detection = 1
+    for slab, result in zip(slabs.values(), results, strict=True):
+        item = detections[slab.img_id]
+        order: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
+        truth_rows: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
+        if result is not None:
+            order = np.array(result["dtIds"], dtype=np.intp) - first_detection
+            matched_ids = np.asarray(result["dtMatches"][iou_row], dtype=np.intp)
+            truth_rows = np.where(matched_ids > 0, matched_ids - first_box, UNMATCHED)
+        outcomes.append(
+            SlabOutcome(slab, item.boxes_xyxy_px[order], item.scores[order], truth_rows)
+        )
+        first_box += len(slab.boxes)
+        first_detection += len(item.scores)
+    return outcomes
 
 
 @dataclass

@@ -32,29 +32,23 @@ from lungdet_mmdet.scoring.intervals import (
     resample_weights,
 )
 from lungdet_mmdet.scoring.operating_point import operating_point_scores
-from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, SizeBand
-from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
+from lungdet_mmdet.scoring.size_bands import SizeBand
+from lungdet_mmdet.scoring.slab_matching import PAPER_IOU, MatchedSlabs
 from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
 from lungdet_mmdet.scoring.submission import Marks
 
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """What the figures depend on beside slabs and detections.
+    """What the figures depend on beside what was matched.
 
     Parameters
     ----------
-    bands_mm, max_dets, count_unseen : see ``match_slabs``.
-    max_marks_per_scan : see ``match_marks``.
     threshold : score threshold of the figures that need one; None leaves them out.
     n_resamples : resamples of the scans for the intervals; 0 leaves the intervals out.
     seed : of the resampling.
     """
 
-    bands_mm: tuple[float, ...] = PAPER_BANDS_MM
-    max_dets: int = DEFAULT_MAX_DETECTIONS
-    count_unseen: bool = True
-    max_marks_per_scan: int = MAX_MARKS_PER_SCAN
     threshold: float | None = None
     n_resamples: int = DEFAULT_RESAMPLES
     seed: int = 0
@@ -113,7 +107,8 @@ def match_marks_of_split(
 def score_split(
     slab_set: SlabSet,
     detections: Sequence[SlabDetections],
-    marks: Marks,
+    matched: MatchedSlabs,
+    matches: FrocMatches,
     options: ScoringOptions,
 ) -> SplitScores:
     """Compute every figure of a split, with 95 % intervals from resampling scans.
@@ -122,15 +117,10 @@ def score_split(
     ----------
     slab_set : the split's annotations.
     detections : one record per slab that the model saw.
-    marks : the 3-D candidates merged from them.
+    matched : the same matched to the boxes of their slabs, see ``match_slabs``.
+    matches : the 3-D candidates merged from them, matched to the nodules, see
+        ``match_marks_of_split``.
     """
-    matched = match_slabs(
-        slab_set,
-        detections,
-        edges_mm=options.bands_mm,
-        max_detections=options.max_dets,
-        count_unseen=options.count_unseen,
-    )
     seen = slab_set.restricted_to(item.img_id for item in detections)
     slabs, scans = slab_units(slab_set, detections), scan_units(slab_set, detections)
 
@@ -148,7 +138,6 @@ def score_split(
         rng = np.random.default_rng(options.seed)
         resampled = statistic(resample_weights(len(matched.series), options.n_resamples, rng=rng))
         intervals = {name: percentile_interval(values) for name, values in resampled.items()}
-    matches = match_marks_of_split(seen, marks, max_marks_per_scan=options.max_marks_per_scan)
     froc = evaluate_froc(matches, n_resamples=options.n_resamples, seed=options.seed)
     rates = [f"sensitivity_at_{rate:g}" for rate in FP_RATES]
     figures |= {"CPM": froc.cpm} | dict(zip(rates, froc.sensitivities, strict=True))
@@ -176,10 +165,12 @@ def _counts(
     options: ScoringOptions,
 ) -> dict[str, int]:
     counts = size_band_counts(matched)
-    row = matched.iou_row(0.5)
+    row = matched.iou_row(PAPER_IOU)
     for matches in matched.bands:
         suffix = key_suffix(matches.band.name)
-        counts[f"n_distinct{suffix}"] = _distinct_nodules(seen, matches.band, options.count_unseen)
+        counts[f"n_distinct{suffix}"] = _distinct_nodules(
+            seen, matches.band, count_unseen=matched.n_unseen > 0
+        )
         if options.threshold is not None:
             kept = (matches.scores >= options.threshold) & ~matches.is_ignored[row]
             counts[f"n_kept{suffix}"] = int(np.count_nonzero(kept))
@@ -190,7 +181,7 @@ def _counts(
     return counts
 
 
-def _distinct_nodules(seen: SlabSet, band: SizeBand, count_unseen: bool) -> int:
+def _distinct_nodules(seen: SlabSet, band: SizeBand, *, count_unseen: bool) -> int:
     diameters: dict[tuple[str, str, int], float] = {}
     for slab in seen.slabs.values():
         for number, box in enumerate(slab.boxes):

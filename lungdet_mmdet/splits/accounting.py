@@ -14,8 +14,9 @@ import numpy as np
 
 from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM, positive_slabs
 from lungdet_mmdet.annotations.tables import Finding, Nodule
+from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.splits.coco_json import count_by_band
+from lungdet_mmdet.scoring.size_bands import count_by_band
 from lungdet_mmdet.splits.labels import findings_to_ignore
 from lungdet_mmdet.splits.prepared import PreparedScan
 from lungdet_mmdet.splits.protocols import PAPER_RATES, STRICT_RATES
@@ -30,7 +31,6 @@ from lungdet_mmdet.splits.split_part import (
     shares,
 )
 
-SLAB_THICKNESS_MM = 7.5
 # Lungs some 300 mm high; the tables cannot tell.
 SLABS_PER_SCAN = 40
 N_SHIFTS = 15

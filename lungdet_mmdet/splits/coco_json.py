@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
-from lungdet_mmdet.annotations.tables import Nodule
+from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
+from lungdet_mmdet.annotations.tables import UNKNOWN_DIAMETER, Finding, Nodule
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, count_by_band
+from lungdet_mmdet.scoring.slab_records import NODULE_CATEGORY, Slab, SlabSet, TruthBox
 from lungdet_mmdet.splits.labels import LabelledSlab, SlabLabel, Status
 from lungdet_mmdet.splits.split_part import SplitPart
 
-CATEGORY_ID = 1
+Read = TypeVar("Read", "CocoContent", SlabSet)
 # Pixels and millimetres are written to a ten-thousandth: far below a voxel, and short to read.
 _DIGITS = 4
 
@@ -43,7 +48,7 @@ def coco_of_part(
     uids = [scan.seriesuid for scan in part.scans]
     return {
         "info": dict(info),
-        "categories": [{"id": CATEGORY_ID, "name": "nodule"}],
+        "categories": [{"id": NODULE_CATEGORY, "name": "nodule"}],
         "images": images,
         "annotations": annotations,
         "series": uids,
@@ -77,7 +82,7 @@ def _annotation(annotation_id: int, image_id: int, label: SlabLabel) -> dict[str
     return {
         "id": annotation_id,
         "image_id": image_id,
-        "category_id": CATEGORY_ID,
+        "category_id": NODULE_CATEGORY,
         "bbox": [round(value, _DIGITS) for value in (x0, y0, width, height)],
         "area": round(width * height, _DIGITS),
         "iscrowd": int(label.kind != "nodule"),
@@ -108,7 +113,35 @@ def _nodule(nodule: Nodule) -> dict[str, Any]:
     }
 
 
-def read_coco(path: str | Path) -> dict[str, Any]:
+class CocoContent(dict[str, Any]):
+    """The parsed content of an annotation file; a plain dict cannot be shared while in use."""
+
+
+def _shared_while_in_use(read: Callable[[Path], Read]) -> Callable[[str | Path], Read]:
+    """Read a file once for all who hold the result, and let it go with the last of them.
+
+    Data sets, metrics and reports of one run read the same file, which may hold a gigabyte. The
+    result must not be changed. A file that was written anew is read anew.
+    """
+    held: WeakValueDictionary[tuple[int, ...], Read] = WeakValueDictionary()
+
+    @wraps(read)
+    def shared(path: str | Path) -> Read:
+        path = Path(path)
+        if not path.is_file():
+            return read(path)
+        file = path.stat()
+        key = (file.st_dev, file.st_ino, file.st_mtime_ns, file.st_size)
+        content = held.get(key)
+        if content is None:
+            content = held[key] = read(path)
+        return content
+
+    return shared
+
+
+@_shared_while_in_use
+def read_coco(path: Path) -> CocoContent:
     """Read one of the annotation files.
 
     Raises
@@ -116,7 +149,6 @@ def read_coco(path: str | Path) -> dict[str, Any]:
     LungDetError
         If it is missing, no JSON, or not a file written by ``make_splits.py``.
     """
-    path = Path(path)
     try:
         coco = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -127,13 +159,96 @@ def read_coco(path: str | Path) -> dict[str, Any]:
         raise LungDetError(
             f"{path}: cannot be read as JSON ({error}); make the splits again"
         ) from None
+    if not isinstance(coco, dict):
+        raise LungDetError(f"{path}: holds a {type(coco).__name__}; make the splits again")
     missing = {"info", "images", "annotations", "series", "nodules"} - set(coco)
     if missing:
         raise LungDetError(
             f"{path}: lacks {', '.join(sorted(missing))}; make the splits again with "
             "data_prep/make_splits.py"
         )
-    return coco
+    return CocoContent(coco)
+
+
+@_shared_while_in_use
+def read_slab_set(path: Path) -> SlabSet:
+    """Read one of the annotation files as records, for scoring.
+
+    Raises
+    ------
+    LungDetError
+        As ``read_coco``, and when an image or annotation lacks a field.
+    """
+    coco = read_coco(path)
+    try:
+        return slab_set_from_coco(coco)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LungDetError(
+            f"{path}: an image or annotation has a missing or unusable field ({error}); make the "
+            "splits again with this version of the package"
+        ) from error
+
+
+def slab_set_from_coco(content: Mapping[str, Any]) -> SlabSet:
+    """Build a slab set from the parsed COCO json of one split."""
+    boxes: dict[int, list[TruthBox]] = {}
+    for annotation in content["annotations"]:
+        is_ignored = bool(annotation.get("iscrowd", 0))
+        x, y, width, height = (float(value) for value in annotation["bbox"])
+        box = TruthBox(
+            bbox_xywh_px=(x, y, width, height),
+            diameter_mm=float(annotation["diameter_mm"]),
+            is_ignored=is_ignored,
+            kind=annotation.get("kind") or ("grazed" if is_ignored else "nodule"),
+            nodule_id=str(annotation.get("nodule_id") or ""),
+        )
+        boxes.setdefault(annotation["image_id"], []).append(box)
+    slabs = {
+        image["id"]: _slab_of(image, boxes.get(image["id"], ())) for image in content["images"]
+    }
+    of_slabs = sorted({slab.seriesuid for slab in slabs.values()})
+    return SlabSet(
+        slabs=slabs,
+        series=tuple(dict.fromkeys([*content.get("series", ()), *of_slabs])),
+        nodules=tuple(_nodule_of(item) for item in content.get("nodules", ())),
+        excluded=tuple(_finding_of(item) for item in content.get("excluded", ())),
+        discarded=tuple(_nodule_of(item) for item in content.get("discarded_nodules", ())),
+        unseen=tuple(_nodule_of(item) for item in content.get("unseen_nodules", ())),
+        info=content.get("info", {}),
+    )
+
+
+def _slab_of(image: Mapping[str, Any], boxes: Sequence[TruthBox]) -> Slab:
+    sx, sy, thickness = (float(value) for value in image["spacing"])
+    ox, oy, oz = (float(value) for value in image["origin"])
+    low, high = (float(value) for value in image["z_range_mm"])
+    return Slab(
+        img_id=image["id"],
+        seriesuid=image["seriesuid"],
+        slab_index=int(image["slab_index"]),
+        spacing_mm=(sx, sy, thickness),
+        origin_xyz_mm=(ox, oy, oz),
+        direction=tuple(float(value) for value in image["direction"]),
+        z_range_mm=(low, high),
+        boxes=tuple(boxes),
+    )
+
+
+def _nodule_of(item: Mapping[str, Any]) -> Nodule:
+    return Nodule(
+        str(item["nodule_id"]), item["seriesuid"], _centre(item), float(item["diameter_mm"])
+    )
+
+
+def _finding_of(item: Mapping[str, Any]) -> Finding:
+    diameter_mm = item.get("diameter_mm")
+    known = UNKNOWN_DIAMETER if diameter_mm is None else float(diameter_mm)
+    return Finding(item["seriesuid"], _centre(item), known)
+
+
+def _centre(item: Mapping[str, Any]) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in item["centre_xyz_mm"])
+    return x, y, z
 
 
 def slab_statuses(coco: Mapping[str, Any]) -> list[Status]:
@@ -150,12 +265,6 @@ def slab_statuses(coco: Mapping[str, Any]) -> list[Status]:
         elif status[image_id] == "healthy":
             status[image_id] = "ignored"
     return [status[image["id"]] for image in coco["images"]]
-
-
-# The published size bands: up to 7, 7 to 15, over 15 mm. An edge belongs to the lower band.
-BANDS_MM = (7.0, 15.0)
-# A nodule with a smaller share of its voxels in the lung mask counts as lost to the mask.
-MIN_COVERAGE = 0.9
 
 
 @dataclass(frozen=True)
@@ -200,8 +309,8 @@ class CohortSummary:
 def summarise(
     coco: Mapping[str, Any],
     *,
-    bands_mm: Sequence[float] = BANDS_MM,
-    min_coverage: float = MIN_COVERAGE,
+    bands_mm: Sequence[float] = PAPER_BANDS_MM,
+    min_coverage: float = WELL_COVERED,
 ) -> CohortSummary:
     """Count what a COCO dictionary of a split holds."""
     statuses = slab_statuses(coco)
@@ -230,18 +339,3 @@ def summarise(
         lost_to_mask=sum(share is not None and share < min_coverage for share in coverages),
         coverage_unknown=sum(share is None for share in coverages),
     )
-
-
-def count_by_band(
-    diameters_mm: Sequence[float], bands_mm: Sequence[float] = BANDS_MM
-) -> tuple[tuple[str, int], ...]:
-    """Return (name, count) per band; a diameter on an edge belongs to the lower band."""
-    edges = [0.0, *bands_mm, float("inf")]
-    names = [f"<= {bands_mm[0]:g} mm"]
-    names += [f"{low:g}-{high:g} mm" for low, high in zip(bands_mm, bands_mm[1:], strict=False)]
-    names.append(f"> {bands_mm[-1]:g} mm")
-    counts = [
-        sum(low < diameter <= high for diameter in diameters_mm)
-        for low, high in zip(edges, edges[1:], strict=False)
-    ]
-    return tuple(zip(names, counts, strict=True))

@@ -12,6 +12,7 @@ from lungdet_mmdet.annotations.tables import Finding, Nodule
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.identity import is_phantom_uid
+from lungdet_mmdet.runs.file_names import FAILURES_NAME, RECORD_NAME, SLAB_FOLDER
 
 # Root of the series UIDs of LIDC-IDRI, of which LUNA16 is a part.
 LIDC_UID_ROOT = "1.3.6.1.4.1.14519.5.2.1.6279.6001."
@@ -73,11 +74,11 @@ def read_prepared(folder: str | Path) -> PreparedCohort:
         If nothing is prepared there, a record is damaged, or an image it names is missing.
     """
     folder = Path(folder)
-    root = folder / "slabs"
+    root = folder / SLAB_FOLDER
     if not root.is_dir():
         raise LungDetError(
-            f"{folder}: holds no prepared scans (no folder 'slabs'); prepare them first with "
-            f"data_prep/prepare_luna16.py LUNA16_DIR {folder}"
+            f"{folder}: holds no prepared scans (no folder {SLAB_FOLDER!r}); prepare them first "
+            f"with data_prep/prepare_luna16.py LUNA16_DIR {folder}"
         )
     scans: dict[str, PreparedScan] = {}
     unfinished = []
@@ -85,20 +86,20 @@ def read_prepared(folder: str | Path) -> PreparedCohort:
         # Hidden folders are scans in the making.
         if not directory.is_dir() or directory.name.startswith("."):
             continue
-        record = directory / "scan.json"
+        record = directory / RECORD_NAME
         if record.is_file():
             scan = _read_scan(record)
             _check_images(root, scan, record)
             scans[scan.seriesuid] = scan
         else:
             unfinished.append(directory.name)
-    for failed in _read_failures(folder / "failures.json"):
+    for failed in _read_failures(folder / FAILURES_NAME):
         # Slabs of an earlier, successful preparation are out of date.
         scans[failed.seriesuid] = failed
     if not any(scan.slabs for scan in scans.values()):
         raise LungDetError(
             f"{root}: no scan has been prepared to the end; run data_prep/prepare_luna16.py again "
-            "and look at failures.json"
+            f"and look at {FAILURES_NAME}"
         )
     warnings: tuple[str, ...] = ()
     if unfinished:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_json
+from lungdet_mmdet.runs.file_names import ANNOTATION_FOLDER
 from lungdet_mmdet.splits.accounting import ExpectedCounts
 from lungdet_mmdet.splits.coco_json import CohortSummary, coco_of_part, summarise
 from lungdet_mmdet.splits.labels import ExcludedRule, LabelledScan, label_scan
@@ -113,7 +114,7 @@ def write_splits(
             excluded_are_ignored=excluded == "ignore",
             patients=patients,
         )
-    folder = Path(out_dir) if out_dir is not None else cohort.folder / "annotations"
+    folder = Path(out_dir) if out_dir is not None else cohort.folder / ANNOTATION_FOLDER
     summaries = tuple(summarise(cocos[name]) for name in PARTS)
     warnings = cohort.warnings + split.warnings
     leaks = find_leaks(cocos)

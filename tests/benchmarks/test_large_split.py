@@ -1,7 +1,7 @@
 import json
 
 from benchmarks.large_split import large_split
-from lungdet_mmdet.scoring.slab_records import read_slab_set
+from lungdet_mmdet.splits.coco_json import read_slab_set
 
 
 def test_a_large_split_is_read_like_any_other(tmp_path):

@@ -34,6 +34,6 @@ def test_a_series_is_converted_and_a_scout_left_out(repository, tmp_path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert "1 series converted, 0 were there already, 1 left out" in done.stdout
+    assert "1 series done, 0 done before, 0 failed, 1 left out" in done.stdout
     assert "has no annotations.csv" in done.stdout
     assert (tmp_path / "out" / "scans" / "1.2.3.raw").stat().st_size == 9 * 4 * 4 * 2

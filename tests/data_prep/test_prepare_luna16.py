@@ -114,7 +114,7 @@ def test_the_command_prepares_and_splits_and_a_bad_scan_gives_exit_code_1(run, w
     finally:
         data.write_bytes(whole)
     assert done.returncode == 1, done.stderr
-    assert f"prepared {N_SCANS - 1}, up to date 0, failed 1" in done.stdout
+    assert f"{N_SCANS - 1} scans done, 0 done before, 1 failed" in done.stdout
     assert f"failed: {TARGET} [input]" in done.stdout
     assert "strict protocol on phantom" in done.stdout
     names = {path.name for path in (tmp_path / "out" / "annotations").iterdir()}

@@ -20,6 +20,7 @@ def coco():
         }  # fmt: skip
 
     return {
+        "info": {"data": "phantom"},
         "images": [image(0, "a", 0), image(1, "a", 1), image(2, "b", 0)],
         "annotations": [
             {"id": n, "image_id": n, "bbox": [10.5, 10.5, 20, 20], "iscrowd": 0, "diameter_mm": 10}

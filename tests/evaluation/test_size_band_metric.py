@@ -22,6 +22,8 @@ def image(number, seriesuid):
 def ann_file(tmp_path):
     """Two scans: a 10 mm nodule on slab 0, slab 1 healthy, a nodule of 5 mm in no slab."""
     content = {
+        "info": {"data": "phantom"},
+        "nodules": [],
         "images": [image(0, "a"), image(1, "b")],
         "annotations": [
             {"id": 0, "image_id": 0, "category_id": 1, "bbox": [10, 10, 20, 20], "area": 400,

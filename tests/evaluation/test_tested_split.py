@@ -20,8 +20,9 @@ def test_both_metrics_are_told_where_to_write():
 
     assert bands == {
         "type": "SizeBandMetric", "ann_file": "a.json", "bands_mm": (5, 9), "threshold": 0.3,
-        "outfile": "out/predictions.json",
+        "outfile": "out/predictions.json", "keep": True,
     }  # fmt: skip
+    assert froc["keep"]
     assert froc["submission_file"] == "out/submission.csv"
     assert froc["min_iou"] == 0.1
 

@@ -11,6 +11,7 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.candidates import candidates_by_series, merge_slab_detections
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
 from tests.fuzz.cases import TRIED, fuzzed
+from tests.support.slabs import found, slab
 
 pytestmark = pytest.mark.reliability("fuzzing: candidate merging")
 
@@ -18,25 +19,12 @@ ANY = st.floats()
 IN_IMAGE = st.floats(-50, 600)
 SCORES = st.floats(0, 1)
 # Few different scores and corners, so that there are ties.
+PIXEL_MM = 0.7
 TIED = st.sampled_from([0.0, 0.25, 0.5, 1.0])
-
-
-def slab(index, thickness=7.5, direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)):
-    low = 7.5 * index
-    return Slab(
-        img_id=index, seriesuid="a", slab_index=index, spacing_mm=(0.7, 0.7, thickness),
-        origin_xyz_mm=(0.0, 0.0, low + thickness / 2), direction=direction,
-        z_range_mm=(low, low + thickness),
-    )  # fmt: skip
 
 
 def boxes(corner, score, max_size=12):
     return st.lists(st.tuples(*[corner] * 4, score), max_size=max_size)
-
-
-def found_on(index, rows):
-    table = np.array(rows, dtype=float).reshape(-1, 5)
-    return SlabDetections(index, table[:, :4], table[:, 4])
 
 
 def check_sound(candidates, n_boxes):
@@ -59,8 +47,8 @@ def test_boxes_of_a_model_are_all_accounted_for_once(rows, options):
     min_score, min_iou, max_gap = options
     TRIED["candidate merging"] += 1
     candidates = merge_slab_detections(
-        [slab(i) for i in range(len(rows))],
-        [found_on(i, of_slab) for i, of_slab in enumerate(rows)],
+        [slab(i, pixel_mm=PIXEL_MM) for i in range(len(rows))],
+        [found(i, *of_slab) for i, of_slab in enumerate(rows)],
         min_score=min_score,
         min_iou=min_iou,
         max_gap_slabs=max_gap,
@@ -85,7 +73,7 @@ def test_numbers_of_any_size(rows, spacing, origin, faces, min_iou, max_gap):
     TRIED["candidate merging"] += 1
     try:
         candidates = merge_slab_detections(
-            [hostile], [found_on(0, rows)], min_iou=min_iou, max_gap_slabs=max_gap
+            [hostile], [found(0, *rows)], min_iou=min_iou, max_gap_slabs=max_gap
         )
     except LungDetError:
         return
@@ -99,10 +87,10 @@ def test_numbers_of_any_size(rows, spacing, origin, faces, min_iou, max_gap):
     is_axial=st.booleans(),
 )
 def test_boxes_far_out_and_slabs_of_any_direction(rows, direction, is_axial):
-    turned = slab(0) if is_axial else slab(0, direction=tuple(direction))
+    turned = slab(0, pixel_mm=PIXEL_MM, **({} if is_axial else {"direction": tuple(direction)}))
     TRIED["candidate merging"] += 1
     try:
-        candidates = merge_slab_detections([turned], [found_on(0, rows)])
+        candidates = merge_slab_detections([turned], [found(0, *rows)])
     except LungDetError:
         return
     check_sound(candidates, len(rows))
@@ -115,23 +103,23 @@ def test_boxes_far_out_and_slabs_of_any_direction(rows, direction, is_axial):
 )
 def test_the_order_of_slabs_and_boxes_changes_nothing(rows, seed):
     rng = np.random.default_rng(seed)
-    slabs = [slab(i) for i in range(len(rows))]
-    found = [found_on(i, of_slab) for i, of_slab in enumerate(rows)]
+    slabs = [slab(i, pixel_mm=PIXEL_MM) for i in range(len(rows))]
+    detections = [found(i, *of_slab) for i, of_slab in enumerate(rows)]
     shuffled = []
-    for item in found:
+    for item in detections:
         order = rng.permutation(len(item.scores))
         shuffled.append(SlabDetections(item.img_id, item.boxes_xyxy_px[order], item.scores[order]))
     TRIED["candidate merging"] += 1
-    expected = merge_slab_detections(slabs, found)
+    expected = merge_slab_detections(slabs, detections)
     assert merge_slab_detections(slabs[::-1], shuffled[::-1]) == expected
 
 
 @fuzzed()
 @given(ids=st.lists(st.integers(-1, 4), max_size=6))
 def test_detections_on_unknown_slabs_are_refused(ids):
-    slabs = {i: slab(i) for i in range(3)}
+    slabs = {i: slab(i, pixel_mm=PIXEL_MM) for i in range(3)}
     TRIED["candidate merging"] += 1
-    detections = [found_on(i, [(1, 1, 9, 9, 0.5)]) for i in ids]
+    detections = [found(i, (1, 1, 9, 9, 0.5)) for i in ids]
     if set(ids) <= set(slabs):
         by_series = candidates_by_series(slabs, detections)
         check_sound(by_series["a"], len(ids))

@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lungdet_mmdet.reports.slab_overlays import CASE_GAP_PX, OverlayBox, case_picture, encoded_jpeg
+from lungdet_mmdet.reports.page import encoded_jpeg
+from lungdet_mmdet.reports.slab_overlays import CASE_GAP_PX, OverlayBox, case_picture
 
 GREEN = (0, 255, 0)
 

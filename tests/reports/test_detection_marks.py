@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 
 from lungdet_mmdet.reports.dark_panels import Field
@@ -12,8 +11,8 @@ from lungdet_mmdet.reports.prediction_figure import (
     focus_of,
     place_labels,
 )
-from lungdet_mmdet.scoring.review_cases import slab_outcome
-from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, TruthBox
+from lungdet_mmdet.scoring.slab_records import TruthBox
+from tests.support.slabs import outcome_on, slab
 
 FOUND_BOX = TruthBox((20.0, 20.0, 10.0, 10.0), 20.0)
 MISSED_BOX = TruthBox((60.0, 20.0, 4.0, 4.0), 8.0)
@@ -21,9 +20,8 @@ EXCLUDED_BOX = TruthBox((80.0, 20.0, 4.0, 4.0), -1.0, is_ignored=True)
 
 
 def marks_of(truth, boxes, scores):
-    slab = Slab(1, "1.2.3", 3, (2.0, 2.0, 7.5), boxes=tuple(truth))
-    found = SlabDetections(1, np.asarray(boxes, dtype=float), np.asarray(scores, dtype=float))
-    return box_marks(slab_outcome(slab, found, threshold=0.5))
+    rows = [(*box, score) for box, score in zip(boxes, scores, strict=True)]
+    return box_marks(outcome_on(slab(1, "1.2.3", *truth, slab_index=3, pixel_mm=2.0), *rows))
 
 
 def test_boxes_come_in_mm_with_a_style_for_each_verdict():

@@ -7,9 +7,9 @@ from lungdet_mmdet.reports.mask_preview import (
     OUTLINE_COLOUR,
     UNCOVERED_COLOUR,
     PreviewNodule,
-    encode_jpeg,
     mask_preview,
 )
+from lungdet_mmdet.reports.page import encoded_jpeg
 
 SPACING = (2.5, 1.0, 1.0)
 
@@ -75,6 +75,6 @@ def test_a_scan_thinner_than_a_slab_and_an_empty_mask_still_give_three_tiles(sha
 
 def test_the_jpeg_holds_the_picture():
     picture = np.full((16, 48, 3), (200, 100, 50), dtype=np.uint8)
-    data = encode_jpeg(picture)
+    data = encoded_jpeg(picture)
     decoded = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), 1), cv2.COLOR_BGR2RGB)
     assert np.abs(decoded.astype(int) - picture).max() < 8

@@ -4,8 +4,8 @@ import pytest
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.reports.prediction_figure import prediction_figure
-from lungdet_mmdet.scoring.review_cases import slab_outcome
-from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, TruthBox
+from lungdet_mmdet.scoring.slab_records import TruthBox
+from tests.support.slabs import outcome_on, slab
 
 NODULE = TruthBox((20.0, 20.0, 10.0, 10.0), 10.0)
 
@@ -18,9 +18,8 @@ def slab_file(tmp_path):
 
 
 def outcome_of(truth, boxes, scores):
-    slab = Slab(1, "1.2.3.4567", 3, (1.0, 1.0, 7.5), boxes=tuple(truth))
-    found = SlabDetections(1, np.asarray(boxes, dtype=float), np.asarray(scores, dtype=float))
-    return slab_outcome(slab, found, threshold=0.5)
+    rows = [(*box, score) for box, score in zip(boxes, scores, strict=True)]
+    return outcome_on(slab(1, "1.2.3.4567", *truth, slab_index=3), *rows)
 
 
 def coloured(outcomes, files):

@@ -14,18 +14,14 @@ from lungdet_mmdet.scoring.anomaly import slab_units
 from lungdet_mmdet.scoring.froc import evaluate_froc, match_marks
 from lungdet_mmdet.scoring.review_cases import truth_scores
 from lungdet_mmdet.scoring.slab_matching import match_slabs
-from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
+from lungdet_mmdet.scoring.slab_records import TruthBox
 from lungdet_mmdet.scoring.submission import Marks
+from tests.support.slabs import found, slab, slab_set
 
 BOX = TruthBox((0.0, 0.0, 10.0, 10.0), 10.0)
-TRUTH = SlabSet(
-    {0: Slab(0, "a", 0, (1.0, 1.0, 7.5), boxes=(BOX,)), 1: Slab(1, "a", 1, (1.0, 1.0, 7.5))}, ("a",)
-)
-FOUND = [
-    SlabDetections(0, np.array([[0, 0, 10, 10]]), np.array([0.9])),
-    SlabDetections(1, np.array([[5, 5, 9, 9]]), np.array([0.4])),
-]
-NOTHING = [SlabDetections(n, np.zeros((0, 4)), np.zeros(0)) for n in (0, 1)]
+TRUTH = slab_set(slab(0, "a", BOX), slab(1, "a"))
+FOUND = [found(0, (0, 0, 10, 10, 0.9)), found(1, (5, 5, 9, 9, 0.4))]
+NOTHING = [found(0), found(1)]
 
 
 def froc_of(*scores):
@@ -50,7 +46,7 @@ def test_draws_slab_plots_also_without_detections(tmp_path, detections):
         tmp_path / "scores.png", slab_units(TRUTH, detections), title="phantom", threshold=0.5
     )
     save_size_score_plot(
-        tmp_path / "size.png", truth_scores(TRUTH, detections), title="phantom", threshold=0.5
+        tmp_path / "size.png", truth_scores(matched.outcomes), title="phantom", threshold=0.5
     )
 
     for name in ("pr", "scores", "size"):
@@ -62,6 +58,19 @@ def test_draws_the_froc_curve(tmp_path, scores):
     save_froc_plot(tmp_path / "new" / "froc.png", froc_of(*scores), title="phantom")
 
     picture(tmp_path / "new" / "froc.png")
+
+
+def test_the_legend_of_a_froc_curve_claims_no_certainty(tmp_path, monkeypatch):
+    labels = []
+    monkeypatch.setattr(
+        "lungdet_mmdet.reports.score_plots._legend",
+        lambda axes, *_: labels.extend(axes.get_legend_handles_labels()[1]),
+    )
+
+    save_froc_plot(tmp_path / "froc.png", froc_of(0.9), title="phantom")
+
+    # One of one: 0.025.
+    assert labels[0].startswith("CPM 1.000 (0.025 - 1.000 *)")
 
 
 def test_a_better_detector_draws_another_curve(tmp_path):

@@ -13,53 +13,33 @@ from lungdet_mmdet.reports.test_report import (
     report_page,
 )
 from lungdet_mmdet.scoring.results import TestedRun
-from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
-from lungdet_mmdet.scoring.split_scores import ScoringOptions, score_split
-from lungdet_mmdet.scoring.submission import Marks
+from lungdet_mmdet.scoring.slab_records import TruthBox
+from tests.support.slabs import found, outcomes_of, scored_split, slab, slab_set
 
 EVIL = '<script>alert("1")</script>'
 NODULE = TruthBox((10.0, 10.0, 20.0, 20.0), 20.0, nodule_id=f"{EVIL}/0")
 GRAZED = TruthBox((50.0, 50.0, 10.0, 10.0), 9.0, is_ignored=True, kind="grazed")
 
 
-def truth(*slabs):
-    return SlabSet(
-        {
-            number: Slab(number, EVIL, number, (1.0, 1.0, 7.5), boxes=boxes)
-            for number, boxes in enumerate(slabs)
-        },
-        (EVIL,),
-    )
-
-
-def found(img_id, *rows):
-    table = np.array(rows, dtype=float).reshape(-1, 5)
-    return SlabDetections(img_id, table[:, :4], table[:, 4])
+TRUTH = slab_set(slab(0, EVIL, NODULE, low_mm=-3.75), slab(1, EVIL, GRAZED))
+FOUND = [
+    found(0, (10, 10, 30, 19, 0.8)),
+    found(1, (45, 45, 55, 55, 0.7), (80, 80, 90, 90, 0.3)),
+]
 
 
 @pytest.fixture
 def reviewed(tmp_path):
     """Slab 0: a loose box on the nodule. Slab 1: alarms beside an ignore region, and on nothing."""
-    slab_set = truth((NODULE,), (GRAZED,))
-    detections = [
-        found(0, (10, 10, 30, 19, 0.8)),
-        found(1, (45, 45, 55, 55, 0.7), (80, 80, 90, 90, 0.3)),
-    ]
     files = {}
-    for number in slab_set.slabs:
+    for number in TRUTH.slabs:
         files[number] = tmp_path / f"{number}.png"
         cv2.imwrite(str(files[number]), np.full((100, 120), 80, dtype=np.uint8))
-    return ReviewedSplit(slab_set, detections, files, threshold=0.5)
+    return ReviewedSplit(outcomes_of(TRUTH, FOUND), files, threshold=0.5)
 
 
 def page_of(reviewed, **options):
-    no_marks = Marks((), np.zeros((0, 3)), np.zeros(0))
-    scores = score_split(
-        reviewed.slab_set,
-        reviewed.detections,
-        no_marks,
-        ScoringOptions(threshold=0.5, n_resamples=20),
-    )
+    scores = scored_split(TRUTH, FOUND, threshold=0.5, n_resamples=20)
     run = TestedRun(
         EVIL, "strict", "test", f"{EVIL}.pth", "a.py", 0.5, f"0.5, from {EVIL}", warnings=(EVIL,)
     )
@@ -100,12 +80,30 @@ def test_false_positives_say_what_is_annotated_there(reviewed):
 
 
 def test_a_found_nodule_is_no_error(reviewed):
-    hit = ReviewedSplit(
-        reviewed.slab_set, [found(0, (10, 10, 30, 30, 0.9)), found(1)], reviewed.files, 0.5
-    )
+    detections = [found(0, (10, 10, 30, 30, 0.9)), found(1)]
+    hit = ReviewedSplit(outcomes_of(TRUTH, detections), reviewed.files, 0.5)
 
     assert not miss_figures(hit, count=1)[0].is_error
     assert false_positive_figures(hit, count=1) == []
+
+
+def test_of_two_nodules_under_one_box_the_other_is_missed(reviewed):
+    # 20 x 14 of 20 x 26: IoU 0.53.
+    lower = TruthBox((10.0, 16.0, 20.0, 20.0), 20.0, nodule_id="a/1")
+    truth = slab_set(slab(0, "a", NODULE, lower))
+    split = ReviewedSplit(
+        outcomes_of(truth, [found(0, (10, 10, 30, 30, 0.9), (10, 10, 30, 28, 0.8))]),
+        reviewed.files,
+        0.5,
+    )
+
+    miss, hit = miss_figures(split, count=5)
+    (second,) = false_positive_figures(split, count=5)
+
+    assert (miss.is_error, hit.is_error) == (True, False)
+    # The second box fits neither: 20 x 12 of 20 x 26 on the lower one is 0.46.
+    assert miss.lines[0] == "closest box here: IoU 0.53, score 0.900, counted for another nodule"
+    assert second.lines[0] == "second box on a nodule of 20.0 mm, IoU 0.90"
 
 
 @pytest.mark.reliability("markup in headers and names stays text in HTML")

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.scan_runs import process_pool, run_per_scan
+from lungdet_mmdet.runs.scan_runs import process_pool, run_per_scan, tally
 
 
 def jobs_of(functions, uids, folder=""):
@@ -132,3 +132,9 @@ def test_an_interrupt_in_this_process_keeps_what_is_finished(functions):
 def test_a_negative_number_of_workers_is_refused():
     with pytest.raises(LungDetError, match="workers is -1"):
         process_pool(-1)
+
+
+def test_one_line_says_what_became_of_all():
+    line = tally("scans", done=3, before=1, failed=0, others={"left out": 2})
+
+    assert line == "3 scans done, 1 done before, 0 failed, 2 left out"

@@ -5,13 +5,8 @@ from hypothesis import strategies as st
 
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.scoring.anomaly import AnomalyUnits, anomaly_scores, scan_units, slab_units
-from lungdet_mmdet.scoring.slab_records import (
-    Slab,
-    SlabDetections,
-    SlabSet,
-    TruthBox,
-    UnseenNodule,
-)
+from lungdet_mmdet.scoring.slab_records import TruthBox
+from tests.support.slabs import found, nodule_of, slab, slab_set
 
 NODULE = TruthBox((0.0, 0.0, 10.0, 10.0), 10.0)
 GRAZED = TruthBox((0.0, 0.0, 4.0, 4.0), 10.0, is_ignored=True, kind="grazed")
@@ -35,22 +30,8 @@ def one(figures, name):
     return float(figures[f"slab_{name}"][0])
 
 
-def slab(number, uid, *boxes):
-    return Slab(number, uid, number, (1.0, 1.0, 7.5), boxes=boxes)
-
-
-def found(number, *scores):
-    return SlabDetections(number, np.tile([0.0, 0.0, 9.0, 9.0], (len(scores), 1)), np.array(scores))
-
-
-def slab_set(*slabs, series=None, nodules=(), unseen=(), discarded=()):
-    return SlabSet(
-        slabs={item.img_id: item for item in slabs},
-        series=series or tuple(dict.fromkeys(item.seriesuid for item in slabs)),
-        nodules=tuple(nodules),
-        unseen=tuple(unseen),
-        discarded=tuple(discarded),
-    )
+def scored(number, *scores):
+    return found(number, *[(0.0, 0.0, 9.0, 9.0, score) for score in scores])
 
 
 def test_auroc_is_the_share_of_pairs_in_the_right_order():
@@ -88,12 +69,12 @@ def test_figures_at_the_threshold():
     units = slab_units(
         slab_set(slab(0, "a", NODULE), slab(1, "a", NODULE), *[slab(n, "b") for n in (2, 3, 4, 5)]),
         [
-            found(0, 0.9),
-            found(1, 0.3),
-            found(2, 0.8, 0.7, 0.2),
-            found(3, 0.5),
-            found(4),
-            found(5, 0.1),
+            scored(0, 0.9),
+            scored(1, 0.3),
+            scored(2, 0.8, 0.7, 0.2),
+            scored(3, 0.5),
+            scored(4),
+            scored(5, 0.1),
         ],
     )
 
@@ -109,7 +90,7 @@ def test_slabs_with_nothing_but_ignore_regions_are_left_out():
         slab_set(
             slab(0, "a", NODULE, GRAZED), slab(1, "a", GRAZED), slab(2, "a", EXCLUDED), slab(3, "a")
         ),
-        [found(0, 0.9), found(1, 0.8), found(2, 0.7), found(3, 0.6)],
+        [scored(0, 0.9), scored(1, 0.8), scored(2, 0.7), scored(3, 0.6)],
     )
 
     assert units.scores.tolist() == [0.9, 0.6]
@@ -117,7 +98,7 @@ def test_slabs_with_nothing_but_ignore_regions_are_left_out():
 
 
 def test_a_scan_with_excluded_findings_alone_is_healthy():
-    units = scan_units(slab_set(slab(0, "a", EXCLUDED)), [found(0, 0.7)])
+    units = scan_units(slab_set(slab(0, "a", EXCLUDED)), [scored(0, 0.7)])
 
     assert (units.is_positive.tolist(), units.scores.tolist()) == ([False], [0.7])
 
@@ -125,7 +106,7 @@ def test_a_scan_with_excluded_findings_alone_is_healthy():
 def test_a_scan_scores_as_its_best_slab():
     units = scan_units(
         slab_set(slab(0, "a", NODULE), slab(1, "a"), slab(2, "b"), slab(3, "b")),
-        [found(0, 0.2), found(1, 0.9), found(2), found(3, 0.4)],
+        [scored(0, 0.2), scored(1, 0.9), scored(2), scored(3, 0.4)],
     )
 
     assert units.scores.tolist() == [0.9, 0.4]
@@ -140,10 +121,10 @@ def test_scans_that_cannot_be_judged_are_left_out():
         series=("unseen", "grazed", "gone", "healthy without slabs", "discarded"),
         discarded=[Nodule("discarded/0", "discarded", (0.0, 0.0, 0.0), 5.0)],
         nodules=[Nodule("gone/0", "gone", (0.0, 0.0, 0.0), 5.0)],
-        unseen=[UnseenNodule("unseen", 5.0)],
+        unseen=[nodule_of("unseen", 5.0)],
     )
 
-    units = scan_units(truth, [found(0, 0.3), found(1, 0.8), found(2, 0.1)])
+    units = scan_units(truth, [scored(0, 0.3), scored(1, 0.8), scored(2, 0.1)])
 
     assert units.scores.tolist() == [0.3, 0.0]  # "unseen" and "gone"
     assert units.is_positive.tolist() == [True, True]

@@ -8,28 +8,23 @@ from lungdet_mmdet.scoring.operating_point import (
     precision_recall_curve,
 )
 from lungdet_mmdet.scoring.slab_matching import match_slabs
-from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
+from lungdet_mmdet.scoring.slab_records import TruthBox
+from tests.support.slabs import found, slab, slab_set
 
 SIDE_PX = 10.0  # at 1 mm pixels: a medium nodule
 
 
 def matched_with(hits, misses=(), *, n_nodules=4):
     """Match one slab per score in ``hits`` (box right) plus a last slab of wrong boxes."""
-    slabs, detections = {}, []
+    slabs, detections = [], []
     for number in range(n_nodules):
         boxes = (TruthBox((0.0, 0.0, SIDE_PX, SIDE_PX), 10.0),)
-        slabs[number] = Slab(number, f"s{number}", 0, (1.0, 1.0, 7.5), boxes=boxes)
-        right = [score for score in hits[number : number + 1]]
-        detections.append(
-            SlabDetections(number, np.array([[0, 0, 10, 10]] * len(right)), np.array(right))
-        )
-    slabs[n_nodules] = Slab(n_nodules, "healthy", 0, (1.0, 1.0, 7.5))
-    detections.append(
-        SlabDetections(n_nodules, np.array([[50, 50, 60, 60]] * len(misses)), np.array(misses))
-    )
-    return match_slabs(
-        SlabSet(slabs=slabs, series=tuple(slab.seriesuid for slab in slabs.values())), detections
-    )
+        slabs.append(slab(number, f"s{number}", *boxes))
+        right = hits[number : number + 1]
+        detections.append(found(number, *[(0, 0, 10, 10, score) for score in right]))
+    slabs.append(slab(n_nodules, "healthy"))
+    detections.append(found(n_nodules, *[(50, 50, 60, 60, score) for score in misses]))
+    return match_slabs(slab_set(*slabs), detections)
 
 
 def test_the_curve_has_one_point_per_distinct_score():

@@ -1,8 +1,8 @@
-import numpy as np
 import pytest
 
-from lungdet_mmdet.scoring.review_cases import representative_slabs, slab_outcome
-from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, TruthBox
+from lungdet_mmdet.scoring.review_cases import representative_slabs
+from lungdet_mmdet.scoring.slab_records import TruthBox
+from tests.support.slabs import outcome_on, slab
 
 NEAR = TruthBox((0.0, 0.0, 10.0, 10.0), 10.0)
 FAR = TruthBox((50.0, 50.0, 20.0, 20.0), 20.0)
@@ -11,9 +11,7 @@ GRAZED = TruthBox((100.0, 0.0, 10.0, 10.0), 10.0, is_ignored=True, kind="grazed"
 
 def outcome_of(truth, found, *, threshold=0.5):
     """``found`` holds (x0, y0, x1, y1, score)."""
-    rows = np.asarray(found, dtype=float).reshape(-1, 5)
-    slab = Slab(1, "a", 0, (1.0, 1.0, 7.5), boxes=tuple(truth))
-    return slab_outcome(slab, SlabDetections(1, rows[:, :4], rows[:, 4]), threshold=threshold)
+    return outcome_on(slab(1, "a", *truth), *found, threshold=threshold)
 
 
 def test_a_box_on_a_nodule_hits_and_others_are_false():
@@ -59,26 +57,43 @@ def test_an_empty_slab_has_nothing():
     assert outcome.top_false_positive == 0.0
 
 
-def healthy(score):
-    return outcome_of([], [(0, 0, 5, 5, score)])
+def on(number, *found, nodule=True):
+    """One slab of a split, at every threshold."""
+    return outcome_on(slab(number, "a", *([NEAR] if nodule else [])), *found, threshold=0.0)
+
+
+def hit(number, score):
+    return on(number, (0, 0, 10, 10, score))
+
+
+def alarm(number, score):
+    return on(number, (0, 0, 5, 5, score), nodule=False)
+
+
+def chosen_of(outcomes, *, count):
+    chosen = representative_slabs(outcomes, threshold=0.5, count=count)
+    return [outcome.slab.img_id for outcome in chosen]
 
 
 def test_two_thirds_show_nodules_from_best_to_worst_the_rest_false_positives():
-    outcomes = [outcome_of([NEAR], [])] * 7 + [healthy(0.6), healthy(0.9), healthy(0.7)]
-    best = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.0, 0.0, 0.0]
+    outcomes = [hit(n, 0.1 * (n + 1)) for n in range(7)]
+    outcomes += [alarm(7, 0.6), alarm(8, 0.9), alarm(9, 0.7)]
 
     # Four of seven nodules: places 0, 2, 4, 6 of the falling scores.
-    assert representative_slabs(outcomes, best, count=6) == [6, 4, 2, 0, 8, 9]
+    assert chosen_of(outcomes, count=6) == [6, 4, 2, 0, 8, 9]
 
 
 def test_what_one_kind_leaves_free_goes_to_the_other():
-    nodule, quiet = outcome_of([NEAR], []), outcome_of([], [])
+    weak, quiet = on(0), on(2, nodule=False)
 
-    assert representative_slabs([nodule, nodule, quiet], [0.1, 0.2, 0.0], count=3) == [1, 0]
-    assert representative_slabs([nodule, healthy(0.6), healthy(0.9)], [0, 0, 0], count=3) == [
-        0,
-        2,
-        1,
-    ]
-    assert representative_slabs([quiet], [0.0], count=3) == []
-    assert representative_slabs([nodule, healthy(0.6)], [0, 0], count=1) == [0]
+    assert chosen_of([weak, hit(1, 0.2), quiet], count=3) == [1, 0]
+    assert chosen_of([weak, alarm(1, 0.6), alarm(2, 0.9)], count=3) == [0, 2, 1]
+    assert chosen_of([quiet], count=3) == []
+    assert chosen_of([weak, alarm(1, 0.6)], count=1) == [0]
+    assert chosen_of([alarm(1, 0.4)], count=1) == []
+
+
+def test_chosen_slabs_show_what_scores_over_the_threshold():
+    (chosen,) = representative_slabs([hit(0, 0.4)], threshold=0.5, count=1)
+
+    assert (chosen.verdicts, chosen.missed) == ((), (NEAR,))

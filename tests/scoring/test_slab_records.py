@@ -7,10 +7,9 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.slab_records import (
     SlabDetections,
     read_predictions,
-    read_slab_set,
-    slab_set_from_coco,
     unique_by_slab,
 )
+from lungdet_mmdet.splits.coco_json import read_slab_set, slab_set_from_coco
 
 
 def image(number, uid):

@@ -16,44 +16,28 @@ from lungdet_mmdet.scoring.results import (
     section_title,
 )
 from lungdet_mmdet.scoring.size_bands import size_bands
-from lungdet_mmdet.scoring.slab_records import (
-    Slab,
-    SlabDetections,
-    SlabSet,
-    TruthBox,
-    UnseenNodule,
-)
+from lungdet_mmdet.scoring.slab_records import SlabSet, TruthBox
 from lungdet_mmdet.scoring.split_scores import (
     ScoringOptions,
     match_marks_of_split,
-    score_split,
 )
 from lungdet_mmdet.scoring.submission import Marks
+from tests.support.slabs import found, nodule_of, scored_split, slab, slab_set
 
 
 def box(x, diameter, nodule):
     return TruthBox((x, 0.0, diameter, diameter), diameter, nodule_id=nodule)
 
 
-def slab(img_id, uid, *boxes):
-    return Slab(img_id, uid, img_id, (1.0, 1.0, 7.5), boxes=boxes)
-
-
 # Scan a: one 10 mm nodule on two slabs. Scan b: healthy. Scan c: a 5 mm nodule in no slab.
-TRUTH = SlabSet(
-    {0: slab(0, "a", box(0.0, 10.0, "a/0")), 1: slab(1, "a", box(0.0, 10.0, "a/0")),
-     2: slab(2, "b"), 3: slab(3, "c")},
-    ("a", "b", "c"),
+TRUTH = slab_set(
+    slab(0, "a", box(0.0, 10.0, "a/0")),
+    slab(1, "a", box(0.0, 10.0, "a/0")),
+    slab(2, "b"),
+    slab(3, "c"),
     nodules=(Nodule("a/0", "a", (5.0, 5.0, 0.0), 10.0), Nodule("c/0", "c", (0.0, 0.0, 0.0), 5.0)),
-    unseen=(UnseenNodule("c", 5.0),),
-)  # fmt: skip
-
-
-def found(img_id, *rows):
-    table = np.array(rows, dtype=float).reshape(-1, 5)
-    return SlabDetections(img_id, table[:, :4], table[:, 4])
-
-
+    unseen=(nodule_of("c", 5.0),),
+)
 FOUND = [
     found(0, (0, 0, 10, 10, 0.9)),
     found(1, (0, 0, 10, 10, 0.6)),
@@ -64,7 +48,7 @@ MARKS = Marks(("a", "b"), np.array([(5.0, 5.0, 0.0), (55.0, 55.0, 0.0)]), np.arr
 
 
 def scores(**options):
-    return score_split(TRUTH, FOUND, MARKS, ScoringOptions(**{"n_resamples": 50, **options}))
+    return scored_split(TRUTH, FOUND, MARKS, **{"n_resamples": 50, **options})
 
 
 def row(result, key):
@@ -163,7 +147,9 @@ def test_other_bands_are_not_compared_with_the_papers():
 
     assert published_value("AP50_small", small) is None
     assert published_value("AP50_small", size_bands()[1]) == 0.784
-    assert row(scores(bands_mm=(6.0, 12.0)), "AP50_small").label == "AP, small (<= 6 mm)"
+    assert (
+        row(scores(matching={"edges_mm": (6.0, 12.0)}), "AP50_small").label == "AP, small (<= 6 mm)"
+    )
 
 
 def test_bands_are_labelled_by_their_limits():

@@ -1,12 +1,15 @@
 import json
+import weakref
 
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.atomic_files import write_json
+from lungdet_mmdet.scoring.size_bands import count_by_band
 from lungdet_mmdet.splits.coco_json import (
     coco_of_part,
-    count_by_band,
     read_coco,
+    read_slab_set,
     slab_statuses,
     summarise,
 )
@@ -149,3 +152,24 @@ def test_reading_names_what_is_wrong(tmp_path, coco):
         read_coco(path)
     path.write_text(json.dumps(coco))
     assert read_coco(path) == coco
+
+
+def test_who_reads_a_file_in_use_shares_it_until_it_is_written_anew(tmp_path):
+    path = tmp_path / "val.json"
+    coco = {"info": {}, "images": [], "annotations": [], "series": ["a"], "nodules": []}
+    write_json(path, coco)
+    first, records = read_coco(path), read_slab_set(path)
+
+    assert read_coco(str(path)) is first
+    assert read_slab_set(path) is records
+
+    write_json(path, {**coco, "series": ["a", "b"]})
+    assert read_coco(path)["series"] == list(read_slab_set(path).series) == ["a", "b"]
+
+
+def test_what_nobody_holds_is_let_go(tmp_path):
+    path = tmp_path / "val.json"
+    write_json(path, {"info": {}, "images": [], "annotations": [], "series": ["a"], "nodules": []})
+    held = weakref.ref(read_coco(path))
+
+    assert held() is None

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lungdet_mmdet.ct.slabs import SlabGeometry
+from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.identity import PHANTOM_UID_PREFIX
 from lungdet_mmdet.runs.atomic_files import write_json
@@ -19,7 +19,6 @@ from lungdet_mmdet.runs.atomic_files import write_json
 # Beside the size codes of whole phantom scans, so that their UIDs never meet.
 SIZE_CODE = 9
 SPACING_MM = 0.5
-THICKNESS_MM = 7.5
 N_SUBSETS = 10
 TISSUE_GREY = 60
 NODULE_GREY = 200
@@ -70,7 +69,7 @@ def write_slab_folder(
             nodules = [
                 {
                     "nodule_id": f"{uid}/0",
-                    "centre_xyz_mm": [x * SPACING_MM, y * SPACING_MM, THICKNESS_MM * index],
+                    "centre_xyz_mm": [x * SPACING_MM, y * SPACING_MM, SLAB_THICKNESS_MM * index],
                     "diameter_mm": diameter,
                     "coverage": 1.0,
                 }
@@ -100,12 +99,12 @@ def _write_series(
         grey = np.clip(np.rint(image), 0, 255).astype(np.uint8)
         name = f"{index:03d}.png"
         (folder / name).write_bytes(cv2.imencode(".png", grey)[1].tobytes())
-        middle = THICKNESS_MM * index
+        middle = SLAB_THICKNESS_MM * index
         geometry = SlabGeometry(
             index=index,
             width=grey.shape[1],
             height=grey.shape[0],
-            z_range_mm=(middle - THICKNESS_MM / 2.0, middle + THICKNESS_MM / 2.0),
+            z_range_mm=(middle - SLAB_THICKNESS_MM / 2.0, middle + SLAB_THICKNESS_MM / 2.0),
             spacing_xy_mm=(SPACING_MM, SPACING_MM),
             origin_xyz_mm=(0.0, 0.0, middle),
         )

@@ -42,7 +42,7 @@ def test_runs_come_best_first_with_intervals_size_and_speed(compare, runs, tmp_p
     assert lines[2:] == [
         "| run | AP50 | AP50_small | parameters | ms per slab |",
         "| --- | --- | --- | --- | --- |",
-        "| new | 0.750 (0.625-0.875) | - | 6.4 M | 42.5 |",
+        "| new | 0.750 (0.625 - 0.875) | - | 6.4 M | 42.5 |",
         "| old | 0.500 | - | - | - |",
         "| undefined | - | - | - | - |",
     ]

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.slab_records import read_slab_set
 from lungdet_mmdet.scoring.split_scores import pooled_froc
 from lungdet_mmdet.scoring.submission import Marks, write_submission
+from lungdet_mmdet.splits.coco_json import read_slab_set
 from tests.support.slab_folder import write_slab_folder
 
 

@@ -82,6 +82,27 @@ def test_draws_the_curve(froc, tables):
     assert (tables / "froc.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_all_found_is_no_certainty(froc, tables, capsys):
+    (tables / "a.csv").write_text(
+        "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
+        + "".join(f"s{n},0,0,0,6\n" for n in range(5))
+    )
+    (tables / "s.csv").write_text("".join(f"s{n}\n" for n in range(5)))
+    (tables / "submission.csv").write_text(
+        "seriesuid,coordX,coordY,coordZ,probability\n"
+        + "".join(f"s{n},0,0,0,1\n" for n in range(5))
+    )
+    (tables / "b.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\n")
+
+    froc(arguments(tables, "--json", str(tables / "o.json"), "--bootstrap", "20"))
+
+    # Five of five: 0.025 ** (1 / 5) = 0.478.
+    assert capsys.readouterr().out.count("0.478 - 1.000 *") == 8
+    figures = json.loads((tables / "o.json").read_text())
+    assert figures["cpm_ci95"] == pytest.approx([0.025 ** (1 / 5), 1.0])
+    assert figures["cpm_ci95_is_exact"]
+
+
 def test_windows_files_give_the_same_figures(froc, tables):
     froc(arguments(tables, "--json", str(tables / "plain.json")))
     for path in tables.glob("*.csv"):

@@ -89,7 +89,7 @@ def test_a_bad_scan_does_not_stop_the_others(infer, given, options, tmp_path, ca
 def test_finished_scans_are_skipped(infer, given, options, first_run, tmp_path, capsys):
     shutil.copytree(first_run, tmp_path / "out")
     assert infer([str(given / "scans"), *options, "--batch-size", "2"]) == 0
-    assert "0 scans done, 1 finished before, 0 failed" in capsys.readouterr().out
+    assert "0 scans done, 1 done before, 0 failed" in capsys.readouterr().out
 
 
 def test_what_was_cut_off_or_asked_differently_is_done_again(
@@ -99,10 +99,10 @@ def test_what_was_cut_off_or_asked_differently_is_done_again(
     shutil.copytree(first_run, out)
     (out / "one" / "candidates.json").write_text("{")
     assert infer([str(given / "scans"), *options]) == 0
-    assert "1 scans done, 0 finished before" in capsys.readouterr().out
+    assert "1 scans done, 0 done before" in capsys.readouterr().out
     assert (out / "candidates.csv").read_text() == (first_run / "candidates.csv").read_text()
     assert infer([str(given / "scans"), *options, "--stride-mm", "5"]) == 0
-    assert "1 scans done, 0 finished before" in capsys.readouterr().out
+    assert "1 scans done, 0 done before" in capsys.readouterr().out
     n_slabs = [
         json.loads((folder / "one" / "candidates.json").read_text())["n_slabs"]
         for folder in (first_run, out)

@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 import lungdet_mmdet.plugin  # noqa: F401
 from lungdet_mmdet.apis.config_file import read_config
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.evaluation.slab_test import run_slab_test
+from lungdet_mmdet.evaluation.slab_test import NetworkRun, run_slab_test
 from lungdet_mmdet.scoring.operating_point import OperatingPoint
 
 REPOSITORY = Path(__file__).parents[2]
@@ -151,9 +151,52 @@ def test_table_and_metrics_give_the_same_figures(folder, tmp_path, monkeypatch):
         assert outcome.metrics[key] == outcome.scores.counts[key]
 
 
+def test_files_are_written_for_others_and_never_read_back(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LUNGDET_DATA", str(folder))
+    for name in ("write_predictions", "write_submission"):
+        monkeypatch.setattr(f"lungdet_mmdet.evaluation.metrics.{name}", lambda *_: None)
+    config = read_config(folder / "tiny.py", data=folder, work_dir=tmp_path)
+
+    outcome = run_slab_test(config, folder / "validated.pth", split="test", n_resamples=0)
+
+    assert [item.img_id for item in outcome.detections] == [1, 2, 3, 4]
+    assert len(outcome.scores.matched.outcomes) == 4
+
+
+def test_annotations_and_checkpoint_are_read_once(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LUNGDET_DATA", str(folder))
+    config = read_config(folder / "tiny.py", data=folder, work_dir=tmp_path)
+    annotations = (folder / "annotations/test.json").read_text()
+    parsed, loaded = [], []
+    parse, load = json.loads, torch.load
+    monkeypatch.setattr(json, "loads", lambda text, **o: (parsed.append(text), parse(text, **o))[1])
+    monkeypatch.setattr(torch, "load", lambda *a, **o: (loaded.append(a[0]), load(*a, **o))[1])
+
+    run_slab_test(config, folder / "validated.pth", split="test", n_resamples=0)
+
+    assert parsed.count(annotations) == 1
+    assert [str(path) for path in loaded] == [str(folder / "validated.pth")]
+
+
+def test_averaged_weights_are_loaded_where_the_config_averages(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LUNGDET_DATA", str(folder))
+    averaging = {"custom_hooks": [{"type": "EMAHook"}]}
+    scores = []
+    for number, options in enumerate((None, averaging)):
+        config = read_config(
+            folder / "tiny.py", data=folder, work_dir=tmp_path / str(number), cfg_options=options
+        )
+        outcome = run_slab_test(config, folder / "bare.pth", split="test", n_resamples=0)
+        scores.append([item.scores.tolist() for item in outcome.detections])
+
+    assert scores[0] == scores[1]
+    assert max(scores[0][0]) > 0
+
+
 def test_only_the_first_process_writes(run_tool, tmp_path, monkeypatch):
-    monkeypatch.setattr("lungdet_mmdet.evaluation.slab_test.is_main_process", lambda: False)
-    monkeypatch.setattr("lungdet_mmdet.evaluation.slab_test.run_network", lambda *_: None)
+    # Metrics are computed in the first process alone.
+    nothing = NetworkRun({}, [], None, None, 0, None)
+    monkeypatch.setattr("lungdet_mmdet.evaluation.slab_test.run_network", lambda *_: nothing)
 
     assert run_tool("bare.pth") == 0
     assert not (tmp_path / "metrics.json").exists()

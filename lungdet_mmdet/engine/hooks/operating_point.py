@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 
 from lungdet_mmdet.runs.atomic_files import write_bytes
 from lungdet_mmdet.scoring.operating_point import META_KEY, OperatingPoint
-from lungdet_mmdet.scoring.slab_records import read_slab_set
+from lungdet_mmdet.splits.coco_json import read_slab_set
 
 
 @HOOKS.register_module()
