@@ -144,7 +144,7 @@ def check_attention() -> Iterator[Line]:
     """Run the deformable attention forward and backward on every kind of device there is."""
     import torch
 
-    from lungdet_mmdet.ops import stand_in
+    from lungdet_mmdet.ops import INSTALL_COMPILED, stand_in
 
     standing_in = stand_in.is_stand_in()
     kind = "pure PyTorch stand-in" if standing_in else "compiled"
@@ -157,14 +157,14 @@ def check_attention() -> Iterator[Line]:
             if expected is not None and not torch.allclose(output, expected, atol=1e-4):
                 raise RuntimeError("the result differs from the one on the CPU")
         except Exception as error:  # whatever the op raises is the finding
-            remedy = f"reinstall mmcv for this torch: {stand_in.INSTALL_COMPILED}"
+            remedy = f"reinstall mmcv for this torch: {INSTALL_COMPILED}"
             yield Line(FAIL, topic, f"does not work: {error}", remedy)
             continue
         expected = output
         if device == "cpu":
             yield Line(OK, topic, "works (on the CPU mmcv uses its own PyTorch version)")
         elif standing_in:
-            remedy = f"for full speed: {stand_in.INSTALL_COMPILED}"
+            remedy = f"for full speed: {INSTALL_COMPILED}"
             yield Line(
                 WARN, topic, "works, but the op is not compiled: slower, needs more memory", remedy
             )

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.ops.stand_in import INSTALL_COMPILED
+from lungdet_mmdet.ops import INSTALL_COMPILED
 
 AVERAGE = 1
 """mmcv's number for average pooling; 0 is maximum pooling."""

@@ -14,15 +14,12 @@ from types import ModuleType
 from typing import NoReturn
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.ops import INSTALL_COMPILED
 
 EXTENSION = "mmcv._ext"
 
 NOT_COMPILED = "not compiled (pure PyTorch ops of lungdet_mmdet)"
 """What mmcv reports as its compiler, for example in the environment dump of a training log."""
-
-INSTALL_COMPILED = (
-    "mim install onedl-mmcv (or, with OpenMMLab's own packages, mim install mmcv==2.1.0)"
-)
 
 
 class _StandInModule(ModuleType):
