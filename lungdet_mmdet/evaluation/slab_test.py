@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from lungdet_mmdet.engine.starting_point import drop_pretrained
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation import FROCMetric, SizeBandMetric
 from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_checkpoint
+from lungdet_mmdet.scoring.box_depths import missing_depths_note, read_depths
+from lungdet_mmdet.scoring.ceiling import ReadDepths
+from lungdet_mmdet.scoring.froc import cpm_difference
 from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES
 from lungdet_mmdet.scoring.results import TestedRun, data_warnings
 from lungdet_mmdet.scoring.slab_records import (
@@ -26,7 +30,12 @@ from lungdet_mmdet.scoring.slab_records import (
     read_predictions,
     read_slab_set,
 )
-from lungdet_mmdet.scoring.split_scores import ScoringOptions, SplitScores, score_split
+from lungdet_mmdet.scoring.split_scores import (
+    ScoringOptions,
+    SplitScores,
+    match_marks_of_split,
+    score_split,
+)
 from lungdet_mmdet.scoring.submission import read_submission
 from lungdet_mmdet.splits.coco_json import read_coco
 
@@ -168,6 +177,7 @@ class SlabTestOutcome:
     predictions_path, submission_path : files with boxes, and with 3-D candidates.
     slab_folder : where the slab images lie.
     seconds : of the network and of the scoring.
+    depth_gain : CPM with depth against mid-plane in a sentence, where it was asked for.
     """
 
     run: TestedRun
@@ -180,6 +190,7 @@ class SlabTestOutcome:
     submission_path: Path
     slab_folder: Path
     seconds: dict[str, float]
+    depth_gain: str = ""
 
 
 def run_slab_test(
@@ -191,6 +202,7 @@ def run_slab_test(
     threshold: float | None = None,
     n_resamples: int = DEFAULT_RESAMPLES,
     warnings: tuple[str, ...] = (),
+    compare_midplane: bool = False,
 ) -> SlabTestOutcome | None:
     """Test a checkpoint on a split.
 
@@ -203,6 +215,7 @@ def run_slab_test(
     threshold : overrides the checkpoint's operating point.
     n_resamples : resamples of the scans for the 95 % intervals; 0 for none.
     warnings : said before, to be kept with the figures.
+    compare_midplane : also score the same boxes with their candidates on the mid-planes.
 
     Returns
     -------
@@ -238,7 +251,9 @@ def run_slab_test(
     detections = read_predictions(predictions_path)
     marks = read_submission(submission_path, series=slab_set.series)
     options = scoring_options(network, applied.value, n_resamples)
-    scores = score_split(slab_set, detections, marks, options)
+    scores = score_split(
+        slab_set, detections, marks, options, read_depths=_reader_of(slab_folder(config))
+    )
     run = TestedRun(
         data=coco["info"]["data"],
         protocol=coco["info"]["protocol"],
@@ -252,6 +267,9 @@ def run_slab_test(
     )
     notes = data_warnings(coco["info"], scores, data=run.data)
     notes += applied.warnings(data=run.data, split=run.split)
+    flat = sum(not slab.depth_file_name for slab in slab_set.slabs.values())
+    note = missing_depths_note(flat, len(slab_set.slabs))
+    notes += [f"{note}."] if note else []
     run = replace(run, warnings=(*notes, *warnings))
     return SlabTestOutcome(
         run=run,
@@ -267,6 +285,34 @@ def run_slab_test(
             "network": round(loaded - began, 3),
             "scoring": round(time.perf_counter() - loaded, 3),
         },
+        depth_gain=_depth_gain(network, slab_set, detections, scores) if compare_midplane else "",
+    )
+
+
+def _reader_of(folder: Path) -> ReadDepths:
+    """Return what reads the depths of a slab from the folder of the slab images."""
+    return lambda slab: read_depths(folder / slab.depth_file_name) if slab.depth_file_name else None
+
+
+def _depth_gain(
+    network: NetworkRun,
+    slab_set: SlabSet,
+    detections: Sequence[SlabDetections],
+    scores: SplitScores,
+) -> str:
+    """Score the boxes, which carry no depth here, on the mid-planes, and say what depth gains."""
+    metric = next(item for item in network.evaluators if isinstance(item, FROCMetric))
+    seen = slab_set.restricted_to(item.img_id for item in detections)
+    marks = metric.merge(seen, detections)
+    flat = match_marks_of_split(seen, marks, max_marks_per_scan=metric.max_candidates)
+    n_resamples = scores.options.n_resamples or DEFAULT_RESAMPLES
+    gain, interval = cpm_difference(
+        scores.froc.matches, flat, n_resamples=n_resamples, seed=scores.options.seed
+    )
+    return (
+        f"CPM {scores.froc.cpm:.3f} with depth, {scores.froc.cpm - gain:.3f} on mid-planes, same "
+        f"boxes: difference {gain:+.3f} (95 % interval {interval.low:+.3f} to "
+        f"{interval.high:+.3f} from {n_resamples} resamples of {len(seen.series)} scans)"
     )
 
 

@@ -295,7 +295,9 @@ def _reading(scores: SplitScores) -> str:
         f'<p class="soft">Dot: measured, bar: 95 % interval, diamond: the paper on LUNA16 with its '
         f"own split. {escape(intervals)} An exclamation mark: n under {FEW}; the interval says "
         "more than the figure. AP, AR, precision and recall are of boxes on slabs; FROC and CPM "
-        "of nodules in space. A nodule belongs to the band of its annotated diameter, a false "
+        "of nodules in space. The ceiling is the sensitivity if every positive box were found "
+        "exactly and nothing else: what it lacks to 1 is geometry, not the model. A nodule "
+        "belongs to the band of its annotated diameter, a false "
         "positive to the band of its own size.</p>"
     )
 

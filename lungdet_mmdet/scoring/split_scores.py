@@ -17,6 +17,7 @@ from lungdet_mmdet.scoring.average_precision import (
     size_band_counts,
     size_band_scores,
 )
+from lungdet_mmdet.scoring.ceiling import Ceiling, ReadDepths, split_ceiling
 from lungdet_mmdet.scoring.froc import (
     FP_RATES,
     MAX_MARKS_PER_SCAN,
@@ -78,6 +79,7 @@ class SplitScores:
     counts : what they rest on: those of ``size_band_counts``; ``n_distinct_<band>``, nodules
         counted once however many slabs show them; ``n_kept_<band>``, boxes at the threshold;
         ``n_positive_slabs``, ``n_healthy_slabs`` and the same for scans; ``n_froc_nodules``.
+    ceiling : what a perfect detector would reach on these very slabs.
     """
 
     figures: dict[str, float]
@@ -88,6 +90,7 @@ class SplitScores:
     scans: AnomalyUnits
     froc: FrocResult
     options: ScoringOptions
+    ceiling: Ceiling
 
 
 def match_marks_of_split(
@@ -115,6 +118,8 @@ def score_split(
     detections: Sequence[SlabDetections],
     marks: Marks,
     options: ScoringOptions,
+    *,
+    read_depths: ReadDepths = lambda slab: None,
 ) -> SplitScores:
     """Compute every figure of a split, with 95 % intervals from resampling scans.
 
@@ -123,6 +128,7 @@ def score_split(
     slab_set : the split's annotations.
     detections : one record per slab that the model saw.
     marks : the 3-D candidates merged from them.
+    read_depths : gives the depth of the maximum of a slab, for the ceiling.
     """
     matched = match_slabs(
         slab_set,
@@ -164,6 +170,7 @@ def score_split(
         scans,
         froc,
         options,
+        split_ceiling(seen, read_depths, edges_mm=options.bands_mm),
     )
 
 

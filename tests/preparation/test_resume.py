@@ -73,10 +73,11 @@ def test_changed_code_prepares_again(prepare, out):
     assert reason.startswith("the code changed (0.0+x -> ")
 
 
+@pytest.mark.parametrize("name", ["003.png", "003.depth.png"])
 @pytest.mark.parametrize("damage", ["missing", "empty"])
-def test_a_scan_that_lost_an_image_is_prepared_again(prepare, out, damage):
+def test_a_scan_that_lost_an_image_is_prepared_again(prepare, out, damage, name):
     prepare()
-    image = out / "slabs" / rehearsal_uid(0) / "003.png"
+    image = out / "slabs" / rehearsal_uid(0) / name
     whole = image.read_bytes()
     image.unlink() if damage == "missing" else image.write_bytes(b"")
     summary = prepare()
