@@ -2,6 +2,7 @@
 
 python tools/benchmark.py prep SCAN.mhd [--threads 2] [--repeat 3] [--json OUT]
 python tools/benchmark.py prep LUNA16_DIR --workers 1 2 [--json OUT]
+python tools/benchmark.py depth PREPARED_DIR [--shake 0.15] [--json OUT]
 python tools/benchmark.py infer SCAN --checkpoint MODEL.pth [--threads 2] [--json OUT]
 python tools/benchmark.py runtimes SCAN --checkpoint MODEL.pth [--threads 2] [--json OUT]
 python tools/benchmark.py train CONFIG --data PREPARED_DIR [--workers 1 2 4] [--json OUT]
@@ -35,6 +36,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--repeat", type=int, default=3, help="repeats; the best counts (default: %(default)s)")
     add("--workers", type=int, nargs="+", help="worker counts, each with one thread per worker")
     prep.set_defaults(run=run_prep)
+
+    depth = commands.add_parser(
+        "depth", help="how far along z from its centre the depth of the maximum puts a nodule"
+    )
+    add = depth.add_argument
+    add("path", type=Path, help="prepared folder")
+    add("--shake", type=float, default=0.0, help="move the boxes' corners by this share of a side")
+    depth.set_defaults(run=run_depth)
 
     infer = commands.add_parser(
         "infer", help="one scan from file to candidates, beside mmdet's stock way, on the CPU"
@@ -71,7 +80,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="speed of the training step that the loader has to feed (default: %(default)s)",
     )
     train.set_defaults(run=run_train)
-    for command in (prep, infer, runtimes, train):
+    for command in (prep, depth, infer, runtimes, train):
         command.add_argument("--json", type=Path, help="write the figures there, too")
     return parser.parse_args(argv)
 
@@ -109,6 +118,13 @@ def run_prep(args: argparse.Namespace) -> tuple[list[str], dict]:
         return folder_lines(runs), {"folder": str(args.path), "runs": [r.as_dict() for r in runs]}
     measured = benchmark_scan(args.path, steps, threads=args.threads, repeats=args.repeat)
     return scan_lines(measured), measured.as_dict()
+
+
+def run_depth(args: argparse.Namespace) -> tuple[list[str], dict]:
+    from lungdet_mmdet.scoring.depth_trial import try_depths
+
+    trial = try_depths(args.path, shake=args.shake)
+    return trial.lines(), {"data": trial.data, "shake": args.shake, "rows": trial.rows()}
 
 
 def run_infer(args: argparse.Namespace) -> tuple[list[str], dict]:

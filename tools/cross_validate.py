@@ -3,7 +3,9 @@
     python tools/cross_validate.py CONFIG --data PREPARED_DIR --work-dir DIR
 
 Each fold tests on one subset, validates on the next and trains on the other eight. A fold that is
-done is not run again; one that was interrupted goes on from its last checkpoint.
+done is not run again; one that was interrupted goes on from its last checkpoint. As in
+tools/test.py, the prepared folder fixes the distance of the slabs, and FROCMetric of the config how
+boxes merge.
 """
 
 from __future__ import annotations

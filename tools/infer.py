@@ -59,6 +59,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="distance of neighbouring slabs; less than their thickness makes them overlap: better "
         "recall and position along z, more time (default: the model's own)",
     )
+    parser.add_argument(
+        "--label-map",
+        action="store_true",
+        help="also write candidates_boxes.nii.gz: the boxes on the input's own grid, labelled by "
+        "rank",
+    )
     parser.add_argument("--series", metavar="UID", help="DICOM series to read")
     parser.add_argument(
         "--trust-checkpoint",
@@ -84,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         stride_mm=args.stride_mm,
         series_uid=args.series,
         trust_checkpoint=args.trust_checkpoint,
+        label_map=args.label_map,
         say=print,
     )
     for line in run.lines():

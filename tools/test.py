@@ -14,7 +14,12 @@ from lungdet_mmdet.runs.command_line import run_and_exit
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     from mmengine.config import DictAction
 
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="The distance of the slabs is that of the prepared folder (stride_mm of MIPSlabs in "
+        "the prep_pipeline; prepare again for another), and boxes are merged by the options of "
+        "FROCMetric in the config; its defaults are what tools/infer.py does.",
+    )
     parser.add_argument("config", type=Path, help="config file")
     parser.add_argument("checkpoint", type=Path, help="checkpoint file")
     parser.add_argument("--data", type=Path, help="prepared dataset (default: $LUNGDET_DATA)")
@@ -45,6 +50,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         default=1000,
         metavar="N",
         help="resamples of the scans for the 95 %% intervals, 0 for none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compare-midplane",
+        action="store_true",
+        help="also score the same boxes with their candidates on the mid-planes of their slabs",
     )
     parser.add_argument(
         "--no-report", action="store_true", help="only the table and metrics.json, no plots or page"
@@ -107,11 +117,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         threshold=args.threshold,
         n_resamples=args.bootstrap,
         warnings=warnings,
+        compare_midplane=args.compare_midplane,
     )
     if outcome is None:  # only the first process of a distributed run writes
         return 0
     print_table(outcome.run, outcome.scores)
     work_dir = Path(config.work_dir)
+    if outcome.depth_gain:
+        print(f"depth:      {outcome.depth_gain}")
     print(f"candidates: {outcome.submission_path}")
     if not args.no_report:
         print(f"report:     {write_report(outcome, work_dir)}")

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lungdet_mmdet.apis.scan_detector import ScanFindings
 from lungdet_mmdet.ct.dicom.header import DicomSlice
+from lungdet_mmdet.scoring.candidates import Candidate
 from lungdet_mmdet.scoring.submission import COLUMNS
 
 NOTICE = "Research software. Not a medical device and not for clinical use."
-MORE_COLUMNS = ("diameter_mm", "z_min_mm", "z_max_mm", "slab_ids", "rank", "above_threshold")
+MORE_COLUMNS = (
+    "diameter_mm",
+    "z_min_mm",
+    "z_max_mm",
+    "z_sd_mm",
+    "z_from",
+    "slab_ids",
+    "rank",
+    "above_threshold",
+)
 SLICER_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
     "Schema/markups-schema-v1.0.3.json#"
@@ -51,6 +63,9 @@ def candidate_records(
             "voxel_xyz": [round(float(v), 3) for v in voxel_zyx[::-1]],
             "diameter_mm": round(candidate.diameter_mm, 3),
             "z_range_mm": [round(low, 4), round(high, 4)],
+            "z_sd_mm": round(candidate.z_sd_mm, 3),
+            "z_from": "depth" if candidate.z_from_depth else "mid-plane",
+            "box": _box(candidate, findings),
             "slab_indices": list(candidate.slab_indices),
             "n_boxes": candidate.n_boxes,
         }
@@ -58,6 +73,52 @@ def candidate_records(
             record["dicom_image"] = nearest_image(dicom_slices, centre)
         records.append(record)
     return records
+
+
+def _box(candidate: Candidate, findings: ScanFindings) -> dict[str, Any]:
+    """Return a candidate's box in space: its centre and its sizes along the axes of the slabs."""
+    axes = np.asarray(findings.slab_geometries[0].direction).reshape(3, 3)
+    low, high = candidate.z_range_mm
+    centre = np.asarray(candidate.centre_xyz_mm)
+    # Without a depth the box is as deep as the slabs that saw it, and they need not lie around z.
+    centre = centre + ((low + high) / 2 - axes[:, 2] @ centre) * axes[:, 2]
+    sides = [side or candidate.diameter_mm for side in candidate.sides_mm]
+    return {
+        "centre_xyz_mm": [round(float(v), 4) for v in centre],
+        "size_mm": [round(float(v), 3) for v in (*sides, high - low)],
+        "axes": axes.ravel().tolist(),
+    }
+
+
+def label_map(
+    findings: ScanFindings, records: Iterable[Mapping[str, Any]]
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return the boxes of the candidates above the threshold on the input's own grid.
+
+    Returns
+    -------
+    array (z, y, x) : 0, or the rank of the candidate; of two boxes that meet, the better one's. A
+        voxel belongs to a box when its centre does, and every box holds at least its centre.
+    """
+    grid = findings.scan.file_geometry
+    shown = [record for record in records if record["above_threshold"]]
+    number = np.uint8 if all(record["rank"] < 256 for record in shown) else np.uint16
+    labels = np.zeros(grid.size_zyx, dtype=number)
+    signs = np.array(list(itertools.product((-0.5, 0.5), repeat=3)))
+    for record in reversed(shown):
+        box = record["box"]
+        axes = np.asarray(box["axes"]).reshape(3, 3)
+        corners = box["centre_xyz_mm"] + (signs * box["size_mm"]) @ axes.T
+        # The slabs' axes are the file's own, but for their order and sign.
+        voxels = grid.world_to_voxel(np.concatenate([corners, [box["centre_xyz_mm"]]]))
+        middle = np.round(voxels[-1])
+        first = np.minimum(np.ceil(voxels[:-1].min(axis=0)), middle)
+        last = np.maximum(np.floor(voxels[:-1].max(axis=0)), middle)
+        slices = tuple(
+            slice(max(int(a), 0), max(int(b) + 1, 0)) for a, b in zip(first, last, strict=True)
+        )
+        labels[slices] = record["rank"]
+    return labels
 
 
 def nearest_image(slices: Sequence[DicomSlice], point_xyz_mm: np.ndarray) -> dict[str, Any]:
@@ -88,6 +149,8 @@ def candidates_csv(seriesuid: str, records: Iterable[Mapping[str, Any]]) -> str:
                 record["score"],
                 record["diameter_mm"],
                 *record["z_range_mm"],
+                record["z_sd_mm"],
+                record["z_from"],
                 " ".join(map(str, record["slab_indices"])),
                 record["rank"],
                 int(record["above_threshold"]),
@@ -109,7 +172,10 @@ def candidates_json(
         "coordinates": {
             "centre_xyz_mm": "world point in LPS millimetres (left, posterior, superior)",
             "voxel_xyz": "column, row, slice on 'geometry'; the first voxel's centre is 0",
-            "z_range_mm": "along the slab normal; world z of an axial scan",
+            "z_range_mm": "along the slab normal; world z of an axial scan. The candidate's own "
+            "extent where z comes from the depth of the maximum, else that of its slabs",
+            "z_sd_mm": "standard deviation of the centre along the slab normal",
+            "box": "in space; size along the columns of 'axes' (row-major 3x3), LPS",
         },
         "geometry": findings.scan.file_geometry.as_dict(),
         "flags": list(findings.flags),
@@ -124,7 +190,11 @@ def candidates_json(
 
 
 def slicer_markups(findings: ScanFindings, records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the candidates above the threshold as a point list for 3D Slicer (.mrk.json)."""
+    """Return the candidates above the threshold for 3D Slicer (.mrk.json).
+
+    A list of points, and a box of its own (ROI) for each of them.
+    """
+    records = [record for record in records if record["above_threshold"]]
     points = [
         {
             "id": str(record["rank"]),
@@ -139,7 +209,23 @@ def slicer_markups(findings: ScanFindings, records: Iterable[Mapping[str, Any]])
             "positionStatus": "defined",
         }
         for record in records
-        if record["above_threshold"]
+    ]
+    boxes = [
+        {
+            "type": "ROI",
+            "name": f"Candidate {record['rank']}",
+            "coordinateSystem": "LPS",
+            "coordinateUnits": "mm",
+            "locked": True,
+            "roiType": "Box",
+            "center": record["box"]["centre_xyz_mm"],
+            "orientation": record["box"]["axes"],
+            "size": record["box"]["size_mm"],
+            "insideOut": False,
+            "controlPoints": [{"id": "1", "position": record["box"]["centre_xyz_mm"]}],
+            "display": {"fillVisibility": False, "propertiesLabelVisibility": True},
+        }
+        for record in records
     ]
     markup = {
         "type": "Fiducial",
@@ -152,4 +238,4 @@ def slicer_markups(findings: ScanFindings, records: Iterable[Mapping[str, Any]])
         "lastUsedControlPointNumber": len(points),
         "controlPoints": points,
     }
-    return {"@schema": SLICER_SCHEMA, "markups": [markup]}
+    return {"@schema": SLICER_SCHEMA, "markups": [markup, *boxes]}

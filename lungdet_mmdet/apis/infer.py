@@ -15,6 +15,7 @@ from lungdet_mmdet.apis.candidate_files import (
     candidate_records,
     candidates_csv,
     candidates_json,
+    label_map,
     slicer_markups,
 )
 from lungdet_mmdet.apis.dicom_report import has_highdicom, write_dicom_sr
@@ -22,6 +23,7 @@ from lungdet_mmdet.apis.report_scan import report_scan
 from lungdet_mmdet.apis.scan_detector import ScanDetector, ScanFindings
 from lungdet_mmdet.apis.scan_inputs import ScanInput, list_inputs
 from lungdet_mmdet.ct.dicom.reading import slice_stack
+from lungdet_mmdet.ct.files.metaimage_pixels import write_nifti
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
 from lungdet_mmdet.preparation.scan_job import limit_threads
@@ -41,12 +43,15 @@ CSV_NAME = "candidates.csv"
 JSON_NAME = "candidates.json"
 SLICER_NAME = "candidates.mrk.json"
 DICOM_NAME = "candidates_sr.dcm"
-OUTPUT_NAMES = frozenset({CSV_NAME, JSON_NAME, SLICER_NAME, DICOM_NAME, REPORT_NAME})
+LABEL_MAP_NAME = "candidates_boxes.nii.gz"
+OUTPUT_NAMES = frozenset(
+    {CSV_NAME, JSON_NAME, SLICER_NAME, DICOM_NAME, REPORT_NAME, LABEL_MAP_NAME}
+)
 
 
 @dataclass(frozen=True)
 class DetectorOptions:
-    """How the detector is made; the options of :class:`ScanDetector`."""
+    """How the detector is made, the options of :class:`ScanDetector`, and what is written."""
 
     checkpoint: Path
     checkpoint_sha256: str
@@ -55,6 +60,7 @@ class DetectorOptions:
     batch_size: int | None = None
     stride_mm: float | None = None
     trust_checkpoint: bool = False
+    label_map: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def detector_for(options: DetectorOptions) -> ScanDetector:
 def fingerprint(job: DetectJob) -> dict[str, str]:
     """Return what the result depends on: the scan's bytes, the checkpoint's, options and code."""
     options = job.options
-    chosen = [options.threshold, options.stride_mm, has_highdicom()]
+    chosen = [options.threshold, options.stride_mm, has_highdicom(), options.label_map]
     return {
         "scan": job.scan.content_digest(),
         "checkpoint": options.checkpoint_sha256,
@@ -146,7 +152,13 @@ def detect_scan(job: DetectJob) -> JobResult:
     findings = detector.analyse(scan, source=str(job.scan.path))
     findings = replace(findings, seconds={**findings.seconds, "reading": reading})
     with replacing_folder(job.folder) as partial:
-        write_findings(partial, findings, scan_input=job.scan, fingerprint=now)
+        write_findings(
+            partial,
+            findings,
+            scan_input=job.scan,
+            fingerprint=now,
+            with_label_map=job.options.label_map,
+        )
     return JobResult(
         job.scan.name,
         len(findings.positives),
@@ -172,6 +184,7 @@ def write_findings(
     *,
     scan_input: ScanInput | None = None,
     fingerprint: dict[str, str] | None = None,
+    with_label_map: bool = False,
 ) -> None:
     """Write all files of one scan's result into a folder.
 
@@ -181,6 +194,7 @@ def write_findings(
     findings : the result.
     scan_input : where the scan came from; a DICOM series gets a DICOM report too.
     fingerprint : what the result depends on, see :func:`fingerprint`.
+    with_label_map : also write the boxes as an image on the input's own grid.
     """
     series = scan_input.series if scan_input is not None else None
     slices = slice_stack(series)[0] if series is not None else []
@@ -192,6 +206,13 @@ def write_findings(
     write_bytes(folder / REPORT_NAME, report_html(shown).encode("utf-8"))
     if slices and has_highdicom():
         write_dicom_sr(folder / DICOM_NAME, findings, records, slices)
+    if with_label_map:
+        try:
+            labels = label_map(findings, records)
+            write_nifti(folder / LABEL_MAP_NAME, labels, findings.scan.file_geometry)
+        except LungDetError as error:  # the candidates themselves are not to be lost for it
+            flags = (*findings.flags, f"no {LABEL_MAP_NAME}: {error}")
+            findings = replace(findings, flags=flags)
     # Last: its presence says that all others are there.
     write_json(
         folder / JSON_NAME, candidates_json(findings, records, fingerprint=fingerprint or {})
@@ -267,6 +288,7 @@ def detect_scans(
     stride_mm: float | None = None,
     series_uid: str | None = None,
     trust_checkpoint: bool = False,
+    label_map: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> BatchRun:
     """Look at every scan of the inputs and write one folder for each.
@@ -280,6 +302,7 @@ def detect_scans(
     workers : processes; 0 works in this one.
     dask : address of a Dask scheduler whose workers do the work instead.
     series_uid : which DICOM series to read.
+    label_map : also write ``candidates_boxes.nii.gz``.
     say : is told what the user should know before the work begins.
 
     Returns
@@ -317,6 +340,7 @@ def detect_scans(
         batch_size=batch_size,
         stride_mm=stride_mm,
         trust_checkpoint=trust_checkpoint,
+        label_map=label_map,
     )
     if workers == 0 and not dask:
         detector_for(options)

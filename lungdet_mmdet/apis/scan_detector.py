@@ -19,6 +19,7 @@ from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.metrics import detections_of
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, build_prep_pipeline
+from lungdet_mmdet.scoring.box_depths import with_depths
 from lungdet_mmdet.scoring.candidates import Candidate, merge_slab_detections
 from lungdet_mmdet.scoring.froc import MAX_MARKS_PER_SCAN
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
@@ -248,6 +249,12 @@ class ScanDetector:
         geometries = tuple(results["slab_geometries"])
         slabs = [slab_of(geometry, seriesuid=scan.seriesuid) for geometry in geometries]
         detections = self._detect_slabs(results["slabs"], slabs)
+        depths = results.get("slab_depths")
+        if depths is not None:
+            detections = [
+                with_depths(found, slab, depth)
+                for found, slab, depth in zip(detections, slabs, depths, strict=True)
+            ]
         moments.append(time.perf_counter())
         candidates = merge_slab_detections(slabs, detections, max_candidates=MAX_MARKS_PER_SCAN)
         moments.append(time.perf_counter())

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.anomaly import anomaly_scores, scan_units, slab_units
 from lungdet_mmdet.scoring.average_precision import size_band_counts, size_band_scores
+from lungdet_mmdet.scoring.box_depths import missing_depths_note, read_depths, with_depths
 from lungdet_mmdet.scoring.candidates import candidates_by_series
 from lungdet_mmdet.scoring.froc import (
     FP_RATES,
@@ -33,7 +37,7 @@ from lungdet_mmdet.scoring.slab_records import (
     write_predictions,
 )
 from lungdet_mmdet.scoring.split_scores import match_marks_of_split
-from lungdet_mmdet.scoring.submission import marks_of_candidates, write_submission
+from lungdet_mmdet.scoring.submission import Marks, marks_of_candidates, write_submission
 from lungdet_mmdet.splits.coco_json import read_slab_set
 
 
@@ -172,7 +176,10 @@ class FROCMetric(BaseMetric):
     - pred_instances.bboxes (float tensor, (N, 4), xyxy in slab pixels)
     - pred_instances.scores (float tensor, (N,))
 
-    Where the slabs lie in the world is read from the annotation file.
+    - img_path (str), for the depth of the maximum, which lies beside the slab
+
+    Where the slabs lie in the world is read from the annotation file. Slabs without a depth give
+    candidates on their mid-planes, and a warning says how many.
 
     Parameters
     ----------
@@ -215,16 +222,27 @@ class FROCMetric(BaseMetric):
         self.matches: FrocMatches | None = None
         self._slab_set: SlabSet | None = None
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the boxes and scores of one batch."""
-        self.results.extend(detections_of(data_samples))
-
-    def compute_metrics(self, results: list[SlabDetections]) -> dict[str, float]:
-        """Return CPM, the seven sensitivities and the counts of all scans seen."""
+    @property
+    def slab_set(self) -> SlabSet:
+        """The annotations, read once."""
         if self._slab_set is None:
             self._slab_set = _with_scan_truth(read_slab_set(self.ann_file), self.ann_file)
-        detections = unique_by_slab(results)
-        seen = self._slab_set.restricted_to(item.img_id for item in detections)
+        return self._slab_set
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the boxes of one batch, their scores and their positions along z."""
+        for sample, found in zip(data_samples, detections_of(data_samples), strict=True):
+            self.results.append(self._placed(sample, found))
+
+    def _placed(self, sample: Mapping[str, Any], found: SlabDetections) -> SlabDetections:
+        slab = self.slab_set.slabs.get(found.img_id)
+        if slab is None or not slab.depth_file_name or not sample.get("img_path"):
+            return found
+        beside = Path(sample["img_path"]).with_name(Path(slab.depth_file_name).name)
+        return with_depths(found, slab, read_depths(beside))
+
+    def merge(self, seen: SlabSet, detections: Sequence[SlabDetections]) -> Marks:
+        """Merge boxes into candidates by this metric's options."""
         per_scan = candidates_by_series(
             seen.slabs,
             detections,
@@ -233,7 +251,16 @@ class FROCMetric(BaseMetric):
             max_gap_slabs=self.max_gap_slabs,
             max_candidates=self.max_candidates,
         )
-        marks = marks_of_candidates(item for items in per_scan.values() for item in items)
+        return marks_of_candidates(item for items in per_scan.values() for item in items)
+
+    def compute_metrics(self, results: list[SlabDetections]) -> dict[str, float]:
+        """Return CPM, the seven sensitivities and the counts of all scans seen."""
+        detections = unique_by_slab(results)
+        note = missing_depths_note(sum(d.z_mm is None for d in detections), len(detections))
+        if note is not None:
+            print_log(f"{self.ann_file}: {note}.", logger="current", level=logging.WARNING)
+        seen = self.slab_set.restricted_to(item.img_id for item in detections)
+        marks = self.merge(seen, detections)
         if self.submission_file is not None:
             write_submission(self.submission_file, marks)
         matches = match_marks_of_split(seen, marks, max_marks_per_scan=self.max_candidates)

@@ -71,6 +71,8 @@ def metrics_content(outcome: SlabTestOutcome) -> dict[str, Any]:
         "metrics": _finite(outcome.metrics),
         "ci95": {key: limits_or_none(row.interval) for key, row in sorted(shown.items())},
         "ci95_exact": sorted(key for key, row in shown.items() if row.is_exact),
+        "ceiling": scores.ceiling.as_json(),
+        "depth_gain": outcome.depth_gain or None,
         "counts": dict(sorted(scores.counts.items())),
         "bootstrap": {"resamples": scores.options.n_resamples, "seed": scores.options.seed},
         "published": PUBLISHED,

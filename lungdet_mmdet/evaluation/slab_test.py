@@ -20,12 +20,22 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation import FROCMetric, SizeBandMetric
 from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_checkpoint
 from lungdet_mmdet.runs.file_names import PREDICTIONS_NAME, SUBMISSION_NAME
-from lungdet_mmdet.scoring.froc import FrocMatches
+from lungdet_mmdet.scoring.box_depths import missing_depths_note, read_depths
+from lungdet_mmdet.scoring.ceiling import ReadDepths
+from lungdet_mmdet.scoring.froc import FrocMatches, cpm_difference
 from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES
 from lungdet_mmdet.scoring.results import TestedRun, data_warnings
 from lungdet_mmdet.scoring.slab_matching import MatchedSlabs
-from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
-from lungdet_mmdet.scoring.split_scores import ScoringOptions, SplitScores, score_split
+from lungdet_mmdet.scoring.slab_records import (
+    SlabDetections,
+    SlabSet,
+)
+from lungdet_mmdet.scoring.split_scores import (
+    ScoringOptions,
+    SplitScores,
+    match_marks_of_split,
+    score_split,
+)
 from lungdet_mmdet.splits.coco_json import read_coco, read_slab_set
 
 METRIC_PREFIX = "lung/"
@@ -198,6 +208,7 @@ class SlabTestOutcome:
     submission_path : the file with the 3-D candidates.
     slab_folder : where the slab images lie.
     seconds : of the network and of the scoring.
+    depth_gain : CPM with depth against mid-plane in a sentence, where it was asked for.
     """
 
     run: TestedRun
@@ -209,6 +220,7 @@ class SlabTestOutcome:
     submission_path: Path
     slab_folder: Path
     seconds: dict[str, float]
+    depth_gain: str = ""
 
 
 def run_slab_test(
@@ -220,6 +232,7 @@ def run_slab_test(
     threshold: float | None = None,
     n_resamples: int = DEFAULT_RESAMPLES,
     warnings: tuple[str, ...] = (),
+    compare_midplane: bool = False,
 ) -> SlabTestOutcome | None:
     """Test a checkpoint on a split.
 
@@ -232,6 +245,7 @@ def run_slab_test(
     threshold : overrides the checkpoint's operating point.
     n_resamples : resamples of the scans for the 95 % intervals; 0 for none.
     warnings : said before, to be kept with the figures.
+    compare_midplane : also score the same boxes with their candidates on the mid-planes.
 
     Returns
     -------
@@ -264,7 +278,14 @@ def run_slab_test(
         return None
     loaded = time.perf_counter()
     options = ScoringOptions(threshold=applied.value, n_resamples=n_resamples)
-    scores = score_split(slab_set, network.detections, network.matched, network.matches, options)
+    scores = score_split(
+        slab_set,
+        network.detections,
+        network.matched,
+        network.matches,
+        options,
+        read_depths=_reader_of(slab_folder(config)),
+    )
     run = TestedRun(
         data=coco["info"]["data"],
         protocol=coco["info"]["protocol"],
@@ -278,6 +299,9 @@ def run_slab_test(
     )
     notes = data_warnings(coco["info"], scores, data=run.data)
     notes += applied.warnings(data=run.data, split=run.split)
+    flat = sum(not slab.depth_file_name for slab in slab_set.slabs.values())
+    note = missing_depths_note(flat, len(slab_set.slabs))
+    notes += [f"{note}."] if note else []
     run = replace(run, warnings=(*notes, *warnings))
     return SlabTestOutcome(
         run=run,
@@ -292,4 +316,31 @@ def run_slab_test(
             "network": round(loaded - began, 3),
             "scoring": round(time.perf_counter() - loaded, 3),
         },
+        depth_gain=_depth_gain(network, slab_set, scores) if compare_midplane else "",
+    )
+
+
+def _reader_of(folder: Path) -> ReadDepths:
+    """Return what reads the depths of a slab from the folder of the slab images."""
+    return lambda slab: read_depths(folder / slab.depth_file_name) if slab.depth_file_name else None
+
+
+def _depth_gain(
+    network: NetworkRun,
+    slab_set: SlabSet,
+    scores: SplitScores,
+) -> str:
+    """Score the boxes, which carry no depth here, on the mid-planes, and say what depth gains."""
+    metric = next(item for item in network.evaluators if isinstance(item, FROCMetric))
+    seen = slab_set.restricted_to(item.img_id for item in network.detections)
+    marks = metric.merge(seen, network.detections)
+    flat = match_marks_of_split(seen, marks, max_marks_per_scan=metric.max_candidates)
+    n_resamples = scores.options.n_resamples or DEFAULT_RESAMPLES
+    gain, interval = cpm_difference(
+        scores.froc.matches, flat, n_resamples=n_resamples, seed=scores.options.seed
+    )
+    return (
+        f"CPM {scores.froc.cpm:.3f} with depth, {scores.froc.cpm - gain:.3f} on mid-planes, same "
+        f"boxes: difference {gain:+.3f} (95 % interval {interval.low:+.3f} to "
+        f"{interval.high:+.3f} from {n_resamples} resamples of {len(seen.series)} scans)"
     )

@@ -132,7 +132,8 @@ def why_not_current(job: PrepareJob) -> list[str]:
 
 def _images_are_there(folder: Path, record: dict) -> bool:
     sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
-    return all(sizes.get(Path(slab["file_name"]).name, 0) > 0 for slab in record["slabs"])
+    names = (slab.get(key) for slab in record["slabs"] for key in ("file_name", "depth_file_name"))
+    return all(sizes.get(Path(name).name, 0) > 0 for name in names if name)
 
 
 def pipeline_changes(before: list[dict], now: list[dict]) -> list[str]:

@@ -125,6 +125,8 @@ def findings_record(scan: ScanOnDisk) -> list[dict]:
 PREVIEW_QUALITY = 80
 # Level 1 is several times faster than the default and costs little space on masked slabs.
 PNG_COMPRESSION = 1
+# Few values, half of them noise, half of them one: run lengths beat prediction.
+DEPTH_STRATEGY = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
 # What the record and the images are made of, and the step that gives it.
 _NEEDED = {
     "slabs": "MIPSlabs",
@@ -219,17 +221,25 @@ def _check_complete(results: dict) -> None:
 def _encoded_slabs(job: PrepareJob, results: dict) -> tuple[dict[str, bytes], list[dict]]:
     """Return the PNG files by name, and the record of each slab."""
     images, slabs = {}, []
-    for image, geometry in zip(results["slabs"], results["slab_geometries"], strict=True):
-        name = f"{geometry.index:03d}.png"
-        ok, png = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION])
-        if not ok:
-            raise LungDetError(
-                f"{job.scan.path}: slab {geometry.index} of {image.shape} {image.dtype} cannot be "
-                "encoded as PNG; 8-bit slabs are needed"
-            )
-        images[name] = png.tobytes()
-        slabs.append({**geometry.as_record(), "file_name": f"{job.seriesuid}/{name}"})
+    for place, geometry in enumerate(results["slab_geometries"]):
+        name, depth_name = f"{geometry.index:03d}.png", f"{geometry.index:03d}.depth.png"
+        record = {**geometry.as_record(), "file_name": f"{job.seriesuid}/{name}"}
+        images[name] = _png(job, results["slabs"][place])
+        if "slab_depths" in results:
+            images[depth_name] = _png(job, results["slab_depths"][place], *DEPTH_STRATEGY)
+            record["depth_file_name"] = f"{job.seriesuid}/{depth_name}"
+        slabs.append(record)
     return images, slabs
+
+
+def _png(job: PrepareJob, image: np.ndarray, *options: int) -> bytes:
+    ok, png = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION, *options])
+    if not ok:
+        raise LungDetError(
+            f"{job.scan.path}: a slab of {image.shape} {image.dtype} cannot be encoded as PNG; "
+            "8-bit slabs are needed"
+        )
+    return png.tobytes()
 
 
 class _Preview:

@@ -1,9 +1,14 @@
 """Merge the boxes found on the slabs of one scan into 3-D nodule candidates in world mm.
 
-A nodule is taken for a sphere: on every slab that it touches, its boxes share one centre, and two
-slabs that touch it lie less than its diameter apart. Starting from the best box, all boxes that
-could belong to the same sphere are joined to it; they are compared with that first box only, so a
-vessel that wanders across the slabs cannot chain its way from one nodule to the next.
+A nodule is taken for a sphere: on every slab that it touches, its boxes share one centre, and what
+two neighbouring slabs show of it lies, middle to middle, no more than its radius apart. Along the
+slab normal a box lies where the depth of the maximum says; where no depth is known, anywhere
+between the faces of its slab.
+
+Starting from the best box, the boxes with a say that could be cuts of the same sphere are stacked;
+in the plane they are compared with that first box only, so a vessel that wanders across the slabs
+cannot chain its way from one nodule to the next. Whatever else lies within the sphere of the stack
+is joined to it. Boxes without a say count for nothing but their number.
 """
 
 from __future__ import annotations
@@ -18,9 +23,11 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.size_bands import equivalent_diameter
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
 
-# Boxes under this share of the candidate's score have no say in its diameter: one loose, faint box
-# would otherwise decide it.
-DIAMETER_SCORE_SHARE = 0.5
+# Boxes under this share of the candidate's score have no say in where it lies and how large it is:
+# detectors return a hundred faint, loose boxes a slab, and their weights add up.
+SAY_SHARE = 0.5
+# Two depths of one nodule differ by about a slice for reasons of sampling alone.
+DEPTH_SLACK_MM = 0.5
 GAP_TOLERANCE_MM = 1e-6
 # A kilometre: beyond it is no patient, and squares of such numbers lose all meaning.
 MAX_POSITION_MM = 1e6
@@ -31,8 +38,10 @@ class Candidate:
     """A possible nodule of one scan.
 
     ``centre_xyz_mm`` is in world mm (LPS), ``diameter_mm`` the largest in-plane equivalent
-    diameter, ``score`` the highest box score, ``z_range_mm`` the extent along the slab normal of
-    the slabs that saw it, ``slab_indices`` those slabs, ``n_boxes`` the boxes joined.
+    diameter, ``score`` the highest box score, ``slab_indices`` the slabs that saw it, ``n_boxes``
+    the boxes joined. Along the slab normal, ``z_range_mm`` is its extent (that of its slabs, where
+    no depth is known) and ``z_sd_mm`` the standard deviation of its centre, ``z_from_depth`` says
+    where that comes from. ``sides_mm`` are width and height of its largest box.
     """
 
     seriesuid: str
@@ -42,20 +51,28 @@ class Candidate:
     z_range_mm: tuple[float, float]
     slab_indices: tuple[int, ...]
     n_boxes: int = 1
+    z_sd_mm: float = 0.0
+    z_from_depth: bool = False
+    sides_mm: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class _Boxes:
     """Boxes of one scan: all arrays run over N boxes, lengths in mm.
 
-    ``sides`` are width and height, ``faces`` the two faces of the slab along its normal.
+    ``sides`` are width and height, ``along`` the position on the slab normal, ``interval`` the two
+    ends between which it lies, ``faces`` the two faces of the slab, ``z_sd`` how sure ``along`` is.
     """
 
     centre_xyz: NDArray[np.float64]
     in_plane: NDArray[np.float64]
     sides: NDArray[np.float64]
     diameters: NDArray[np.float64]
+    along: NDArray[np.float64]
+    interval: NDArray[np.float64]
     faces: NDArray[np.float64]
+    z_sd: NDArray[np.float64]
+    from_depth: NDArray[np.bool_]
     scores: NDArray[np.float64]
     slab_index: NDArray[np.intp]
 
@@ -91,8 +108,8 @@ def merge_slab_detections(
     min_iou : boxes belong together in the plane when they overlap by this much, or when the centre
         of the smaller lies within the half diameter of the larger.
     max_gap_slabs : boxes belong together along the normal when no more than this many slab
-        thicknesses lie empty between their slabs (and no more than the diameter lies between a
-        box's slab and that of the best box).
+        thicknesses, and no more than the radius, lie empty between them (and no more than the
+        diameter between a box and the best box).
     max_candidates : keep only the best; None keeps all.
 
     Returns
@@ -127,6 +144,7 @@ def merge_slab_detections(
         *boxes.sides.T,
         boxes.slab_index,
         *boxes.in_plane.T,
+        boxes.along,
         boxes.faces[:, 0],
         -boxes.diameters,
         -boxes.scores,
@@ -204,63 +222,131 @@ def _boxes_of(slab: Slab, detections: SlabDetections, min_score: float) -> _Boxe
             f"origin {slab.origin_xyz_mm} mm, and the boxes reach to {np.abs(corners).max():g} "
             "pixels. Prepare the scan again, or look at the model's training loss"
         )
+    faces = np.tile(np.sort(slab.z_range_mm), (n_boxes, 1))
+    along, interval = faces.mean(axis=1), faces
+    z_sd = (faces[:, 1] - faces[:, 0]) / np.sqrt(12)  # anywhere in the slab, all alike
+    if detections.z_mm is not None and detections.z_sd_mm is not None:
+        along, z_sd = detections.z_mm[kept], detections.z_sd_mm[kept]
+        centre_xyz = centre_xyz + (along - faces.mean(axis=1))[:, None] * axes[:, 2]
+        interval = along[:, None] + (-DEPTH_SLACK_MM, DEPTH_SLACK_MM)
     return _Boxes(
         centre_xyz=centre_xyz,
         in_plane=centre_xyz @ axes[:, :2],
         sides=sides_px * np.asarray(slab.spacing_mm[:2]),
         diameters=equivalent_diameter(corners, slab.spacing_mm),
-        faces=np.tile(np.sort(slab.z_range_mm), (n_boxes, 1)),
+        along=along,
+        interval=interval,
+        faces=faces,
+        z_sd=z_sd,
+        from_depth=np.full(n_boxes, detections.z_mm is not None),
         scores=detections.scores[kept],
         slab_index=np.full(n_boxes, slab.slab_index, dtype=np.intp),
     )
 
 
+@dataclass(frozen=True)
+class _Sphere:
+    """What a stack of boxes stands for; lengths in mm, ``interval`` as that of a box."""
+
+    in_plane: NDArray[np.float64]
+    interval: NDArray[np.float64]
+    diameter: float
+
+    def distance(self, boxes: _Boxes) -> NDArray[np.float64]:
+        """Return how far the boxes' centres lie from its centre, (N,)."""
+        apart = np.maximum(boxes.interval[:, 0] - self.interval[1], 0.0)
+        apart = np.maximum(self.interval[0] - boxes.interval[:, 1], apart)
+        return np.hypot(np.linalg.norm(boxes.in_plane - self.in_plane, axis=1), apart)
+
+
+def _weights(members: _Boxes) -> NDArray[np.float64]:
+    """Large boxes lie where the sphere is cut near its centre, so they tell most about it."""
+    weights = members.scores * members.diameters**2
+    return weights / weights.sum() if weights.sum() > 0 else np.full(len(weights), 1 / len(weights))
+
+
+def _sphere_of(stack: _Boxes) -> _Sphere:
+    weights = _weights(stack)
+    return _Sphere(weights @ stack.in_plane, weights @ stack.interval, float(stack.diameters.max()))
+
+
 def _members(
     boxes: _Boxes, seed: int, free: NDArray[np.bool_], min_iou: float, max_gap_mm: float
 ) -> NDArray[np.intp]:
-    """Return the rows of the free boxes that could be the same sphere as the seed."""
+    """Return the rows of the free boxes that could be the same sphere as the seed, rising."""
     rows = np.flatnonzero(free)
-    reach = np.maximum(boxes.diameters[rows], boxes.diameters[seed])
-    offset = boxes.in_plane[rows] - boxes.in_plane[seed]
-    is_concentric = np.hypot(offset[:, 0], offset[:, 1]) <= reach / 2
-    overlap = (boxes.sides[rows] + boxes.sides[seed]) / 2 - np.abs(offset)
-    common = np.clip(overlap, 0.0, np.minimum(boxes.sides[rows], boxes.sides[seed])).prod(axis=1)
-    union = boxes.sides[rows].prod(axis=1) + boxes.sides[seed].prod() - common
-    in_plane = is_concentric | (common >= min_iou * union) & (union > 0)
-    seed_low, seed_high = boxes.faces[seed]
-    near = boxes[rows[in_plane]]
-    gap = np.maximum(near.faces[:, 0] - seed_high, seed_low - near.faces[:, 1])
-    has_say = near.scores >= DIAMETER_SCORE_SHARE * boxes.scores[seed]
+    has_say = boxes.scores[rows] >= SAY_SHARE * boxes.scores[seed]
+    stack = _stack(boxes, seed, rows[has_say], min_iou, max_gap_mm)
+    sphere = _sphere_of(boxes[stack])
+    # The best box may be a small cut near the end of a large sphere. A neighbour on the shoulder of
+    # one lies outside of it, though perhaps within one of its boxes: so ask its whole stack.
+    at_seed = _sphere_of(boxes[np.array([seed])])
+    spoken = boxes[rows[has_say]]
+    holds_seed = at_seed.distance(spoken) <= spoken.diameters / 2
+    largest = rows[has_say][np.argmax(np.where(holds_seed, spoken.diameters, -1.0))]
+    if boxes.diameters[largest] > sphere.diameter:
+        larger = _stack(boxes, largest, rows[has_say], min_iou, max_gap_mm)
+        whole = _sphere_of(boxes[larger])
+        if whole.distance(boxes[np.array([seed])])[0] <= whole.diameter / 2:
+            stack, sphere = np.union1d(stack, larger), whole
+    reach = np.where(has_say, sphere.diameter, np.maximum(sphere.diameter, boxes.diameters[rows]))
+    lows, highs = boxes.faces[rows].T
+    low, high = boxes.faces[stack, 0].min(), boxes.faces[stack, 1].max()
+    is_near = np.maximum(lows - high, low - highs) <= max_gap_mm
+    within = sphere.distance(boxes[rows]) <= reach / 2 + GAP_TOLERANCE_MM
+    return np.union1d(stack, rows[within & is_near])
 
+
+def _stack(
+    boxes: _Boxes, seed: int, rows: NDArray[np.intp], min_iou: float, max_gap_mm: float
+) -> NDArray[np.intp]:
+    """Return those of the rows that overlap the seed in the plane and follow on it along z."""
+    near = boxes[rows]
+    overlap = (near.sides + boxes.sides[seed]) / 2 - np.abs(near.in_plane - boxes.in_plane[seed])
+    common = np.clip(overlap, 0.0, np.minimum(near.sides, boxes.sides[seed])).prod(axis=1)
+    union = near.sides.prod(axis=1) + boxes.sides[seed].prod() - common
+    rows = rows[(common >= min_iou * union) & (union > 0) | (rows == seed)]
+    near = boxes[rows]
+    lows, highs = near.interval.T
+    seed_low, seed_high = boxes.interval[seed]
+    from_seed = np.maximum(lows - seed_high, seed_low - highs)
     # Grow along the normal. The diameter known so far, not the best box alone, says how far the
-    # sphere can reach: the best box may be a small cut near one end.
-    low, high, diameter = seed_low, seed_high, boxes.diameters[seed]
-    joined = np.zeros(len(gap), dtype=bool)
+    # sphere can reach.
+    joined = rows == seed
     while True:
-        in_reach = gap <= np.maximum(near.diameters, diameter) + GAP_TOLERANCE_MM
-        touching = (near.faces[:, 0] - high <= max_gap_mm) & (low - near.faces[:, 1] <= max_gap_mm)
-        if (in_reach & touching == joined).all():
-            return rows[in_plane][joined]
-        joined = in_reach & touching
-        low = min(low, near.faces[joined, 0].min())
-        high = max(high, near.faces[joined, 1].max())
-        diameter = max(diameter, near.diameters[joined & has_say].max())
+        diameter = near.diameters[joined].max()
+        gap = np.maximum(lows - highs[joined].max(), lows[joined].min() - highs)
+        larger = np.maximum(near.diameters, diameter)
+        grown = gap <= np.minimum(max_gap_mm, larger / 2) + GAP_TOLERANCE_MM
+        grown &= from_seed <= larger + GAP_TOLERANCE_MM
+        grown |= joined
+        if (grown == joined).all():
+            return rows[joined]
+        joined = grown
 
 
 def _candidate(seriesuid: str, members: _Boxes) -> Candidate:
     """Sum up the boxes of one candidate; the first is the best."""
-    # Large boxes lie where the sphere is cut near its centre, so they tell most about it.
-    weights = members.scores * members.diameters**2
-    if not weights.sum() > 0:
-        weights = np.ones(len(members.scores))
-    x, y, z = (weights @ members.centre_xyz / weights.sum()).tolist()
-    has_say = members.scores >= DIAMETER_SCORE_SHARE * members.scores[0]
+    spoken = members[members.scores >= SAY_SHARE * members.scores[0]]
+    weights = _weights(spoken)
+    x, y, z = (weights @ spoken.centre_xyz).tolist()
+    largest = int(np.argmax(spoken.diameters))
+    diameter = float(spoken.diameters[largest])
+    from_depth = bool(spoken.from_depth.all())
+    low, high = float(members.faces[:, 0].min()), float(members.faces[:, 1].max())
+    if from_depth:
+        along = float(weights @ spoken.along)
+        low, high = along - diameter / 2, along + diameter / 2
+    width, height = spoken.sides[largest].tolist()
     return Candidate(
         seriesuid=seriesuid,
         centre_xyz_mm=(x, y, z),
-        diameter_mm=float(members.diameters[has_say].max()),
+        diameter_mm=diameter,
         score=float(members.scores[0]),
-        z_range_mm=(float(members.faces[:, 0].min()), float(members.faces[:, 1].max())),
+        z_range_mm=(low, high),
         slab_indices=tuple(int(index) for index in np.unique(members.slab_index)),
         n_boxes=len(members.scores),
+        z_sd_mm=float(weights @ spoken.z_sd),
+        z_from_depth=from_depth,
+        sides_mm=(width, height),
     )

@@ -199,6 +199,21 @@ def _froc_rows(scores: SplitScores) -> Iterator[ResultRow]:
         label = f"sensitivity at {shown} FP per scan"
         yield _row(scores, FROC, label, f"sensitivity_at_{rate:g}", counted, n, unit=NUMBER)
     yield _row(scores, FROC, "CPM, mean of the seven", "CPM", counted, n, unit=NUMBER)
+    yield from _ceiling_rows(scores)
+
+
+def _ceiling_rows(scores: SplitScores) -> Iterator[ResultRow]:
+    """What geometry allows: no model, so no interval; without it a cap passes for a weak model."""
+    ceiling = scores.ceiling
+    for z_from, values in (("depth", ceiling.depth), ("mid-plane", ceiling.midplane)):
+        if values is None:
+            continue
+        for band in (matches.band for matches in scores.matched.bands):
+            label = f"ceiling ({z_from}), {band_label(band)}"
+            key = f"ceiling_{z_from.replace('-', '')}{key_suffix(band.name)}"
+            n, value = ceiling.n_nodules[band.name], values[band.name]
+            counted = _many(n, "nodule")
+            yield ResultRow(FROC, label, key, value, None, counted, n, unit=NUMBER)
 
 
 def _row(

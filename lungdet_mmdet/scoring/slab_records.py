@@ -40,6 +40,7 @@ class Slab:
     ``spacing_mm`` is (x, y, thickness); ``origin_xyz_mm`` the world point of the centre of pixel
     (0, 0) on the slab's mid-plane; ``direction`` the row-major 3x3 whose columns are the unit
     vectors of the x, y and z axes; ``z_range_mm`` the slab's two faces along the third of them.
+    ``depth_file_name`` is the image of the depth of its maximum, "" where there is none.
     """
 
     img_id: int
@@ -50,6 +51,7 @@ class Slab:
     direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     z_range_mm: tuple[float, float] = (0.0, 0.0)
     boxes: tuple[TruthBox, ...] = ()
+    depth_file_name: str = ""
 
     @property
     def has_nodule(self) -> bool:
@@ -114,14 +116,21 @@ class SlabSet:
 
 @dataclass(frozen=True)
 class SlabDetections:
-    """What a model found on one slab: boxes (N, 4) xyxy in slab pixels and scores (N,)."""
+    """What a model found on one slab: boxes (N, 4) xyxy in slab pixels and scores (N,).
+
+    ``z_mm`` (N,) says where each box lies along the slab normal, ``z_sd_mm`` (N,) how sure that is;
+    None where the depth of the maximum is not known (``scoring.box_depths`` gives both).
+    """
 
     img_id: int
     boxes_xyxy_px: NDArray[np.float64]
     scores: NDArray[np.float64]
+    z_mm: NDArray[np.float64] | None = None
+    z_sd_mm: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        """Bring both arrays to float64 and check that they belong together."""
+        """Bring the arrays to float64 and check that they belong together."""
+        given = (self.z_mm, self.z_sd_mm)
         boxes = np.asarray(self.boxes_xyxy_px, dtype=np.float64).reshape(-1, 4)
         scores = np.asarray(self.scores, dtype=np.float64).reshape(-1)
         if len(boxes) != len(scores):
@@ -136,6 +145,16 @@ class SlabDetections:
             )
         object.__setattr__(self, "boxes_xyxy_px", boxes)
         object.__setattr__(self, "scores", scores)
+        if self.z_mm is None and self.z_sd_mm is None:
+            return
+        depths = [np.asarray(value, dtype=np.float64).reshape(-1) for value in given]
+        if any(len(value) != len(boxes) or not np.isfinite(value).all() for value in depths):
+            raise LungDetError(
+                f"slab {self.img_id}: {len(boxes)} boxes, but depths {given}; a finite z_mm and "
+                "z_sd_mm are needed for each box, or neither"
+            )
+        object.__setattr__(self, "z_mm", depths[0])
+        object.__setattr__(self, "z_sd_mm", depths[1])
 
     @property
     def top_score(self) -> float:

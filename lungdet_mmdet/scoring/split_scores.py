@@ -17,6 +17,7 @@ from lungdet_mmdet.scoring.average_precision import (
     size_band_counts,
     size_band_scores,
 )
+from lungdet_mmdet.scoring.ceiling import Ceiling, ReadDepths, split_ceiling
 from lungdet_mmdet.scoring.froc import (
     FP_RATES,
     MAX_MARKS_PER_SCAN,
@@ -72,6 +73,7 @@ class SplitScores:
     counts : what they rest on: those of ``size_band_counts``; ``n_distinct_<band>``, nodules
         counted once however many slabs show them; ``n_kept_<band>``, boxes at the threshold;
         ``n_positive_slabs``, ``n_healthy_slabs`` and the same for scans; ``n_froc_nodules``.
+    ceiling : what a perfect detector would reach on these very slabs.
     """
 
     figures: dict[str, float]
@@ -82,6 +84,7 @@ class SplitScores:
     scans: AnomalyUnits
     froc: FrocResult
     options: ScoringOptions
+    ceiling: Ceiling
 
 
 def match_marks_of_split(
@@ -110,6 +113,8 @@ def score_split(
     matched: MatchedSlabs,
     matches: FrocMatches,
     options: ScoringOptions,
+    *,
+    read_depths: ReadDepths = lambda slab: None,
 ) -> SplitScores:
     """Compute every figure of a split, with 95 % intervals from resampling scans.
 
@@ -120,6 +125,7 @@ def score_split(
     matched : the same matched to the boxes of their slabs, see ``match_slabs``.
     matches : the 3-D candidates merged from them, matched to the nodules, see
         ``match_marks_of_split``.
+    read_depths : gives the depth of the maximum of a slab, for the ceiling.
     """
     seen = slab_set.restricted_to(item.img_id for item in detections)
     slabs, scans = slab_units(slab_set, detections), scan_units(slab_set, detections)
@@ -153,6 +159,7 @@ def score_split(
         scans,
         froc,
         options,
+        split_ceiling(seen, read_depths, edges_mm=matched.edges_mm),
     )
 
 

@@ -231,6 +231,7 @@ def _slab_of(image: Mapping[str, Any], boxes: Sequence[TruthBox]) -> Slab:
         direction=tuple(float(value) for value in image["direction"]),
         z_range_mm=(low, high),
         boxes=tuple(boxes),
+        depth_file_name=str(image.get("depth_file_name") or ""),
     )
 
 

@@ -59,7 +59,8 @@ def test_known_nodules_are_found_where_they_are(model_path, phantom, scan, strid
         offsets = [np.subtract(c.centre_xyz_mm, nodule.centre_xyz_mm) for c in candidates]
         nearest = min(range(len(offsets)), key=lambda i: np.linalg.norm(offsets[i]))
         assert np.abs(offsets[nearest][:2]).max() < 1.5
-        assert abs(offsets[nearest][2]) < (2.5 if stride_mm else 4.0)
+        assert abs(offsets[nearest][2]) < 2.0
+        assert candidates[nearest].z_from_depth
         assert abs(candidates[nearest].diameter_mm - nodule.diameter_mm) < 4.0
 
 

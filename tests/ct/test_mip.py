@@ -82,7 +82,7 @@ def test_a_slab_is_the_highest_value_over_its_slices(dtype, thickness, stride):
     rng = np.random.default_rng(1)
     volume = rng.integers(info.min, info.max, (23, 5, 6), endpoint=True).astype(dtype)
     geometry = grid(23, size_zyx=(23, 5, 6))
-    slabs, geometries = mip_slabs(volume, geometry, thickness_mm=thickness, stride_mm=stride)
+    slabs, geometries, _ = mip_slabs(volume, geometry, thickness_mm=thickness, stride_mm=stride)
     ranges = slab_slices(23, 1.25, thickness_mm=thickness, stride_mm=stride)
     assert slabs.dtype == dtype
     assert len(slabs) == len(geometries) == len(ranges)
@@ -95,7 +95,7 @@ def test_a_slab_is_the_highest_value_over_its_slices(dtype, thickness, stride):
 def test_a_slab_lies_around_its_slices():
     # Slices of 1.25 mm: slab 1 holds slices 6 and 7, centres at -292.5 and -291.25, faces half a
     # slice further out.
-    _, geometries = mip_slabs(np.zeros((8, 3, 4), np.uint8), grid(8))
+    _, geometries, _ = mip_slabs(np.zeros((8, 3, 4), np.uint8), grid(8))
     assert [g.index for g in geometries] == [0, 1]
     assert (geometries[1].width, geometries[1].height) == (4, 3)
     assert geometries[1].spacing_xy_mm == pytest.approx((0.7, 0.8))
@@ -107,7 +107,7 @@ def test_a_slab_lies_around_its_slices():
 def test_a_slab_of_a_flipped_scan():
     # Normal along -z: slice k lies at -300 - 1.25 k, and positions on the normal are 300 + 1.25 k.
     flipped = grid(6, direction=(1.0, 0, 0, 0, -1.0, 0, 0, 0, -1.0))
-    _, (geometry,) = mip_slabs(np.zeros((6, 3, 4), np.uint8), flipped)
+    _, (geometry,), _ = mip_slabs(np.zeros((6, 3, 4), np.uint8), flipped)
     assert geometry.origin_xyz_mm == pytest.approx((10.0, 20.0, -303.125))
     assert geometry.z_range_mm == pytest.approx((299.375, 306.875))
     assert geometry.direction == flipped.direction
@@ -117,6 +117,46 @@ def test_a_slab_of_an_oblique_scan():
     # Turned about x so that the normal is (0, 0.6, 0.8): the mid-plane of 6 slices lies 3.125 mm
     # along it, and the origin's own position on it is 20 * 0.6 - 300 * 0.8 = -228.
     oblique = grid(6, direction=(1.0, 0, 0, 0, 0.8, 0.6, 0, -0.6, 0.8))
-    _, (geometry,) = mip_slabs(np.zeros((6, 3, 4), np.uint8), oblique)
+    _, (geometry,), _ = mip_slabs(np.zeros((6, 3, 4), np.uint8), oblique)
     assert geometry.origin_xyz_mm == pytest.approx((10.0, 21.875, -297.5))
     assert geometry.z_range_mm == pytest.approx((-228.625, -221.125))
+
+
+def depths_of(columns: list[list[int]], **options) -> list[list[float]]:
+    """Depths in slices from the low face, slab by slab, of columns of grey levels."""
+    volume = np.array(columns, np.uint8).T[:, None, :]
+    geometry = grid(len(volume), size_zyx=volume.shape)
+    _, geometries, depths = mip_slabs(volume, geometry, **options)
+    slices = [(g.z_range_mm[1] - g.z_range_mm[0]) / 1.25 for g in geometries]
+    return [
+        (depth[0] / 255 * n).tolist() for depth, n in zip(depths, slices, strict=True)
+    ]  # fmt: skip
+
+
+def test_the_depth_is_the_middle_of_the_highest_slice():
+    (depths,) = depths_of([[9, 1, 1, 1, 1, 1], [1, 1, 1, 9, 1, 1], [1, 1, 1, 1, 1, 9]])
+    assert depths == pytest.approx([0.5, 3.5, 5.5], abs=0.02)
+
+
+def test_several_highest_slices_have_their_middle():
+    # Slices 1 to 3; 0 and 5; all six (as outside the lungs).
+    (depths,) = depths_of([[1, 9, 9, 9, 1, 1], [9, 1, 1, 1, 1, 9], [0, 0, 0, 0, 0, 0]])
+    assert depths == pytest.approx([2.5, 3.0, 3.0], abs=0.02)
+
+
+def test_a_thinner_last_slab_has_depths_of_its_own_thickness():
+    first, last = depths_of([[1, 1, 1, 1, 1, 1, 1, 9], [9, 1, 1, 1, 1, 1, 9, 1]])
+    assert first == pytest.approx([3.0, 0.5], abs=0.02)
+    assert last == pytest.approx([1.5, 0.5], abs=0.02)
+
+
+def test_depths_of_more_slices_than_a_byte_counts():
+    column = [0] * 300
+    column[280] = 1
+    (depths,) = depths_of([column], thickness_mm=1000.0)
+    assert depths == pytest.approx([280.5], abs=0.6)
+
+
+def test_depths_can_be_left_out():
+    volume = np.zeros((6, 3, 4), np.uint8)
+    assert mip_slabs(volume, grid(6), with_depth=False)[2] is None

@@ -17,7 +17,7 @@ def ramp(n_slices, *, dz=1.25, direction=(1, 0, 0, 0, 1, 0, 0, 0, 1)):
 )
 def test_channels_lie_about_the_middle_of_the_slab(direction):
     volume, geometry = ramp(24, direction=direction)
-    _, slabs = mip_slabs(volume, geometry, thickness_mm=7.5)
+    _, slabs, _ = mip_slabs(volume, geometry, thickness_mm=7.5)
     channels = mip_channels(volume, geometry, slabs, thicknesses_mm=(5.0, 7.5, 10.0, 15.0))
     assert channels.shape == (4, 2, 3, 4)
     # Slab 1 holds slices 6 to 11, its middle is 8.5: 4 slices end at 10, 6 at 11, 8 at 12 and
@@ -31,21 +31,21 @@ def test_channels_lie_about_the_middle_of_the_slab(direction):
 def test_the_slabs_own_thickness_gives_the_slabs():
     volume = np.random.default_rng(0).integers(0, 255, (13, 4, 5), dtype=np.uint8)
     geometry = ScanGeometry((13, 4, 5), (1.25, 1.0, 1.0), (0.0, 0.0, 0.0))
-    slabs, geometries = mip_slabs(volume, geometry, thickness_mm=7.5)
+    slabs, geometries, _ = mip_slabs(volume, geometry, thickness_mm=7.5)
     channels = mip_channels(volume, geometry, geometries[:2], thicknesses_mm=(7.5,))
     assert np.array_equal(channels[..., 0], slabs[:2])
 
 
 def test_channels_end_with_the_scan():
     volume, geometry = ramp(6)
-    _, slabs = mip_slabs(volume, geometry, thickness_mm=2.5)  # slices 0-1, 2-3, 4-5
+    _, slabs, _ = mip_slabs(volume, geometry, thickness_mm=2.5)  # slices 0-1, 2-3, 4-5
     channels = mip_channels(volume, geometry, slabs, thicknesses_mm=(100.0, 5.0))
     assert channels[:, 0, 0].tolist() == [[5, 2], [5, 4], [5, 5]]
 
 
 def test_a_single_slice_is_its_own_middle():
     volume, geometry = ramp(3)
-    _, slabs = mip_slabs(volume, geometry, thickness_mm=0.0)
+    _, slabs, _ = mip_slabs(volume, geometry, thickness_mm=0.0)
     channels = mip_channels(volume, geometry, slabs, thicknesses_mm=(0.0, 3.75))
     assert channels[:, 0, 0].tolist() == [[0, 1], [1, 2], [2, 2]]
 

@@ -1,5 +1,7 @@
 import json
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmdet.registry import METRICS
@@ -116,3 +118,28 @@ def test_annotations_without_the_nodules_behind_them_are_refused(ann_file, coco)
 
     with pytest.raises(LungDetError, match="nodules"):
         run(FROCMetric(str(ann_file)), sample(0))
+
+
+def test_candidates_lie_at_the_depth_of_the_maximum(ann_file, coco, tmp_path):
+    coco["images"][0]["depth_file_name"] = "a/000.depth.png"
+    ann_file.write_text(json.dumps(coco))
+    cv2.imwrite(str(tmp_path / "000.depth.png"), np.full((64, 64), 204, np.uint8))
+    path = tmp_path / "submission.csv"
+    here = sample(0, (*HIT, 0.5)) | {"img_path": str(tmp_path / "000.png")}
+
+    run(FROCMetric(str(ann_file), submission_file=str(path)), here)
+
+    # Four fifths of 7.5 mm above the low face at z = 0.
+    assert path.read_text().splitlines()[1] == "a,10.0,10.0,6.0,0.5"
+
+
+def test_slabs_without_depth_are_counted_in_one_line(ann_file, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        "lungdet_mmdet.evaluation.metrics.print_log", lambda text, **_: said.append(text)
+    )
+
+    run(FROCMetric(str(ann_file)), sample(0, (*HIT, 0.8)), sample(1), sample(2))
+
+    (line,) = said
+    assert "3 of 3 slabs have no depth of the maximum" in line

@@ -11,6 +11,7 @@ from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, overrid
 from lungdet_mmdet.runs import atomic_files
 from lungdet_mmdet.runs.atomic_files import only_run_in
 from lungdet_mmdet.runs.scan_runs import process_pool
+from lungdet_mmdet.scoring.box_depths import read_depths
 from lungdet_mmdet.splits.split_writer import write_splits
 from tests.support.rehearsal import rehearsal_uid, write_rehearsal_folder
 
@@ -57,6 +58,16 @@ def test_slab_files_are_what_the_pipeline_gives(prepare, source, out, steps):
         stored = cv2.imread(str(out / "slabs" / slab["file_name"]), cv2.IMREAD_UNCHANGED)
         assert (stored == image).all()
         assert (slab["height"], slab["width"]) == image.shape
+    for slab, depths in zip(record["slabs"], results["slab_depths"], strict=True):
+        assert (read_depths(out / "slabs" / slab["depth_file_name"]) == depths).all()
+
+
+def test_a_config_can_leave_the_depth_out(prepare, out, steps):
+    next(step for step in steps if step["type"] == "MIPSlabs")["depth"] = False
+    prepare()
+    record = json.loads((out / "slabs" / UIDS[0] / "scan.json").read_text())
+    assert not any("depth_file_name" in slab for slab in record["slabs"])
+    assert not list(out.glob("slabs/*/*.depth.png"))
 
 
 def test_a_broken_scan_fails_alone_and_is_listed_with_its_nodules(prepare, source, out):

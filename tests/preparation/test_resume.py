@@ -81,10 +81,11 @@ def test_a_changed_docstring_prepares_nothing_again(prepare, out, monkeypatch):
     assert prepare().prepared == []
 
 
+@pytest.mark.parametrize("name", ["003.png", "003.depth.png"])
 @pytest.mark.parametrize("damage", ["missing", "empty"])
-def test_a_scan_that_lost_an_image_is_prepared_again(prepare, out, damage):
+def test_a_scan_that_lost_an_image_is_prepared_again(prepare, out, damage, name):
     prepare()
-    image = out / "slabs" / rehearsal_uid(0) / "003.png"
+    image = out / "slabs" / rehearsal_uid(0) / name
     whole = image.read_bytes()
     image.unlink() if damage == "missing" else image.write_bytes(b"")
     summary = prepare()

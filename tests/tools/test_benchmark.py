@@ -5,6 +5,9 @@ import pytest
 
 from lungdet_mmdet.apis.model_file import write_model_file
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.luna16.folder import read_luna16_folder
+from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
+from lungdet_mmdet.runs.scan_runs import process_pool
 from lungdet_mmdet.splits.split_writer import write_splits
 from tests.support.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
 from tests.support.slab_folder import write_slab_folder
@@ -50,6 +53,32 @@ def test_one_scan_is_measured_step_by_step(benchmark, folder, config, tmp_path, 
     shown = capsys.readouterr().out
     assert "ratio_to_read" in shown
     assert "peak_rss_mb" in shown
+
+
+def test_ways_to_read_a_depth_are_compared(benchmark, folder, config, tmp_path, capsys):
+    source = read_luna16_folder(folder)
+    prepare_cohort(
+        source,
+        tmp_path / "out",
+        REHEARSAL_STEPS,
+        process_pool(0),
+        workers=0,
+        tell=lambda line: None,
+    )
+    out = tmp_path / "figures.json"
+    assert benchmark.main(["depth", str(tmp_path / "out"), "--json", str(out)]) == 0
+    rows = {row["estimate"]: row for row in json.loads(out.read_text())["rows"]
+            if row["band"] == "all"}  # fmt: skip
+    # Two spheres of 20 mm, the same in both scans: any depth within a slab of 7.5 mm is inside.
+    assert {row["n"] for row in rows.values()} == {2}
+    assert {row["inside"] for row in rows.values()} == {1.0}
+    assert "mean, core (used)" in capsys.readouterr().out
+
+
+def test_a_folder_without_depths_has_no_trial(benchmark, tmp_path):
+    write_slab_folder(tmp_path)
+    with pytest.raises(LungDetError, match="depths"):
+        benchmark.main(["depth", str(tmp_path)])
 
 
 def test_a_folder_is_measured_by_number_of_workers(benchmark, folder, config, tmp_path):

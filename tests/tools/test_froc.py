@@ -130,3 +130,30 @@ def test_a_broken_table_ends_with_one_clear_line(froc, tables, capsys, name, tex
     assert name in error
     assert message in error
     assert not (tables / "o.json").exists()
+
+
+def test_the_ceiling_needs_no_submission(froc, tables, capsys):
+    out = tables / "ceiling.json"
+    tables_alone = ["--annotations", str(tables / "a.csv"), "--seriesuids", str(tables / "s.csv")]
+
+    assert froc(["--ceiling", *tables_alone, "--stride-mm", "3.75", "--json", str(out)]) == 0
+
+    figures = json.loads(out.read_text())
+    # Slabs every 3.75 mm: a mid-plane within 1.875 mm, less than the radius of 3 mm.
+    assert (figures["ceiling_midplane"], figures["ceiling_depth"]) == (1.0, 1.0)
+    assert figures["by_band"]["small"]["n_nodules"] == figures["n_nodules"] == 2
+    assert (figures["stride_mm"], figures["n_scans"]) == (3.75, 4)
+    assert "mid-plane" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [[], ["--ceiling", "submission.csv"], ["submission.csv"]])
+def test_a_submission_or_the_ceiling(froc, tables, more, capsys):
+    with pytest.raises(SystemExit) as stop:
+        froc([*more, "--annotations", str(tables / "a.csv"), "--seriesuids", str(tables / "s.csv")])
+    assert stop.value.code == 2
+
+
+def test_a_stride_that_leaves_no_slabs_is_refused(froc, tables, capsys):
+    arguments = ["--annotations", str(tables / "a.csv"), "--seriesuids", str(tables / "s.csv")]
+    assert froc(["--ceiling", *arguments, "--stride-mm", "0"]) == 2
+    assert "stride" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 
@@ -70,6 +71,31 @@ def test_every_file_of_a_scan_is_written(first_run):
     assert rows[0]["seriesuid"] == "one"
     assert json.loads((first_run / "failures.json").read_text()) == []
     assert not list(first_run.glob(".*"))
+
+
+def test_the_label_map_lies_on_the_grid_of_the_input(infer, given, options, tmp_path):
+    assert infer([str(given / "scans"), *options, "--label-map", "--threshold", "0"]) == 0
+    labels = sitk.ReadImage(str(tmp_path / "out" / "one" / "candidates_boxes.nii.gz"))
+    image = sitk.ReadImage(str(given / "scans" / "one.mha"))
+    assert labels.GetSize() == image.GetSize()
+    for of in ("GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(labels, of)() == pytest.approx(getattr(image, of)(), abs=1e-4)
+    content = json.loads((tmp_path / "out" / "one" / "candidates.json").read_text())
+    ranks = set(np.unique(sitk.GetArrayViewFromImage(labels)).tolist())
+    assert {0, 1} <= ranks <= set(range(len(content["candidates"]) + 1))
+
+
+def test_a_label_map_that_cannot_be_written_costs_nothing_else(
+    infer, given, options, tmp_path, monkeypatch
+):
+    def full(path, *_):
+        raise LungDetError(f"{path}: disk full")
+
+    monkeypatch.setattr("lungdet_mmdet.apis.infer.write_nifti", full)
+    assert infer([str(given / "scans"), *options, "--label-map"]) == 0
+    assert {p.name for p in (tmp_path / "out" / "one").iterdir()} == FILES
+    content = json.loads((tmp_path / "out" / "one" / "candidates.json").read_text())
+    assert any("disk full" in flag for flag in content["flags"])
 
 
 def test_a_bad_scan_does_not_stop_the_others(infer, given, options, tmp_path, capsys):

@@ -106,7 +106,8 @@ def figures(tmp_path):
 
 
 def test_writes_table_figures_plots_and_page(run_tool, figures, tmp_path, capsys):
-    assert run_tool("validated.pth", "--show-dir", str(tmp_path / "show")) == 0
+    more = ("--show-dir", str(tmp_path / "show"), "--compare-midplane")
+    assert run_tool("validated.pth", *more) == 0
 
     printed = capsys.readouterr().out
     for part in ("phantom data, strict protocol, test split: 4 slabs of 2 scans", "93.3 %",
@@ -115,6 +116,13 @@ def test_writes_table_figures_plots_and_page(run_tool, figures, tmp_path, capsys
     written = figures()
     assert written["threshold"] == written["metrics"]["threshold"] == 0.01
     assert written["counts"]["n_scans"] == 2
+    assert written["ceiling"]["ceiling_midplane"] == 1.0
+    assert "ceiling (mid-plane)" in printed
+    assert "ceiling (mid-plane)" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    # Prepared without depth: that is said, and both ways are the same.
+    assert written["ceiling"]["ceiling_depth"] is None
+    assert "4 of 4 slabs have no depth of the maximum" in " ".join(written["warnings"])
+    assert "difference +0.000" in written["depth_gain"]
     assert len(written["ci95"]["CPM"]) == 2
     assert written["metrics"]["AP50_large"] is None
     assert (written["data"], written["protocol"], written["split"]) == ("phantom", "strict", "test")

@@ -101,12 +101,8 @@ def write_metaimage(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.mkdtemp(dir=folder, prefix=f".{name}.", suffix=FOLDER_SUFFIX)
-        image = sitk.GetImageFromArray(volume)
-        image.SetSpacing(geometry.spacing_xyz_mm.tolist())
-        image.SetOrigin(geometry.origin_xyz_mm)
-        image.SetDirection(geometry.direction)
         # Level 1: noise hardly compresses, higher levels only take longer.
-        sitk.WriteImage(image, f"{scratch}/{name}.mhd", compress, 1)
+        sitk.WriteImage(_image_of(volume, geometry), f"{scratch}/{name}.mhd", compress, 1)
         for suffix in (".zraw" if compress else ".raw", ".mhd"):
             os.replace(f"{scratch}/{name}{suffix}", folder / f"{name}{suffix}")
     except OSError as error:
@@ -118,3 +114,33 @@ def write_metaimage(
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
     return folder / f"{name}.mhd"
+
+
+def write_nifti(path: Path, volume: np.ndarray, geometry: ScanGeometry) -> None:
+    """Write an image such as a label map as ``.nii.gz``.
+
+    Parameters
+    ----------
+    path : where to, within a folder that appears as a whole.
+    volume : array (z, y, x).
+    geometry : its grid.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    try:
+        sitk.WriteImage(_image_of(volume, geometry), str(path), True)
+    except RuntimeError as error:  # SimpleITK's way to say that it cannot write
+        path.unlink(missing_ok=True)
+        reason = OSError(None, str(error).strip().splitlines()[-1])
+        raise output_error(path, reason) from error
+
+
+def _image_of(volume: np.ndarray, geometry: ScanGeometry) -> sitk.Image:
+    image = sitk.GetImageFromArray(volume)
+    image.SetSpacing(geometry.spacing_xyz_mm.tolist())
+    image.SetOrigin(geometry.origin_xyz_mm)
+    image.SetDirection(geometry.direction)
+    return image

@@ -24,27 +24,37 @@ class MIPSlabs(BaseTransform):
 
     - slabs (uint8 array (n_slabs, y, x))
     - slab_geometries (list[SlabGeometry])
+    - slab_depths (uint8 array (n_slabs, y, x)), where ``depth``; see ``mip_slabs``
 
     Parameters
     ----------
     thickness_mm : slab thickness; 0 gives single slices.
     stride_mm : distance of neighbouring slabs; None puts slab next to slab.
+    depth : whether to hand on the depth of the maximum, from which candidates take their position
+        along z; without it they lie on the mid-plane of their slab.
     """
 
     def __init__(
-        self, thickness_mm: float = SLAB_THICKNESS_MM, stride_mm: float | None = None
+        self,
+        thickness_mm: float = SLAB_THICKNESS_MM,
+        stride_mm: float | None = None,
+        depth: bool = True,
     ) -> None:
         self.thickness_mm = thickness_mm
         self.stride_mm = stride_mm
+        self.depth = depth
 
     def transform(self, results: dict) -> dict:
         """Project ``results['volume']``."""
-        results["slabs"], results["slab_geometries"] = mip_slabs(
+        results["slabs"], results["slab_geometries"], depths = mip_slabs(
             results["volume"],
             results["geometry"],
             thickness_mm=self.thickness_mm,
             stride_mm=self.stride_mm,
+            with_depth=self.depth,
         )
+        if depths is not None:
+            results["slab_depths"] = depths
         return results
 
 
@@ -53,6 +63,7 @@ class MIPChannels(BaseTransform):
     """Give every slab three channels: projections over three thicknesses about its middle.
 
     Comes after MIPSlabs, whose slabs decide how many images there are and what their boxes are.
+    ``slab_depths`` stays that of the slab itself.
 
     Required Keys:
 
@@ -91,7 +102,8 @@ class MIPChannels(BaseTransform):
 class NeighbourChannels(BaseTransform):
     """Put the slab below and the slab above into the first and the third channel.
 
-    Comes after MIPSlabs. At the ends of the scan a slab is its own neighbour.
+    Comes after MIPSlabs. At the ends of the scan a slab is its own neighbour. ``slab_depths`` stays
+    that of the slab itself.
 
     Required Keys:
 

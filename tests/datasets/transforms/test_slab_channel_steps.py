@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.slabs import mip_slabs
-from lungdet_mmdet.datasets.transforms import MIPChannels, NeighbourChannels
+from lungdet_mmdet.datasets.transforms import MIPChannels, MIPSlabs, NeighbourChannels
 from lungdet_mmdet.errors import LungDetError
 
 
@@ -12,8 +11,7 @@ def results():
     """Twelve slices of 1.25 mm, slice k of grey level k, in two slabs."""
     volume = np.arange(12, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
     geometry = ScanGeometry((12, 4, 4), (1.25, 1.0, 1.0), (0.0, 0.0, 0.0))
-    slabs, geometries = mip_slabs(volume, geometry, thickness_mm=7.5)
-    return {"volume": volume, "geometry": geometry, "slabs": slabs, "slab_geometries": geometries}
+    return MIPSlabs(7.5).transform({"volume": volume, "geometry": geometry})
 
 
 def test_mip_channels_replace_the_slabs_and_nothing_else(results):
@@ -22,6 +20,18 @@ def test_mip_channels_replace_the_slabs_and_nothing_else(results):
     # Middles at 2.5 and 8.5: two slices end at 3 and 9, four at 4 and 10, twelve at 8 and 11.
     assert out["slabs"][:, 0, 0].tolist() == [[3, 4, 8], [9, 10, 11]]
     assert all(out[key] is before[key] for key in before if key != "slabs")
+
+
+def test_the_depth_of_the_slab_itself_is_handed_on(results):
+    # The highest of slices 0 to 5 is the last: 5.5 of 6 slices up, and so in the other slab.
+    for step in (MIPChannels(), NeighbourChannels()):
+        out = step.transform(dict(results))
+        assert np.unique(out["slab_depths"]).tolist() == [round(255 * 5.5 / 6)]
+
+
+def test_a_config_can_leave_the_depth_out(results):
+    del results["slab_depths"]
+    assert "slab_depths" not in MIPSlabs(depth=False).transform(results)
 
 
 def test_neighbour_channels_replace_the_slabs(results):
