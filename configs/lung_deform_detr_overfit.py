@@ -1,7 +1,7 @@
 # A check, not a model: overfits the small detector on the positive slabs of a few scans and tests on
 # the very same slabs. Finding every nodule proves that pixels, boxes and coordinates agree.
 #   python tools/train.py configs/lung_deform_detr_overfit.py --data PREPARED_DIR --allow-leak
-_base_ = ['./lung_deform_detr_phantom.py']
+_base_ = ['./phantom/main.py']
 
 data_root = '{{$LUNGDET_DATA:data/prepared}}'
 

@@ -48,8 +48,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def config_of(variant: str) -> str:
     """Return a variant's config, relative to the repository."""
-    if variant == MAIN:
-        return "configs/lung_deform_detr_phantom.py"
     return f"configs/phantom/{variant}.py"
 
 

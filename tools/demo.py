@@ -1,4 +1,6 @@
-"""The whole job on phantoms: make a cohort, prepare, train, test, draw. `make demo` runs this.
+"""The whole job on phantoms from random weights: make a cohort, prepare, train, test, draw.
+
+`make demo-scratch` runs this, `make demo-long` with the long training.
 
 Everything here is phantom data: the figures say that the software works, not how well it would do
 on patients.
@@ -19,7 +21,7 @@ SCANS = 100
 MEAN_NODULES = 6
 # Enough test scans for a figure that means something; rates as the scans have them.
 SPLIT = "--ratios 0.75 0.1 0.15 --positive-rate train=natural val=natural test=natural"
-DEMO_ITERS, LONG_ITERS = 800, 5000
+DEMO_ITERS, LONG_ITERS = 600, 3000
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,7 +44,7 @@ def plan(args: argparse.Namespace) -> list[CommandStep]:
     return [
         CommandStep(
             f"make {SCANS} phantom scans in the layout of LUNA16",
-            f"data_prep/make_phantom.py {cohort} --scans {SCANS} --seed {args.seed} --size small"
+            f"data_prep/make_phantom.py {cohort} --scans {SCANS} --seed {args.seed} --size fine"
             f" --mean-nodules {MEAN_NODULES} --workers 2",
         ),
         CommandStep(

@@ -1,5 +1,5 @@
 # Cross-entropy in place of the focal loss (matching costs unchanged).
-_base_ = ['../lung_deform_detr_phantom.py']
+_base_ = ['./main.py']
 
 model = dict(
     bbox_head=dict(

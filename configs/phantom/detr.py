@@ -1,5 +1,5 @@
 # Plain DETR in the size of the phantom detector: the last stage only, global attention, softmax.
-_base_ = ['../lung_deform_detr_phantom.py']
+_base_ = ['./main.py']
 
 attention = dict(embed_dims=256, num_heads=8, dropout=0.0, batch_first=True)
 no_dropout = dict(embed_dims=256, feedforward_channels=512, ffn_drop=0.0)

@@ -182,6 +182,12 @@ def slab_network(model: ModelFile, size_yx: tuple[int, int]) -> SlabNetwork:
             f"{model.name}: its detector is {type(detector).__name__}; only DETR, Deformable-DETR "
             "and DINO can be exported"
         )
+    window = getattr(detector, "window_px", None)
+    if window is not None and tuple(size_yx) != (window, window):
+        raise LungDetError(
+            f"{model.name}: its network sees windows of {window} x {window} px, not slabs of "
+            f"{size_yx[0]} x {size_yx[1]}; export it for --size {window} {window} and cut windows"
+        )
     return SlabNetwork(detector, size_yx).eval()
 
 

@@ -32,6 +32,7 @@ MODEL_TYPES = frozenset(
         "ConditionalDETR",
         "DABDETR",
         "DINO",
+        "SlabDINO",
         "FasterRCNN",
         "CascadeRCNN",
         "RetinaNet",

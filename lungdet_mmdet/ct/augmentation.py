@@ -64,3 +64,14 @@ def add_gaussian_noise(image: np.ndarray, *, sd: float, rng: np.random.Generator
     """
     noise = rng.standard_normal(image.shape[:2], dtype=np.float32) * np.float32(sd)
     return image.astype(np.float32) + (noise if image.ndim == 2 else noise[..., None])
+
+
+def cut_window(image: np.ndarray, *, start_yx: tuple[int, int], size_px: int) -> np.ndarray:
+    """Cut a square window out of an image (y, x) or (y, x, c); beyond the image it is black."""
+    window = np.zeros((size_px, size_px, *image.shape[2:]), dtype=image.dtype)
+    (y, x), (height, width) = start_yx, image.shape[:2]
+    y0, y1 = max(0, y), min(height, y + size_px)
+    x0, x1 = max(0, x), min(width, x + size_px)
+    if y0 < y1 and x0 < x1:
+        window[y0 - y : y1 - y, x0 - x : x1 - x] = image[y0:y1, x0:x1]
+    return window

@@ -15,11 +15,15 @@ LOWEST_HU = -1024
 
 _THICKNESS_MM = {
     "small": ((2.5, 2.75, 3.0), (0.3, 0.4, 0.3)),
+    "fine": ((2.5, 2.75, 3.0), (0.3, 0.4, 0.3)),
     "full": (
         (0.6, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0),
         (0.04, 0.06, 0.2, 0.25, 0.1, 0.1, 0.2, 0.05),
     ),
 }
+
+_PIXELS = {"small": (1.2, 1.4, 176, 240), "fine": (0.66, 0.77, 320, 440)}
+"""Least and most millimetres of a pixel, fewest and most pixels of a row."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Protocol:
 
 
 def draw_protocol(rng: np.random.Generator, anatomy: Anatomy, *, size: str) -> Protocol:
-    """Draw the acquisition of one scan of the given size ("small" or "full")."""
+    """Draw the acquisition of one scan of the given size ("small", "fine" or "full")."""
     values, shares = _THICKNESS_MM[size]
     thickness = float(rng.choice(values, p=shares))
     body_mm = 2.0 * 172.0 * anatomy.fatness * anatomy.scale_xyz[0]
@@ -100,8 +104,9 @@ def draw_protocol(rng: np.random.Generator, anatomy: Anatomy, *, size: str) -> P
         n_pixels = 512
         spacing = float(np.clip(view_mm / n_pixels, 0.55, 0.9))
     else:
-        spacing = float(rng.uniform(1.2, 1.4))
-        n_pixels = int(np.clip(8 * round(view_mm / spacing / 8), 176, 240))
+        finest, coarsest, fewest, most = _PIXELS[size]
+        spacing = float(rng.uniform(finest, coarsest))
+        n_pixels = int(np.clip(8 * round(view_mm / spacing / 8), fewest, most))
     spacing = round(spacing, 6)
     padding = rng.choice([0, -2000, -3024], p=[0.5, 0.25, 0.25])
     flips = [(False, False, False), (True, True, False), (True, False, False), (False, False, True)]

@@ -34,7 +34,7 @@ class PlannedScan:
     seriesuid : its series UID.
     subset : the folder it goes to, 0 to 9.
     seed : the seeds of all its random draws.
-    size : "small" or "full".
+    size : "small", "fine" or "full".
     healthy : whether it has no nodule.
     mean_nodules : how many nodules a scan that is not healthy has on average.
     """
@@ -65,7 +65,7 @@ def plan_cohort(
     Parameters
     ----------
     n_scans, seed : how many scans, and the seed of all their random draws.
-    size : "small" or "full".
+    size : "small", "fine" or "full".
     mean_nodules : nodules per scan that has any, on average; at least 1.
 
     Raises

@@ -8,7 +8,7 @@ PHANTOM_UID_PREFIX = "2.999.7426866"
 """Every phantom series starts with it. 2.999 is the arc that ITU-T X.660 reserves for examples, so
 no device or archive issues UIDs below it; 7426866 spells PHANTOM on a telephone keypad."""
 
-SIZE_CODES = {"small": 1, "full": 2}
+SIZE_CODES = {"small": 1, "full": 2, "fine": 3}
 
 _INDEX_OFFSET = 1_000_000
 """Added to the scan index: a UID component may not start with 0, and equal lengths sort well."""

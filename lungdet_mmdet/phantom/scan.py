@@ -89,10 +89,10 @@ def draw_trees(
     )
 
 
-_PATIENT_SCALE = {"small": 0.72, "full": 1.0}
-_LEAVES_PER_LUNG = {"small": 300, "full": 1300}
-_LEAF_RADIUS_MM = {"small": 0.72, "full": 0.45}
-_PAINT_STEP = {"small": 1, "full": 2}
+_PATIENT_SCALE = {"small": 0.72, "fine": 0.72, "full": 1.0}
+_LEAVES_PER_LUNG = {"small": 300, "fine": 300, "full": 1300}
+_LEAF_RADIUS_MM = {"small": 0.72, "fine": 0.72, "full": 0.45}
+_PAINT_STEP = {"small": 1, "fine": 2, "full": 2}
 DEFAULT_MEAN_NODULES = 2.0
 """Nodules of a scan that has any, on average: LUNA16's 601 such scans hold 1,186."""
 _MAX_OVER_MEAN = 3.0
@@ -153,7 +153,8 @@ def build_scan(
     Parameters
     ----------
     rng_seed : seed, or sequence of seeds; the same seed gives the same scan.
-    size : "small" (a small patient on a coarse grid, quick) or "full" (512 x 512, as LUNA16).
+    size : "small" (a small patient on a coarse grid, quick), "fine" (the same patient on a CT's
+        pixels) or "full" (512 x 512, as LUNA16).
     recipe : what is not left to chance.
 
     Raises

@@ -60,13 +60,15 @@ def test_padding_fills_the_corners_only():
     assert volume[1, 10, 10] == 0
 
 
-@pytest.mark.parametrize("size", ["small", "full"])
+@pytest.mark.parametrize("size", ["small", "fine", "full"])
 def test_drawn_protocols_vary(size):
     rng = np.random.default_rng(0)
     drawn = [draw_protocol(rng, Anatomy(), size=size) for _ in range(60)]
     assert {p.padding_hu for p in drawn} == {None, -2000, -3024}
     assert 0.1 < np.mean([any(p.flip_xyz) for p in drawn]) < 0.45
     assert len({p.spacing_zyx_mm[0] for p in drawn}) >= 3
+    if size == "fine":
+        assert all(0.66 <= p.spacing_zyx_mm[2] <= 0.77 for p in drawn)
     if size == "full":
         assert {p.n_pixels for p in drawn} == {512}
         assert all(0.55 <= p.spacing_zyx_mm[2] <= 0.9 for p in drawn)

@@ -6,7 +6,7 @@ from mmdet.registry import DATASETS, MODELS
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 
-MAIN = "lung_deform_detr_phantom.py"
+MAIN = "phantom/main.py"
 
 
 @pytest.mark.parametrize("name", ["detr", "ce"])

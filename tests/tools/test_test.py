@@ -71,7 +71,7 @@ def folder(tmp_path_factory):
             for index in (0, 1):
                 slab = rng.integers(0, 90, (SIDE, SIDE), dtype=np.uint8)
                 cv2.imwrite(str(root / "slabs" / uid / f"{index:03d}.png"), slab)
-    base = REPOSITORY / "configs" / "lung_deform_detr_phantom.py"
+    base = REPOSITORY / "configs" / "phantom" / "main.py"
     (root / "tiny.py").write_text(CONFIG.format(base=base))
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope("mmdet"):
