@@ -13,11 +13,13 @@ import lungdet_mmdet  # noqa: F401  (makes mmcv.ops importable first)
 with contextlib.redirect_stdout(io.StringIO()):
     import mmdet.datasets  # noqa: F401
 
-from lungdet_mmdet import datasets, hooks, metrics, models, transforms
+from lungdet_mmdet import datasets, evaluation, models
+from lungdet_mmdet.datasets import transforms
+from lungdet_mmdet.engine import hooks
 from lungdet_mmdet.engine.hooks.checkpoints import let_mmengine_read_its_checkpoints
 from lungdet_mmdet.ops import pure_attention
 
-__all__ = ["datasets", "hooks", "metrics", "models", "transforms"]
+__all__ = ["datasets", "evaluation", "hooks", "models", "transforms"]
 
 let_mmengine_read_its_checkpoints()
 pure_attention.install()

@@ -52,6 +52,7 @@ class NetworkRun:
         in all but the first process of a distributed run.
     parameters : number of values that the model learns.
     seconds_per_slab : mean time of the test loop per slab, loading included; None if not measured.
+    froc : the metric that merged boxes into candidates, with its options.
     """
 
     metrics: dict[str, float]
@@ -60,6 +61,7 @@ class NetworkRun:
     matches: FrocMatches | None
     parameters: int
     seconds_per_slab: float | None
+    froc: FROCMetric
 
 
 def run_network(config: Config, checkpoint: Path, content: Mapping[str, Any]) -> NetworkRun:
@@ -93,6 +95,7 @@ def run_network(config: Config, checkpoint: Path, content: Mapping[str, Any]) ->
         matches=froc.matches,
         parameters=sum(p.numel() for p in model.parameters()),
         seconds_per_slab=_seconds_per_slab(runner),
+        froc=froc,
     )
 
 
@@ -331,10 +334,9 @@ def _depth_gain(
     scores: SplitScores,
 ) -> str:
     """Score the boxes, which carry no depth here, on the mid-planes, and say what depth gains."""
-    metric = next(item for item in network.evaluators if isinstance(item, FROCMetric))
     seen = slab_set.restricted_to(item.img_id for item in network.detections)
-    marks = metric.merge(seen, network.detections)
-    flat = match_marks_of_split(seen, marks, max_marks_per_scan=metric.max_candidates)
+    marks = network.froc.merge(seen, network.detections)
+    flat = match_marks_of_split(seen, marks, max_marks_per_scan=network.froc.max_candidates)
     n_resamples = scores.options.n_resamples or DEFAULT_RESAMPLES
     gain, interval = cpm_difference(
         scores.froc.matches, flat, n_resamples=n_resamples, seed=scores.options.seed

@@ -24,3 +24,20 @@ def phantom_uid(*, size: str, seed: int, index: int) -> str:
 def is_phantom_uid(uid: str) -> bool:
     """Say whether a series UID names a phantom, so that results can be labelled as such."""
     return uid.startswith(PHANTOM_UID_PREFIX + ".")
+
+
+SEMIREAL_UID_PREFIX = "2.999.73647325"
+"""Every semi-real series (a real lung with nodules of other patients set in) starts with it;
+73647325 spells SEMIREAL on a telephone keypad."""
+
+
+def semireal_uid(*, seed: int, digest: int, variant: int) -> str:
+    """Return the series UID of a lung's variant in the cohort told by ``seed`` and ``digest``."""
+    if seed < 0 or seed >= 2**63:
+        raise LungDetError(f"semi-real seed is {seed}: use a whole number from 0 to 2^63 - 1")
+    return f"{SEMIREAL_UID_PREFIX}.{seed}.{digest}.{_INDEX_OFFSET + variant}"
+
+
+def is_semireal_uid(uid: str) -> bool:
+    """Say whether a series UID names a semi-real scan, so that results can be labelled as such."""
+    return uid.startswith(SEMIREAL_UID_PREFIX + ".")

@@ -11,7 +11,7 @@ from typing import Any
 from lungdet_mmdet.annotations.tables import Finding, Nodule
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.phantom.identity import is_phantom_uid
+from lungdet_mmdet.phantom.identity import is_phantom_uid, is_semireal_uid
 from lungdet_mmdet.runs.file_names import FAILURES_NAME, RECORD_NAME, SLAB_FOLDER
 
 # Root of the series UIDs of LIDC-IDRI, of which LUNA16 is a part.
@@ -182,12 +182,15 @@ def _read_failures(path: Path) -> list[PreparedScan]:
 def data_name(seriesuids: Collection[str]) -> str:
     """Return what the scans are, by their UIDs, for every number that is printed of them.
 
-    "phantom", "LUNA16" (series of LIDC-IDRI), "CT scans" (any others), or several joined by "and".
+    "phantom", "semi-real", "LUNA16" (series of LIDC-IDRI), "CT scans" (any others), or several
+    joined by "and".
     """
-    kinds = {"phantom": 0, "LUNA16": 0, "CT scans": 0}
+    kinds = {"phantom": 0, "semi-real": 0, "LUNA16": 0, "CT scans": 0}
     for uid in seriesuids:
         if is_phantom_uid(uid):
             kinds["phantom"] += 1
+        elif is_semireal_uid(uid):
+            kinds["semi-real"] += 1
         elif uid.startswith(LIDC_UID_ROOT):
             kinds["LUNA16"] += 1
         else:

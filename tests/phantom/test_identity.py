@@ -3,7 +3,13 @@ import re
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.phantom.identity import PHANTOM_UID_PREFIX, is_phantom_uid, phantom_uid
+from lungdet_mmdet.phantom.identity import (
+    PHANTOM_UID_PREFIX,
+    is_phantom_uid,
+    is_semireal_uid,
+    phantom_uid,
+    semireal_uid,
+)
 
 
 def test_uid_is_the_prefix_size_seed_and_index():
@@ -26,3 +32,17 @@ def test_own_uids_are_recognised_and_real_ones_are_not():
 def test_negative_seed_is_refused():
     with pytest.raises(LungDetError, match="-1"):
         phantom_uid(size="small", seed=-1, index=0)
+
+
+def test_semireal_uids_are_valid_and_are_neither_phantoms_nor_real():
+    uid = semireal_uid(seed=2**63 - 1, digest=2**32 - 1, variant=999)
+    assert len(uid) <= 64
+    assert re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", uid)
+    assert is_semireal_uid(uid)
+    assert not is_phantom_uid(uid)
+    assert not is_semireal_uid(phantom_uid(size="small", seed=0, index=0))
+
+
+def test_negative_semireal_seed_is_refused():
+    with pytest.raises(LungDetError, match="-2"):
+        semireal_uid(seed=-2, digest=1, variant=0)

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.phantom.identity import PHANTOM_UID_PREFIX
+from lungdet_mmdet.phantom.identity import PHANTOM_UID_PREFIX, SEMIREAL_UID_PREFIX
 from lungdet_mmdet.splits.prepared import data_name, read_prepared
 
 
@@ -81,6 +81,7 @@ def test_an_unprepared_folder_names_the_command(tmp_path, make_scan, write_prepa
     [
         ([f"{PHANTOM_UID_PREFIX}.1"], "phantom"),
         (["1.3.6.1.4.1.14519.5.2.1.6279.6001.100"], "LUNA16"),
+        ([f"{SEMIREAL_UID_PREFIX}.1"], "semi-real"),
         (["1.2.3"], "CT scans"),
         (["1.2.3", f"{PHANTOM_UID_PREFIX}.1"], "phantom and CT scans"),
     ],

@@ -2,7 +2,7 @@
 
 Preparation: LoadCTScan, ResampleScan, OtsuLungMask, DropPeripheralSlices, CropToLungs, WindowHU,
 CLAHE, MIPSlabs, MIPChannels, NeighbourChannels. Training: RandomSlabRotate, RandomSlabBrightness,
-RandomSlabNoise.
+RandomSlabNoise, RandomSlabWindow, PasteNodules.
 """
 
 from lungdet_mmdet.datasets.transforms.augmentation import (
@@ -10,6 +10,8 @@ from lungdet_mmdet.datasets.transforms.augmentation import (
     RandomSlabNoise,
     RandomSlabRotate,
 )
+from lungdet_mmdet.datasets.transforms.paste_nodules import PasteNodules
+from lungdet_mmdet.datasets.transforms.random_slab_window import RandomSlabWindow
 from lungdet_mmdet.datasets.transforms.scan_steps import (
     CLAHE,
     CropToLungs,
@@ -30,9 +32,11 @@ __all__ = [
     "MIPSlabs",
     "NeighbourChannels",
     "OtsuLungMask",
+    "PasteNodules",
     "RandomSlabBrightness",
     "RandomSlabNoise",
     "RandomSlabRotate",
+    "RandomSlabWindow",
     "ResampleScan",
     "WindowHU",
 ]

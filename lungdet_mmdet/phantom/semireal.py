@@ -1,0 +1,369 @@
+"""A cohort of semi-real scans in the shape in which LUNA16 is published."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lungdet_mmdet.annotations.csv_rows import read_csv_rows
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.phantom.cohort import N_SUBSETS
+from lungdet_mmdet.phantom.identity import semireal_uid
+from lungdet_mmdet.phantom.lung_sources import LungSource
+from lungdet_mmdet.phantom.nodule_crops import (
+    CropFile,
+    CropMeasures,
+    faults_of,
+    load_crop,
+    measure_crop,
+)
+from lungdet_mmdet.phantom.semireal_job import SemirealJob, make_semireal_scan, read_record
+from lungdet_mmdet.phantom.semireal_scan import Candidate
+from lungdet_mmdet.reports.insertion_pictures import insertion_page
+from lungdet_mmdet.runs.atomic_files import (
+    check_writable,
+    only_run_in,
+    sweep_leftovers,
+    write_bytes,
+    write_json,
+)
+from lungdet_mmdet.runs.scan_runs import (
+    ExecutorFactory,
+    RunSummary,
+    ScanFailure,
+    failure_of,
+    run_per_scan,
+)
+
+INSERTION_VERSION = 1
+"""Raised by hand whenever the same command would write other scans: it is part of their UIDs."""
+PAGE_NAME = "insertions.html"
+FEWEST_PATIENTS = 10
+_SPHERE_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
+
+
+@dataclass(frozen=True)
+class ScreenedCrop:
+    """One nodule on offer, and why it was left out, if it was."""
+
+    file: CropFile
+    measures: CropMeasures | None
+    slice_mm: float
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CohortOptions:
+    """What a cohort is to be.
+
+    Parameters
+    ----------
+    seed : seed of all random draws.
+    scans_per_lung : scans made of each lung.
+    mean_nodules : nodules inserted per scan, on average.
+    vary : whether scans after a lung's first are changed (mirrored, thicker slices, ...).
+    share_nodules : whether one patient's nodules may go to lungs of several patients.
+    """
+
+    seed: int = 0
+    scans_per_lung: int = 1
+    mean_nodules: float = 6.0
+    vary: bool = True
+    share_nodules: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scans_per_lung < 1:
+            raise LungDetError(f"scans per lung is {self.scans_per_lung}: ask for at least 1")
+        if not 0 < self.mean_nodules <= 100:
+            raise LungDetError(
+                f"nodules per scan is {self.mean_nodules}: ask for more than 0, at most 100"
+            )
+
+
+@dataclass
+class CohortSummary:
+    """What a run made.
+
+    Parameters
+    ----------
+    records : records of all scans that are there, in the order of the plan.
+    run : what happened to those that had to be made.
+    """
+
+    records: list[dict] = field(default_factory=list)
+    run: RunSummary = field(default_factory=RunSummary)
+
+
+def screen_crops(crops: Sequence[CropFile]) -> list[ScreenedCrop]:
+    """Measure nodules and name what makes some of them unfit; one bad file stops nothing."""
+    screened = []
+    for file in crops:
+        try:
+            crop = load_crop(file)
+        except (LungDetError, OSError) as error:
+            reason = failure_of(file.name, error).reason
+            screened.append(ScreenedCrop(file, None, 0.0, (f"unreadable: {reason}",)))
+            continue
+        measures = measure_crop(crop)
+        screened.append(ScreenedCrop(file, measures, crop.spacing_zyx_mm[0], faults_of(measures)))
+    return screened
+
+
+def in_folds(patient_id: str, folds: Collection[int], n_folds: int) -> bool:
+    """Say whether a patient belongs to one of the folds; his name alone decides."""
+    # Other selections hash plain names too: a prefix keeps folds independent of them.
+    digest = hashlib.sha256(f"nodule fold of {patient_id}".encode()).hexdigest()
+    return int(digest, 16) % n_folds in folds
+
+
+def read_excluded_patients(items: Iterable[str]) -> set[str]:
+    """Return patients by name, or from tables with a column ``patient_id``.
+
+    Raises
+    ------
+    LungDetError
+        If a table has no such column.
+    """
+    patients: set[str] = set()
+    for item in items:
+        if item.endswith(".csv"):
+            rows = read_csv_rows(item).records(
+                ("patient_id",), aliases={"patient_id": ("patient",)}
+            )
+            patients.update(fields[0] for _, fields in rows)
+        else:
+            patients.add(item)
+    return patients
+
+
+def plan_semireal_cohort(
+    lungs: Sequence[LungSource],
+    pool: Sequence[Candidate],
+    options: CohortOptions,
+    *,
+    out_dir: Path,
+    mask_dir: Path,
+) -> list[SemirealJob]:
+    """Plan a cohort: which nodules each lung may get, and the seeds of its scans.
+
+    A lung never gets nodules of its own patient, nor of another lung's. Unless nodules are shared,
+    each patient's nodules go to the lungs of one patient only, so that a split by patients of lungs
+    is one by patients of nodules too. All scans of one patient's lungs go to one subset folder.
+
+    Raises
+    ------
+    LungDetError
+        If there are no lungs, or too few patients with nodules for them.
+    """
+    if not lungs:
+        raise LungDetError("no scan was given to set nodules into")
+    owners = sorted({lung.patient_id for lung in lungs})
+    usable = [c for c in pool if c.file.patient_id not in owners]
+    donors = sorted({c.file.patient_id for c in usable})
+    dealt: dict[str, set[str]] = {owner: set(donors) for owner in owners}
+    if not options.share_nodules:
+        order = np.random.default_rng([options.seed, len(donors)]).permutation(len(donors))
+        for number, owner in enumerate(owners):
+            dealt[owner] = {donors[i] for i in order[number :: len(owners)]}
+    fewest = min(len(patients) for patients in dealt.values())
+    if fewest < (1 if options.share_nodules else FEWEST_PATIENTS):
+        raise LungDetError(
+            f"nodules of {len(donors)} patients for lungs of {len(owners)}: at least "
+            f"{FEWEST_PATIENTS} for each are needed; give more nodules, fewer scans, or "
+            "--share-nodules"
+        )
+    jobs = []
+    for lung in lungs:
+        own_pool = tuple(c for c in usable if c.file.patient_id in dealt[lung.patient_id])
+        digest = _digest(lung, own_pool, options)
+        subset = owners.index(lung.patient_id) % N_SUBSETS
+        for variant in range(options.scans_per_lung):
+            jobs.append(
+                SemirealJob(
+                    seriesuid=semireal_uid(seed=options.seed, digest=digest, variant=variant),
+                    lung=lung,
+                    seed=(options.seed, digest, variant),
+                    pool=own_pool,
+                    mean_nodules=options.mean_nodules,
+                    vary=options.vary and variant > 0,
+                    own_count=variant == 0,
+                    out_dir=out_dir,
+                    scan_folder=out_dir / f"subset{subset}",
+                    mask_folder=mask_dir,
+                )
+            )
+    return jobs
+
+
+def _digest(lung: LungSource, pool: Sequence[Candidate], options: CohortOptions) -> int:
+    told = {
+        "version": INSERTION_VERSION,
+        "lung": [lung.seriesuid, lung.patient_id, len(lung.nodules), len(lung.findings)],
+        "pool": [c.file.name for c in pool],
+        "options": [options.mean_nodules, options.vary],
+    }
+    text = json.dumps(told, sort_keys=True).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") or 1
+
+
+def write_semireal_cohort(
+    jobs: Sequence[SemirealJob],
+    make_executor: ExecutorFactory,
+    *,
+    workers: int = 1,
+    screened: Sequence[ScreenedCrop] = (),
+    remarks: Sequence[str] = (),
+    tell: Callable[[str], None] = print,
+) -> CohortSummary:
+    """Make the scans of a plan that are not there yet, then the tables and the page.
+
+    Parameters
+    ----------
+    jobs : the plan; all scans go to one folder.
+    make_executor, workers : where the work is done.
+    screened : the nodules on offer, for ``crops_screened.csv``.
+    remarks : sentences for the page.
+    tell : takes a line for the user.
+
+    Raises
+    ------
+    LungDetError
+        If the folder holds scans that the plan does not make.
+    """
+    out_dir, mask_dir = jobs[0].out_dir, jobs[0].mask_folder
+    _refuse_foreign_scans(jobs)
+    check_writable(mask_dir)
+    with only_run_in(out_dir):
+        for folder in {mask_dir, *(job.scan_folder for job in jobs)}:
+            sweep_leftovers(folder)
+        waiting = [job for job in jobs if not _is_made(job)]
+        if len(waiting) < len(jobs):
+            tell(f"{len(jobs) - len(waiting)} scans are there already")
+        summary = CohortSummary()
+        summary.run = run_per_scan(
+            make_semireal_scan, waiting, make_executor, max_at_work=workers, description="inserting"
+        )
+        made = [job for job in jobs if _is_made(job)]
+        summary.records = [read_record(job.record_path) for job in made]
+        _write_tables(out_dir, summary.records)
+        if screened:
+            _write_screening(out_dir / "crops_screened.csv", screened)
+        failures = [failure.as_dict() for failure in summary.run.failures]
+        write_json(out_dir / "failures.json", failures)
+        pictures = {job.seriesuid: job.record_path.with_suffix(".jpg") for job in made}
+        there = {uid: path for uid, path in pictures.items() if path.is_file()}
+        html = insertion_page(summary.records, there, remarks)
+        write_bytes(out_dir / PAGE_NAME, html.encode("utf-8"))
+    return summary
+
+
+def screening_lines(screened: Sequence[ScreenedCrop]) -> list[str]:
+    """Say how many nodules were left out, and why."""
+    left_out = [crop for crop in screened if crop.faults]
+    reasons = Counter(
+        "unreadable" if fault.startswith("unreadable") else fault
+        for crop in left_out
+        for fault in crop.faults
+    )
+    lines = [
+        f"nodules: {len(screened) - len(left_out)} of {len(screened)} are fit to be inserted"
+        + (f", {len(left_out)} left out (a nodule may have several reasons):" if left_out else "")
+    ]
+    return lines + [f"  {count:4d} {reason}" for reason, count in reasons.most_common()]
+
+
+def cohort_lines(summary: CohortSummary) -> list[str]:
+    """Say what a cohort holds."""
+    nodules = [n for r in summary.records for n in r["inserted"]]
+    asked = sum(r["asked"] for r in summary.records)
+    own = sum(len(r["own_nodules"]) for r in summary.records)
+    ignored = sum(len(r["ignored"]) for r in summary.records)
+    lungs = len({r["patient_id"] for r in summary.records})
+    donors = len({n["patient_id"] for n in nodules})
+    lines = [
+        f"{len(summary.records)} scans of the lungs of {lungs} patients, {len(nodules)} nodules of "
+        f"{donors} other patients inserted ({asked} asked for), {own} of the lungs' own annotated, "
+        f"{ignored} regions to ignore"
+    ]
+    if nodules:
+        sizes = np.array([n["diameter_mm"] for n in nodules])
+        quantiles = " / ".join(
+            f"{v:.1f}" for v in np.quantile(sizes, (0.05, 0.25, 0.5, 0.75, 0.95))
+        )
+        lines.append(f"diameters: {quantiles} mm (5, 25, 50, 75, 95 % of the inserted nodules)")
+    failed: list[ScanFailure] = summary.run.failures
+    return lines + [f"not made: {f.seriesuid}: {f.reason}" for f in failed]
+
+
+def _is_made(job: SemirealJob) -> bool:
+    header = f"{job.seriesuid}.mhd"
+    there = (job.record_path, job.scan_folder / header, job.mask_folder / header)
+    return all(path.is_file() for path in there)
+
+
+def _refuse_foreign_scans(jobs: Sequence[SemirealJob]) -> None:
+    own = {(job.scan_folder.name, job.seriesuid) for job in jobs}
+    for path in sorted(jobs[0].out_dir.glob("subset*/*.mhd")):
+        if (path.parent.name, path.stem) not in own:
+            raise LungDetError(
+                f"{path} does not belong to the cohort that is to be written (other options, "
+                "nodules or scans): choose an empty folder, or delete this one first"
+            )
+
+
+def _write_tables(out_dir: Path, records: Sequence[dict]) -> None:
+    nodules: list[list] = []
+    ignored: list[list] = []
+    inserted: list[list] = []
+    patients: list[list] = []
+    for record in records:
+        uid = record["seriesuid"]
+        patients.append([uid, record["patient_id"]])
+        for number, nodule in enumerate(record["inserted"], start=1):
+            sphere = [*_fixed(nodule["centre_xyz_mm"]), f"{nodule['diameter_mm']:g}"]
+            nodules.append([uid, *sphere])
+            inserted.append(
+                [uid, number, *sphere, nodule["crop"], nodule["patient_id"], nodule["place"]]
+            )
+        for rows, spheres in ((nodules, record["own_nodules"]), (ignored, record["ignored"])):
+            rows.extend([uid, *_fixed(s[:3]), f"{s[3]:g}"] for s in spheres)
+    _write_csv(out_dir / "annotations.csv", _SPHERE_COLUMNS, nodules)
+    _write_csv(out_dir / "annotations_excluded.csv", _SPHERE_COLUMNS, ignored)
+    columns = ("seriesuid", "label", *_SPHERE_COLUMNS[1:], "crop", "patient_id", "place")
+    _write_csv(out_dir / "inserted.csv", columns, inserted)
+    _write_csv(out_dir / "patients.csv", ("seriesuid", "patient_id"), patients)
+    series = "".join(f"{record['seriesuid']}\n" for record in records)
+    write_bytes(out_dir / "seriesuids.csv", series.encode())
+
+
+def _fixed(centre: Sequence[float]) -> list[str]:
+    return [f"{value:.6f}" for value in centre]
+
+
+def _write_screening(path: Path, screened: Sequence[ScreenedCrop]) -> None:
+    names = [name for name in CropMeasures.__dataclass_fields__ if name != "attached_zyx"]
+    rows = []
+    for crop in screened:
+        values = asdict(crop.measures) if crop.measures else {}
+        told = [
+            f"{values[n]:.4g}" if isinstance(values.get(n), float) else values.get(n, "")
+            for n in names
+        ]
+        rows.append([crop.file.name, crop.file.patient_id, "; ".join(crop.faults), *told])
+    _write_csv(path, ("crop", "patient_id", "left_out_because", *names), rows)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    table.writerows(rows)
+    write_bytes(path, text.getvalue().encode("utf-8"))

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.phantom.lung_variants import (
+    AS_IT_IS,
+    LungVariant,
+    apply_variant,
+    draw_variant,
+    moved_points,
+)
+
+GEOMETRY = ScanGeometry((6, 8, 10), (1.0, 0.5, 0.5), (-7.0, 3.0, 100.0))
+
+
+@pytest.fixture
+def volume():
+    return np.random.default_rng(0).integers(-1000, 0, (6, 8, 10)).astype(np.int16)
+
+
+def change(volume, variant):
+    return apply_variant(volume, GEOMETRY, variant, np.random.default_rng(1))
+
+
+def test_as_it_is_is_an_equal_copy(volume):
+    changed, geometry = change(volume, AS_IT_IS)
+    assert np.array_equal(changed, volume)
+    assert not np.shares_memory(changed, volume)
+    assert geometry == GEOMETRY
+
+
+@pytest.mark.parametrize("joined", [1, 2])
+def test_points_move_with_what_they_mark(volume, joined):
+    volume[2:4, 5, 1] = 700
+    variant = LungVariant(mirrored=True, slices_joined=joined)
+    changed, geometry = change(volume, variant)
+    point = GEOMETRY.voxel_to_world(np.array([[2.5, 5.0, 1.0]]))
+    z, y, x = geometry.world_to_voxel(moved_points(point, GEOMETRY, variant))[0]
+    assert (y, x) == pytest.approx((5.0, 8.0))
+    assert z == pytest.approx(2.5 if joined == 1 else 1.0)
+    assert changed[int(z), 5, 8] == 700
+
+
+def test_joined_slices_are_means_and_lie_between(volume):
+    changed, geometry = change(volume, LungVariant(slices_joined=2))
+    assert changed.shape == (3, 8, 10)
+    assert geometry.spacing_zyx_mm == (2.0, 0.5, 0.5)
+    assert geometry.origin_xyz_mm == (-7.0, 3.0, 100.5)
+    means = (volume[0].astype(float) + volume[1]) / 2
+    assert np.abs(changed[0] - means).max() <= 0.5
+
+
+def test_padding_keeps_its_value(volume):
+    volume[:, :2] = -3024
+    changed, _ = change(volume, LungVariant(smoothing_px=0.6, noise_hu=20.0))
+    assert (changed[:, :2] == -3024).all()
+    assert not np.array_equal(changed[:, 2:], volume[:, 2:])
+
+
+def test_noise_has_the_asked_strength():
+    flat = np.full((20, 64, 64), -500, np.int16)
+    geometry = ScanGeometry(flat.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    noisy, _ = apply_variant(flat, geometry, LungVariant(noise_hu=20.0), np.random.default_rng(2))
+    assert noisy.std() == pytest.approx(20.0, rel=0.05)
+
+
+def test_thick_slices_are_not_joined():
+    drawn = [draw_variant(np.random.default_rng(seed), 2.5) for seed in range(40)]
+    assert {v.slices_joined for v in drawn} == {1}
+    assert {v.mirrored for v in drawn} == {True, False}
+    thin = [draw_variant(np.random.default_rng(seed), 1.25) for seed in range(40)]
+    assert {v.slices_joined for v in thin} == {1, 2}
+
+
+def test_no_points_stay_no_points():
+    assert moved_points(np.zeros((0, 3)), GEOMETRY, LungVariant(mirrored=True)).shape == (0, 3)
