@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 import cv2
@@ -11,12 +10,13 @@ import numpy as np
 
 from lungdet_mmdet.ct.contrast import window_hu
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.reports.mask_preview import THICKNESS_MM, encode_jpeg
-from lungdet_mmdet.reports.page import banner, definition_list, image, page
+from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
+from lungdet_mmdet.reports.page import encoded_jpeg, image_uri, render
 from lungdet_mmdet.reports.scan_report import CROP_MM, nodule_crops
 
 TILE_PX = 160
 OUTLINE = (255, 220, 60)
+JPEG_QUALITY = 80
 MAX_SCANS_ON_PAGE = 40
 COLUMNS = ("before", "after", "outline", "7.5 mm before", "7.5 mm after", "coronal", "sagittal")
 
@@ -44,7 +44,9 @@ def nodule_strips(
         slabs = [_projection(volume, geometry, centre) for volume in (before_hu, after_hu)]
         tiles = [old["axial"], new["axial"], marked, *slabs, new["coronal"], new["sagittal"]]
         strips.append(np.concatenate([_coloured(tile) for tile in tiles], axis=1))
-    return encode_jpeg(np.concatenate(strips, axis=0)) if strips else None
+    if not strips:
+        return None
+    return encoded_jpeg(np.concatenate(strips, axis=0), quality=JPEG_QUALITY, thin_colours=False)
 
 
 def insertion_page(
@@ -73,27 +75,30 @@ def insertion_page(
         ),
         ("shown below", f"{len(shown)} scans; each row: {', '.join(COLUMNS)}; 60 mm wide"),
     ]
-    parts = [
-        "<h1>Nodules set into real lungs</h1>",
-        banner(["Made-up combinations: no picture here shows a patient as he was.", *remarks]),
-        definition_list(facts),
-    ]
-    parts += [_section(record, pictures[record["seriesuid"]]) for record in shown]
-    return page("Semi-real cohort", "\n".join(parts))
+    return render(
+        "insertions.html",
+        title="Semi-real cohort",
+        style="test_report.css",
+        script=None,
+        remarks=remarks,
+        facts=facts,
+        scans=[_scan(record, pictures[record["seriesuid"]]) for record in shown],
+        image_uri=image_uri,
+    )
 
 
-def _section(record: Mapping, picture: Path) -> str:
-    lines = [
+def _scan(record: Mapping, picture: Path) -> dict[str, object]:
+    nodules = [
         f"{number}. {n['crop']}, {n['place']}, {n['diameter_mm']:.1f} mm, scaled {n['scale']:.2f}"
         for number, n in enumerate(record["inserted"], start=1)
     ]
     changes = ", ".join(f"{name} {value:g}" for name, value in record["variant"].items())
-    source = escape(f"{record['source_seriesuid']}, {changes}")
-    return (
-        f"<h2>{escape(record['seriesuid'])}</h2><p class='soft'>{source}</p>"
-        f"{image(picture.read_bytes(), 'inserted nodules')}"
-        f"<p class='soft'>{escape('; '.join(lines))}</p>"
-    )
+    return {
+        "seriesuid": record["seriesuid"],
+        "source": f"{record['source_seriesuid']}, {changes}",
+        "jpeg": picture.read_bytes(),
+        "nodules": "; ".join(nodules),
+    }
 
 
 def _planes(volume: np.ndarray, geometry: ScanGeometry, centre) -> dict[str, np.ndarray]:
@@ -120,7 +125,7 @@ def _around(
 
 
 def _projection(volume: np.ndarray, geometry: ScanGeometry, centre) -> np.ndarray:
-    depth = max(1, round(THICKNESS_MM / geometry.spacing_zyx_mm[0]))
+    depth = max(1, round(SLAB_THICKNESS_MM / geometry.spacing_zyx_mm[0]))
     slices, to_tile = _around(volume, geometry, centre, depth)
     grey = window_hu(slices.max(axis=0)[None])[0]
     return cv2.warpAffine(grey, to_tile, (TILE_PX, TILE_PX), flags=cv2.INTER_LINEAR)

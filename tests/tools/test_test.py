@@ -203,7 +203,7 @@ def test_averaged_weights_are_loaded_where_the_config_averages(folder, tmp_path,
 
 def test_only_the_first_process_writes(run_tool, tmp_path, monkeypatch):
     # Metrics are computed in the first process alone.
-    nothing = NetworkRun({}, [], None, None, 0, None)
+    nothing = NetworkRun({}, [], None, None, 0, None, None)
     monkeypatch.setattr("lungdet_mmdet.evaluation.slab_test.run_network", lambda *_: nothing)
 
     assert run_tool("bare.pth") == 0
