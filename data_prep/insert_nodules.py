@@ -93,11 +93,11 @@ def folds_of(text: str | None) -> tuple[frozenset[int], int]:
 
 def main() -> int:
     args = parse_args()
-    from lungdet_mmdet.phantom import semireal
-    from lungdet_mmdet.phantom.lung_sources import find_lungs
-    from lungdet_mmdet.phantom.nodule_crops import list_crops
-    from lungdet_mmdet.phantom.semireal_scan import Candidate
     from lungdet_mmdet.runs.workplace import find_workplace
+    from lungdet_mmdet.semireal import cohort as semireal
+    from lungdet_mmdet.semireal.crops import list_crops
+    from lungdet_mmdet.semireal.lungs import find_lungs
+    from lungdet_mmdet.semireal.scan import Candidate
 
     options = semireal.CohortOptions(
         seed=args.seed,

@@ -58,3 +58,10 @@ def prepared_phantoms(tmp_path_factory: pytest.TempPathFactory) -> PreparedPhant
     assert not summary.failures
     write_splits(prepared_dir, protocol="strict", seed=0)
     return PreparedPhantoms(luna16_dir, prepared_dir)
+
+
+@pytest.fixture(scope="session")
+def small_scan():
+    from lungdet_mmdet.phantom.scan import build_scan
+
+    return build_scan(5, size="small")

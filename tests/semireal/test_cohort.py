@@ -13,9 +13,8 @@ from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.identity import is_semireal_uid
-from lungdet_mmdet.phantom.lung_sources import find_lungs
-from lungdet_mmdet.phantom.nodule_crops import list_crops
-from lungdet_mmdet.phantom.semireal import (
+from lungdet_mmdet.runs.scan_runs import process_pool
+from lungdet_mmdet.semireal.cohort import (
     CohortOptions,
     in_folds,
     plan_semireal_cohort,
@@ -24,8 +23,9 @@ from lungdet_mmdet.phantom.semireal import (
     screening_lines,
     write_semireal_cohort,
 )
-from lungdet_mmdet.phantom.semireal_scan import PLACE_SHARES, Candidate, draw_wanted
-from lungdet_mmdet.runs.scan_runs import process_pool
+from lungdet_mmdet.semireal.crops import list_crops
+from lungdet_mmdet.semireal.lungs import find_lungs
+from lungdet_mmdet.semireal.scan import PLACE_SHARES, Candidate, draw_wanted
 
 OPTIONS = CohortOptions(seed=4, scans_per_lung=2, mean_nodules=4.0, share_nodules=True)
 

@@ -3,7 +3,7 @@ import pytest
 import SimpleITK as sitk
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.phantom.nodule_crops import (
+from lungdet_mmdet.semireal.crops import (
     CropFile,
     NoduleCrop,
     faults_of,

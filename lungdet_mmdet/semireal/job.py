@@ -14,18 +14,18 @@ from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.lungs.mask import segment_with_fallback
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.phantom.lung_places import map_lungs
-from lungdet_mmdet.phantom.lung_sources import LungSource
-from lungdet_mmdet.phantom.lung_variants import (
+from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
+from lungdet_mmdet.semireal.insertion import map_lungs
+from lungdet_mmdet.semireal.lungs import (
     AS_IT_IS,
+    LungSource,
     LungVariant,
     apply_variant,
     draw_variant,
     moved_points,
 )
-from lungdet_mmdet.phantom.semireal_scan import Candidate, Canvas, draw_wanted, insert_nodule
-from lungdet_mmdet.reports.insertion_pictures import nodule_strips
-from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
+from lungdet_mmdet.semireal.pictures import nodule_strips
+from lungdet_mmdet.semireal.scan import Candidate, Canvas, draw_wanted, insert_nodule
 
 RECORD_FOLDER = "records"
 OWN_MARGIN_MM = 2.0

@@ -10,17 +10,19 @@ from scipy import ndimage
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.phantom.findings import sample_diameters
-from lungdet_mmdet.phantom.insertion import (
+from lungdet_mmdet.semireal.crops import ATTACHED_SHARE, CropFile, CropMeasures, load_crop
+from lungdet_mmdet.semireal.insertion import (
+    WALL_HU,
+    LungMap,
     NoduleSource,
     Pose,
     Stamp,
     blend,
+    blocks_for,
     outline_of,
     stamp_nodule,
     take_apart,
 )
-from lungdet_mmdet.phantom.lung_places import WALL_HU, LungMap, blocks_for
-from lungdet_mmdet.phantom.nodule_crops import ATTACHED_SHARE, CropFile, CropMeasures, load_crop
 
 PLACE_SHARES = {"isolated": 0.45, "vessel": 0.25, "pleural": 0.30}
 """As `findings.PLACE_SHARES`, with the mediastinal surface counted as pleura."""

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.phantom.insertion import (
+from lungdet_mmdet.semireal.crops import NoduleCrop, measure_crop
+from lungdet_mmdet.semireal.insertion import (
     Pose,
     Stamp,
     blend,
@@ -9,7 +10,6 @@ from lungdet_mmdet.phantom.insertion import (
     stamp_nodule,
     take_apart,
 )
-from lungdet_mmdet.phantom.nodule_crops import NoduleCrop, measure_crop
 
 AIR, LUNG, BODY = -1000.0, -850.0, 0.0
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.phantom.lung_places import blocks_for, map_lungs
+from lungdet_mmdet.semireal.insertion import blocks_for, map_lungs
 
 SPACING = (2.0, 2.0, 2.0)
 

@@ -17,17 +17,6 @@ from lungdet_mmdet.annotations.csv_rows import read_csv_rows
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.cohort import N_SUBSETS
 from lungdet_mmdet.phantom.identity import semireal_uid
-from lungdet_mmdet.phantom.lung_sources import LungSource
-from lungdet_mmdet.phantom.nodule_crops import (
-    CropFile,
-    CropMeasures,
-    faults_of,
-    load_crop,
-    measure_crop,
-)
-from lungdet_mmdet.phantom.semireal_job import SemirealJob, make_semireal_scan, read_record
-from lungdet_mmdet.phantom.semireal_scan import Candidate
-from lungdet_mmdet.reports.insertion_pictures import insertion_page
 from lungdet_mmdet.runs.atomic_files import (
     check_writable,
     only_run_in,
@@ -42,6 +31,17 @@ from lungdet_mmdet.runs.scan_runs import (
     failure_of,
     run_per_scan,
 )
+from lungdet_mmdet.semireal.crops import (
+    CropFile,
+    CropMeasures,
+    faults_of,
+    load_crop,
+    measure_crop,
+)
+from lungdet_mmdet.semireal.job import SemirealJob, make_semireal_scan, read_record
+from lungdet_mmdet.semireal.lungs import LungSource
+from lungdet_mmdet.semireal.pictures import insertion_page
+from lungdet_mmdet.semireal.scan import Candidate
 
 INSERTION_VERSION = 1
 """Raised by hand whenever the same command would write other scans: it is part of their UIDs."""

@@ -1,0 +1,1 @@
+"""Semi-real cohorts: real nodules of some patients set into real lungs of others."""
