@@ -33,7 +33,7 @@ def measure_in_process(module: str, order: dict[str, Any], *, about: str) -> dic
     LungDetError
         If the process fails; with the last line that it wrote.
     """
-    package_root = str(Path(__file__).resolve().parents[2])
+    package_root = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", module],

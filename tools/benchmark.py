@@ -11,13 +11,17 @@ python tools/benchmark.py train CONFIG --data PREPARED_DIR [--workers 1 2 4] [--
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.command_line import run_and_exit
 
-DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "lung_deform_detr.py"
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_CONFIG = ROOT / "configs" / "lung_deform_detr.py"
+# What is measured stands beside this folder, outside the package.
+sys.path.insert(0, str(ROOT))
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -121,7 +125,7 @@ def run_prep(args: argparse.Namespace) -> tuple[list[str], dict]:
 
 
 def run_depth(args: argparse.Namespace) -> tuple[list[str], dict]:
-    from lungdet_mmdet.scoring.depth_trial import try_depths
+    from benchmarks.depth_trial import try_depths
 
     trial = try_depths(args.path, shake=args.shake)
     return trial.lines(), {"data": trial.data, "shake": args.shake, "rows": trial.rows()}

@@ -8,13 +8,17 @@ metrics.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
-from benchmarks.split_costs import STAGES, measure
 from lungdet_mmdet.runs.command_line import run_and_exit
+
+# What is measured stands beside this folder, outside the package.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.split_costs import STAGES, measure  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

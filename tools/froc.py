@@ -17,7 +17,6 @@ from lungdet_mmdet.annotations.tables import Nodule, read_findings, read_nodules
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_json
-from lungdet_mmdet.scoring.ceiling import N_BEGINNINGS, table_ceiling
 from lungdet_mmdet.scoring.froc import (
     FP_RATES,
     MAX_MARKS_PER_SCAN,
@@ -27,6 +26,7 @@ from lungdet_mmdet.scoring.froc import (
 )
 from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES, interval_text
 from lungdet_mmdet.scoring.submission import read_submission
+from lungdet_mmdet.splits.table_ceiling import N_BEGINNINGS, table_ceiling
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

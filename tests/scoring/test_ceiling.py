@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.annotations.tables import Nodule, read_nodules, read_series
-from lungdet_mmdet.scoring.ceiling import split_ceiling, table_ceiling
+from lungdet_mmdet.scoring.ceiling import split_ceiling
 from lungdet_mmdet.scoring.slab_records import Slab, SlabSet, TruthBox
+from lungdet_mmdet.splits.table_ceiling import table_ceiling
 
 
 def split(z_mm, diameter_mm=4.0):
