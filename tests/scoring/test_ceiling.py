@@ -66,7 +66,7 @@ def test_tables_of_one_large_and_one_small_nodule():
 
 @pytest.mark.realdata
 def test_the_official_tables_cap_mid_planes_and_not_depths(luna16_sample, monkeypatch):
-    monkeypatch.setattr("lungdet_mmdet.scoring.ceiling.N_BEGINNINGS", 1)
+    monkeypatch.setattr("lungdet_mmdet.splits.table_ceiling.N_BEGINNINGS", 1)
     series = read_series(luna16_sample / "seriesuids.csv").rows
     nodules = read_nodules(luna16_sample / "annotations.csv", known_series=series).rows
 
