@@ -11,6 +11,7 @@ from typing import Any
 
 from lungdet_mmdet.reports.mask_preview import (
     COVERED_COLOUR,
+    FILLED_COLOUR,
     OUTLINE_COLOUR,
     TILE_PX,
     TILES,
@@ -353,6 +354,7 @@ def _reduction(manifest: dict[str, Any]) -> str:
 def _legend() -> str:
     entries = (
         (OUTLINE_COLOUR, "outline of the lung mask"),
+        (FILLED_COLOUR, "tissue filled in: slabs with most of it are shown"),
         (COVERED_COLOUR, "nodule inside the mask"),
         (UNCOVERED_COLOUR, f"nodule covered under {WELL_COVERED:.0%}"),
     )
