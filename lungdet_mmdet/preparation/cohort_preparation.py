@@ -250,6 +250,7 @@ def summary_lines(summary: PreparationSummary, out_dir: Path) -> list[str]:
             for n in lost + poor
         ]
     )
+    lines += _mask_lines(manifest)
     lines += _listed([f"failed: {f.seriesuid} [{f.stage}] {f.reason}" for f in summary.failures])
     if summary.failures:
         lines.append(f"details of the failures: {out_dir / FAILURES_NAME}")
@@ -259,6 +260,18 @@ def summary_lines(summary: PreparationSummary, out_dir: Path) -> list[str]:
         lines.append("interrupted; finished scans are kept, the same command goes on from here")
     lines.append(f"look at the masks: {out_dir / PREP_REPORT_NAME}")
     return lines
+
+
+def _mask_lines(manifest: dict) -> list[str]:
+    """Name every scan whose lung mask is not plainly right, and why."""
+    doubtful = [
+        f"  {scan['lung_mask']['verdict']}: {scan['seriesuid']} ({', '.join(scan['flags'])})"
+        for scan in manifest["scans"]
+        if scan["status"] == "ok" and scan["lung_mask"]["verdict"] != "ok"
+    ]
+    if not doubtful:
+        return []
+    return [f"lung masks worth a look: {len(doubtful)}", *_listed(sorted(doubtful))]
 
 
 def _without_source_lines(manifest: dict) -> list[str]:

@@ -262,7 +262,14 @@ class _Preview:
             spacing = geometry.spacing_zyx_mm
             coverage = nodule_coverage(mask, centre, nodule.diameter_mm, spacing)
             nodules.append(PreviewNodule(tuple(centre.tolist()), nodule.diameter_mm, coverage))
-        picture = mask_preview(results["volume"], mask, geometry.spacing_zyx_mm, nodules)
+        found = results.get("lung_segmentation")
+        picture = mask_preview(
+            results["volume"],
+            mask,
+            geometry.spacing_zyx_mm,
+            nodules,
+            filled=None if found is None else found.filled_mask,
+        )
         self.jpeg = encoded_jpeg(picture, quality=PREVIEW_QUALITY, thin_colours=False)
         self.seconds = time.perf_counter() - began
 

@@ -20,6 +20,7 @@ LOW_HU, HIGH_HU = -1350.0, 150.0
 TISSUE_HU = -500
 # RGB
 OUTLINE_COLOUR = (70, 200, 255)
+FILLED_COLOUR = (255, 190, 60)
 COVERED_COLOUR = (90, 230, 110)
 UNCOVERED_COLOUR = (255, 90, 80)
 _WHERE_WITHOUT_NODULES = (0.5, 0.25, 0.75)
@@ -41,13 +42,14 @@ def mask_preview(
     spacing_zyx_mm: tuple[float, float, float],
     nodules: Sequence[PreviewNodule] = (),
     *,
+    filled: np.ndarray | None = None,
     tile_px: int = TILE_PX,
 ) -> np.ndarray:
     """Draw three maximum projections of 7.5 mm side by side, foot to head.
 
     The scan is shown as it is, not masked, so that what the mask leaves out can be seen. Slabs with
-    the worst covered, then the largest nodules come first; the middle and the quarters of the lungs
-    fill up.
+    badly covered nodules come first, then those where most tissue was filled in, then the largest
+    nodules; the middle and the quarters of the lungs fill up.
 
     Parameters
     ----------
@@ -55,6 +57,7 @@ def mask_preview(
     mask : uint8 array (z, y, x), non-zero in the lungs.
     spacing_zyx_mm : voxel size.
     nodules : marked by a circle: green where the mask covers them, else red.
+    filled : uint8 array (z, y, x), tissue that was filled in; outlined in a colour of its own.
     tile_px : side of one square tile.
 
     Returns
@@ -63,7 +66,7 @@ def mask_preview(
     """
     depth = max(1, round(SLAB_THICKNESS_MM / spacing_zyx_mm[0]))
     slabs = []
-    for centre in _slab_centres(mask, nodules, depth):
+    for centre in _slab_centres(mask, nodules, depth, filled):
         first = min(max(centre - depth // 2, 0), max(volume_hu.shape[0] - depth, 0))
         slabs.append(slice(first, first + depth))
     projections = [volume_hu[slab].max(axis=0) for slab in slabs]
@@ -71,19 +74,26 @@ def mask_preview(
     tiles = []
     for slab, projection in zip(slabs, projections, strict=True):
         inside = [n for n in nodules if slab.start - 0.5 <= n.centre_zyx[0] < slab.stop - 0.5]
-        covered = mask[slab].max(axis=0)
-        tile = _tile(projection, covered, spacing_zyx_mm, inside, box, tile_px)
+        areas = [(mask[slab].max(axis=0), OUTLINE_COLOUR)]
+        if filled is not None:
+            areas.append((filled[slab].max(axis=0), FILLED_COLOUR))
+        tile = _tile(projection, areas, spacing_zyx_mm, inside, box, tile_px)
         tile[:, -GAP_PX:] = 0
         tiles.append(tile)
     return np.concatenate(tiles, axis=1)
 
 
-def _slab_centres(mask: np.ndarray, nodules: Sequence[PreviewNodule], depth: int) -> list[int]:
+def _slab_centres(
+    mask: np.ndarray, nodules: Sequence[PreviewNodule], depth: int, filled: np.ndarray | None
+) -> list[int]:
     """Choose three slices, ascending; they repeat only where the scan is too short."""
     slices = [z for z, image in enumerate(mask) if image.any()]
     low, high = (slices[0], slices[-1]) if slices else (0, mask.shape[0] - 1)
     worst_first = sorted(nodules, key=lambda n: (min(n.coverage, WELL_COVERED), -n.diameter_mm))
+    bad = sum(n.coverage < WELL_COVERED for n in worst_first)
     wanted = [round(n.centre_zyx[0]) for n in worst_first]
+    if filled is not None:
+        wanted[bad:bad] = _most_filled(filled, depth)
     wanted += [round(low + share * (high - low)) for share in _WHERE_WITHOUT_NODULES]
     wanted = [min(max(z, 0), mask.shape[0] - 1) for z in wanted]
     chosen: list[int] = []
@@ -94,9 +104,20 @@ def _slab_centres(mask: np.ndarray, nodules: Sequence[PreviewNodule], depth: int
     return sorted(chosen)
 
 
+def _most_filled(filled: np.ndarray, depth: int) -> list[int]:
+    """Choose up to three slices in the middle of slabs with most filled tissue, best first."""
+    area = np.array([np.count_nonzero(plane) for plane in filled])
+    volume = np.convolve(area, np.ones(depth, int), mode="same")
+    chosen: list[int] = []
+    for z in np.argsort(-volume, kind="stable"):
+        if volume[z] and len(chosen) < TILES and all(abs(z - other) >= depth for other in chosen):
+            chosen.append(int(z))
+    return chosen
+
+
 def _tile(
     projection_hu: np.ndarray,
-    covered: np.ndarray,
+    areas: Sequence[tuple[np.ndarray, tuple[int, int, int]]],
     spacing_zyx_mm: tuple[float, float, float],
     nodules: Sequence[PreviewNodule],
     box: tuple[slice, slice],
@@ -109,12 +130,13 @@ def _tile(
     size = (max(1, round(width_mm * scale)), max(1, round(height_mm * scale)))
     level = (projection_hu[rows, columns].astype(np.float32) - LOW_HU) * (255 / (HIGH_HU - LOW_HU))
     grey = cv2.resize(np.clip(level, 0, 255).astype(np.uint8), size, interpolation=cv2.INTER_AREA)
-    share = cv2.resize((covered[rows, columns] > 0).astype(np.uint8) * 255, size)
     picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
-    contours, _ = cv2.findContours(
-        (share > 127).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
-    )
-    cv2.drawContours(picture, contours, -1, OUTLINE_COLOUR, 1, cv2.LINE_AA)
+    for area, colour in areas:
+        share = cv2.resize((area[rows, columns] > 0).astype(np.uint8) * 255, size)
+        contours, _ = cv2.findContours(
+            (share > 127).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
+        )
+        cv2.drawContours(picture, contours, -1, colour, 1, cv2.LINE_AA)
     for nodule in nodules:
         y = ((nodule.centre_zyx[1] + 0.5 - rows.start) * dy) * scale - 0.5
         x = ((nodule.centre_zyx[2] + 0.5 - columns.start) * dx) * scale - 0.5

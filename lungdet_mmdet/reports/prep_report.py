@@ -9,6 +9,7 @@ from typing import Any
 
 from lungdet_mmdet.reports.mask_preview import (
     COVERED_COLOUR,
+    FILLED_COLOUR,
     OUTLINE_COLOUR,
     TILE_PX,
     TILES,
@@ -168,6 +169,7 @@ def prep_report_html(manifest: dict[str, Any], read_preview: Callable[[str], byt
         cards=_cards(manifest, groups),
         legend=(
             (OUTLINE_COLOUR, "outline of the lung mask"),
+            (FILLED_COLOUR, "tissue filled in: slabs with most of it are shown"),
             (COVERED_COLOUR, "nodule inside the mask"),
             (UNCOVERED_COLOUR, f"nodule covered under {WELL_COVERED:.0%}"),
         ),

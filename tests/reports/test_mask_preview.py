@@ -4,6 +4,7 @@ import pytest
 
 from lungdet_mmdet.reports.mask_preview import (
     COVERED_COLOUR,
+    FILLED_COLOUR,
     OUTLINE_COLOUR,
     UNCOVERED_COLOUR,
     PreviewNodule,
@@ -39,6 +40,15 @@ def test_the_outline_runs_along_the_mask(scan):
     assert (rows.min(), rows.max()) == pytest.approx((20, 59), abs=1)
     assert (columns.min(), columns.max()) == pytest.approx((20, 59), abs=1)
     assert picture[10, 40].tolist() == [236, 236, 236]  # (40 + 1350) / 1500 * 255
+
+
+def test_filled_tissue_is_outlined_in_its_own_colour_on_the_slab_with_most_of_it(scan):
+    volume, mask = scan
+    filled = np.zeros_like(mask)
+    filled[2:4, 25:35, 20:30] = 1
+    picture = mask_preview(volume, mask, SPACING, filled=filled, tile_px=80)
+    assert len(pixels_near(picture[:, :80], FILLED_COLOUR)) > 10
+    assert len(pixels_near(picture[:, 80:], FILLED_COLOUR)) == 0
 
 
 def test_nodules_are_ringed_green_where_covered_and_red_where_not(scan):

@@ -1,109 +1,252 @@
-"""Completing the lungs' air to whole lungs: vessels, nodules and lost parts of the surface."""
+"""Completing the lungs' air to whole lungs: vessels, nodules and lost parts of the surface.
+
+Works on shares: how much of a block is lung, 0 to `FULL`. A closing of shares keeps the surface
+where it lies between the blocks, so that the mask has no steps.
+"""
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from scipy import ndimage
 
+from lungdet_mmdet.ct.lungs.grid import FULL, CoarseGrid
 from lungdet_mmdet.ct.lungs.morphology import (
     Mask,
     Spacing,
     bounding_box,
     closing,
+    dilate,
     fill_holes,
     opening,
 )
-from lungdet_mmdet.ct.lungs.parts import LEFT, RIGHT
 
-BAY_OPENING_MM = 4.0
-"""Bays thinner than this are the unevenness of the chest wall, not lost lung."""
-MIN_BAY_ML = 1.0
-MIN_BAY_HEIGHT_MM = 7.5
-MIN_BAY_DEPTH_MM = 5.0
+HALF = FULL // 2
+HALF_WIDTH_HU = 400.0
+"""A block this far below the threshold is all lung, this far above it is none."""
+BAY_GRID_MM = 6.0
+"""Large bays are found on blocks of this size."""
+WALL_BALL_MM = 40.0
+WALL_HEIGHT_MM = 60.0
+"""A bay that a ball of this radius does not enter is lost lung, where lung lies above and below
+it within this height. Heart, aorta, spine and liver have no lung below or above them."""
+ANY_BALL_MM = 25.0
+"""So is a bay that this ball does not enter, wherever it is: apex and diaphragm."""
+COSTAL_HEIGHT_MM = 130.0
+COSTAL_REACH_MM = 12.0
+"""The mouth of a bay in the chest wall lies this near to the hull of both lungs together."""
+MIN_COSTAL_SHARE = 0.6
 MAX_BAY_SHARE = 0.6
 """A bay of more than this share of the slice's lung area is the liver within its crescent."""
-OUTWARD_COSINE = 0.35
-"""A bay belongs to the chest wall when its mouth faces outwards by at least this much."""
-DENSE_HU = (-200.0, 200.0)
+BAY_OPENING_MM = 6.0
+MIN_FILLED, MIN_FILLED_AT_WALL = 0.4, 0.1
+"""Rise of a block's share from which it counts as filled; the chest wall has hardly any other
+bays than lesions, heart and hilum are full of them."""
+WALL_BULGE_MM = 2.5
+"""A lung bulges beyond the straight lines that close a bay in the chest wall."""
+MIN_BAY_ML = 0.4
+NEAR_FILLED_MM = 9.0
+"""Around filled blocks the surface is drawn as the filling draws it."""
 
 
-def close_lungs(
-    labels: np.ndarray, outside: Mask, *, closing_mm: float, spacing_zyx_mm: Spacing
-) -> np.ndarray:
-    """Close each lung on its own with a ball and fill what it encloses.
+@dataclass(frozen=True)
+class WholeLungs:
+    """Lungs with vessels, nodules and lost parts of the surface, on the blocks.
 
     Parameters
     ----------
-    labels : uint8 (z, y, x): 0, RIGHT, LEFT.
-    outside : air outside the patient, never added.
-    closing_mm : radius of the ball.
-    spacing_zyx_mm : voxel size.
+    labels : uint8 (z, y, x): 0, RIGHT, LEFT; blocks that are at least half lung.
+    share : uint8 (z, y, x), 0 to `FULL`: how much of a block lies within the surface.
+    filled : bool (z, y, x): blocks of tissue that only the filling of large bays has added.
+    """
+
+    labels: np.ndarray
+    share: np.ndarray
+    filled: np.ndarray
+
+
+def air_share(
+    lung: Mask, coarse_hu: np.ndarray, no_lung: np.ndarray, *, threshold_hu: float
+) -> np.ndarray:
+    """Tell how much of a block is lung, by its mean: half of it at the threshold.
+
+    Parameters
+    ----------
+    lung : uint8 0/1 (z, y, x), the air of one lung.
+    coarse_hu : int16 block means.
+    no_lung : other air, which has no share.
+    threshold_hu : between air and tissue.
 
     Returns
     -------
-    uint8 (z, y, x) labels, larger than or equal to the given ones.
+    uint8 (z, y, x), 0 to `FULL`; above 0 only in the lung and the blocks that touch it.
     """
-    closed = labels.copy()
-    for label in (RIGHT, LEFT):
-        lung = (labels == label).astype(np.uint8)
-        if not lung.any():
-            continue
-        box = bounding_box(lung, (1, 1, 1))  # a closing stays within the convex hull
-        full = fill_holes(closing(lung[box], closing_mm, spacing_zyx_mm))
-        closed[box][(full > 0) & (closed[box] == 0) & (outside[box] == 0)] = label
-    return closed
+    near = ndimage.binary_dilation(lung, np.ones((3, 3, 3)))
+    scale = 0.5 * FULL / HALF_WIDTH_HU
+    share = np.clip((threshold_hu + HALF_WIDTH_HU - coarse_hu) * scale, 0, FULL)
+    return np.where(near & ~((no_lung > 0) & (lung == 0)), share, 0).astype(np.uint8)
 
 
-def fill_chest_wall_bays(
-    labels: np.ndarray,
-    coarse_hu: np.ndarray,
+def complete_lungs(
+    shares: dict[int, np.ndarray],
     outside: Mask,
+    *,
+    closing_mm: float,
     spacing_zyx_mm: Spacing,
-) -> tuple[np.ndarray, float]:
-    """Add dense bays that open towards the chest wall: consolidation and large pleural tumours.
+    middle_x: float | None = None,
+) -> WholeLungs:
+    """Close each lung with a ball, fill what it encloses and the large bays of its surface.
 
-    In each slice a lung is convex towards the chest wall. Where its convex hull holds soft tissue
-    that faces outwards, lung has been lost; towards heart and liver it is meant to
-    be hollow, and nothing is added.
-
-    Returns
-    -------
-    uint8 (z, y, x) labels, and the added volume in millilitres.
+    Parameters
+    ----------
+    shares : by label (RIGHT, LEFT) how much of a block is that lung's air (uint8 (z, y, x)).
+    outside : air outside the patient and padding, never added.
+    closing_mm : radius of the ball.
+    spacing_zyx_mm : size of a block.
+    middle_x : column of the patient's middle; None fills no large bays.
     """
-    filled = labels.copy()
-    added_voxels = 0
-    voxel_ml = float(np.prod(spacing_zyx_mm)) / 1000.0
-    for label, outward_x in ((RIGHT, -1.0), (LEFT, 1.0)):
-        lung = (labels == label).astype(np.uint8)
-        if not lung.any():
-            continue
-        box = bounding_box(lung)
-        hull = np.stack([_hull(plane) for plane in lung[box]])
-        hu = coarse_hu[box]
-        bay = (hull > 0) & (labels[box] == 0) & (outside[box] == 0)
-        bay &= (hu >= DENSE_HU[0]) & (hu <= DENSE_HU[1])
-        bay = opening(bay.astype(np.uint8), BAY_OPENING_MM, spacing_zyx_mm)
-        kept = _bays_facing_out(bay, hull, lung[box], outward_x, spacing_zyx_mm)
-        added = _large_enough(kept, spacing_zyx_mm)
-        filled[box][added] = label
-        added_voxels += int(added.sum())
-    return filled, added_voxels * voxel_ml
+    closed: dict[int, np.ndarray] = {}
+    for label, share in shares.items():
+        box = bounding_box(share, (1, 1, 1))  # a closing stays within the convex hull
+        part = closing(share[box], closing_mm, spacing_zyx_mm)
+        holes = fill_holes((part >= HALF).astype(np.uint8)) > 0
+        part[holes & (part < HALF)] = FULL
+        closed[label] = np.zeros_like(share)
+        closed[label][box] = part
+        closed[label][outside > 0] = 0
+    net = _labelled(closed, outside.shape)
+    if middle_x is None or not closed:
+        return WholeLungs(net, _together(closed, outside.shape), np.zeros(outside.shape, bool))
+    whole = _with_bays(closed, outside, spacing_zyx_mm, middle_x)
+    labels = _labelled(whole, outside.shape)
+    labels[net > 0] = net[net > 0]
+    share = _together(whole, outside.shape)
+    return WholeLungs(labels, share, (labels > 0) & (net == 0))
 
 
-def _large_enough(bays: np.ndarray, spacing_zyx_mm: Spacing) -> np.ndarray:
-    """Drop bays of little volume, and those that only a slice or two show."""
-    components, _ = ndimage.label(bays)
-    least = 1000.0 * MIN_BAY_ML / float(np.prod(spacing_zyx_mm))
-    kept = np.zeros(bays.shape, bool)
-    for index, box in enumerate(ndimage.find_objects(components), start=1):
-        part = components[box] == index
-        height_mm = part.shape[0] * spacing_zyx_mm[0]
-        if part.sum() >= least and height_mm >= MIN_BAY_HEIGHT_MM:
-            kept[box] |= part
-    return kept
+def _together(shares: dict[int, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    out = np.zeros(shape, np.uint8)
+    for share in shares.values():
+        np.maximum(out, share, out=out)
+    return out
+
+
+def _labelled(shares: dict[int, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """Give every block that is at least half full to the lung that has most of it."""
+    labels = np.zeros(shape, np.uint8)
+    best = np.full(shape, HALF - 1, np.uint8)
+    for label, share in shares.items():
+        labels[share > best] = label
+        np.maximum(best, share, out=best)
+    return labels
+
+
+def _with_bays(
+    closed: dict[int, np.ndarray], outside: Mask, spacing_zyx_mm: Spacing, middle_x: float
+) -> dict[int, np.ndarray]:
+    """Add the large bays to each lung's shares."""
+    grid = CoarseGrid.covering(outside.shape, spacing_zyx_mm, BAY_GRID_MM)
+    coarse = {k: grid.block_mean(v.astype(np.int16)).astype(np.uint8) for k, v in closed.items()}
+    hulls = _hulls_of_both(
+        coarse, (middle_x - 0.5 * (grid.factors_zyx[2] - 1)) / grid.factors_zyx[2]
+    )
+    blocked = grid.block_mean((outside > 0).astype(np.int16) * np.int16(FULL)) > FULL // 2
+    whole = {}
+    for label, share in coarse.items():
+        box = bounding_box(share, (1, 1, 1))
+        part, spacing = share[box], grid.spacing_zyx_mm
+        wall = _near_edge(hulls[box], COSTAL_REACH_MM, spacing)
+        upright = _closed_upright(part, WALL_HEIGHT_MM, spacing[0])
+        bays = np.minimum(closing(part, WALL_BALL_MM, spacing), upright)
+        np.maximum(bays, closing(part, ANY_BALL_MM, spacing), out=bays)
+        np.maximum(bays, _costal_bays(np.maximum(part, bays), wall, spacing), out=bays)
+        holes = fill_holes((bays >= HALF).astype(np.uint8)) > 0
+        bays[holes & (bays < HALF)] = FULL
+        bays[blocked[box]] = 0
+        least = np.where(wall, MIN_FILLED_AT_WALL, MIN_FILLED) * FULL
+        raised = _large_parts(bays > part + least, grid.voxel_ml)
+        # At the chest wall the slices above and below show best where the surface was.
+        bays = np.where(wall, np.maximum(bays, upright), bays)
+        bays[blocked[box]] = 0
+        # Where nothing was filled the finer surface stays as it is.
+        near = dilate(raised, NEAR_FILLED_MM, spacing)
+        full = np.zeros_like(share)
+        beyond = np.uint8(round(FULL * WALL_BULGE_MM / BAY_GRID_MM))
+        drawn = np.maximum(bays, part)
+        drawn = np.where(wall & (drawn > 0), np.minimum(drawn, FULL - beyond) + beyond, drawn)
+        full[box] = np.where(near > 0, drawn, 0)
+        fine = grid.interpolated(full)
+        fine[outside > 0] = 0
+        whole[label] = np.maximum(closed[label], fine)
+    return whole
+
+
+def _large_parts(raised: np.ndarray, voxel_ml: float) -> Mask:
+    """Drop what is too small to be a lesion that the closing of every lung has not held."""
+    components, _ = ndimage.label(raised)
+    large = np.bincount(components.ravel()) * voxel_ml >= MIN_BAY_ML
+    large[0] = False
+    return large[components].astype(np.uint8)
+
+
+def _closed_upright(share: np.ndarray, height_mm: float, spacing_z_mm: float) -> np.ndarray:
+    """Close along z only: what has lung above and below within ``height_mm``."""
+    reach = max(round(height_mm / spacing_z_mm), 1)
+    flat = np.pad(share.reshape(share.shape[0], -1), ((reach, reach), (0, 0)), mode="edge")
+    line = np.ones((reach + 1, 1), np.uint8)
+    closed = cv2.morphologyEx(flat, cv2.MORPH_CLOSE, line)
+    return closed[reach : reach + share.shape[0]].reshape(share.shape)
+
+
+def _hulls_of_both(shares: dict[int, np.ndarray], middle_x: float) -> np.ndarray:
+    """Draw in every slice the hull of both lungs, each also mirrored to the other side.
+
+    Its edge is the chest wall; what faces heart or spine lies within, even where one lung is
+    missing or cut by the field of view.
+    """
+    lungs = np.maximum.reduce([share >= HALF for share in shares.values()])
+    hulls = np.zeros(lungs.shape, np.uint8)
+    for plane, hull in zip(lungs, hulls, strict=True):
+        y, x = np.nonzero(plane)
+        if x.size:
+            points = np.stack([np.concatenate([x, 2 * middle_x - x]), np.concatenate([y, y])], 1)
+            cv2.fillConvexPoly(hull, cv2.convexHull(np.rint(points).astype(np.int32)), 1)
+    return hulls
+
+
+def _costal_bays(share: np.ndarray, wall: np.ndarray, spacing_zyx_mm: Spacing) -> np.ndarray:
+    """Find tissue within a lung's hull that opens towards the chest wall, of whatever size.
+
+    In each slice a lung is convex towards the chest wall. Where its convex hull holds tissue
+    there, lung has been lost: consolidation, a large tumour. Towards heart and liver it is meant
+    to be hollow.
+    """
+    lung = (share >= HALF).astype(np.uint8)
+    hull = np.stack([_hull(plane) for plane in lung])
+    bay = ((hull > 0) & (lung == 0)).astype(np.uint8)
+    bay &= _closed_upright(share, COSTAL_HEIGHT_MM, spacing_zyx_mm[0]) >= HALF
+    bay = opening(bay, BAY_OPENING_MM, spacing_zyx_mm)
+    kept = np.zeros(bay.shape, np.uint8)
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    for k in np.flatnonzero(bay.any(axis=(1, 2))):
+        count, components = cv2.connectedComponents(bay[k], connectivity=4)
+        mouth = cv2.dilate(hull[k] ^ 1, cross, borderValue=1) > 0
+        largest = MAX_BAY_SHARE * lung[k].sum()
+        for index in range(1, count):
+            part = components == index
+            open_part = part & mouth
+            if part.sum() <= largest and open_part.any():
+                kept[k][part] = wall[k][open_part].mean() >= MIN_COSTAL_SHARE
+    return kept * np.uint8(FULL)
+
+
+def _near_edge(hulls: Mask, reach_mm: float, spacing_zyx_mm: Spacing) -> np.ndarray:
+    """Tell what lies outside the hulls or within ``reach_mm`` of that, in-plane."""
+    y, x = (max(round(reach_mm / s), 1) for s in spacing_zyx_mm[1:])
+    ball = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * x + 1, 2 * y + 1))
+    return np.stack([cv2.erode(plane, ball, borderValue=0) == 0 for plane in hulls])
 
 
 def _hull(plane: Mask) -> Mask:
@@ -113,32 +256,3 @@ def _hull(plane: Mask) -> Mask:
     if points is not None:
         cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
     return hull
-
-
-def _bays_facing_out(
-    bay: Mask, hull: Mask, lung: Mask, outward_x: float, spacing_zyx_mm: Spacing
-) -> np.ndarray:
-    """Keep the in-plane bays whose mouth lies on the outer side of the lung."""
-    kept = np.zeros(bay.shape, bool)
-    cross = np.ones((3, 3), np.uint8)
-    for k in range(bay.shape[0]):
-        if not bay[k].any():
-            continue
-        count, components = cv2.connectedComponents(bay[k], connectivity=4)
-        mouth = cv2.dilate(hull[k] ^ 1, cross, borderValue=1)
-        shore = cv2.dilate(lung[k], cross, iterations=2)
-        largest = MAX_BAY_SHARE * lung[k].sum()
-        for index in range(1, count):
-            part = components == index
-            if part.sum() > largest:
-                continue
-            open_y, open_x = np.nonzero(part & (mouth > 0))
-            shore_y, shore_x = np.nonzero(part & (shore > 0))
-            if open_y.size == 0 or shore_y.size == 0:
-                continue
-            dy = (open_y.mean() - shore_y.mean()) * spacing_zyx_mm[1]
-            dx = (open_x.mean() - shore_x.mean()) * spacing_zyx_mm[2] * outward_x
-            length = math.hypot(dy, dx)
-            if length >= MIN_BAY_DEPTH_MM and dx > OUTWARD_COSINE * length:
-                kept[k] |= part
-    return kept

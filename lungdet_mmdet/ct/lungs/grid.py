@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -11,8 +12,8 @@ from lungdet_mmdet.ct.lungs.morphology import Mask, Spacing, bounding_box
 
 Shape = tuple[int, int, int]
 
-_GREY = 200
-"""Inside value while interpolating in 8 bits."""
+FULL = 200
+"""Value of a block that lies wholly inside; the surface is at half of it."""
 
 
 @dataclass(frozen=True)
@@ -83,33 +84,54 @@ class CoarseGrid:
             coarse[k] = total // len(images)
         return coarse
 
-    def to_scan(self, coarse_mask: Mask, *, margin_mm: float = 0.0) -> Mask:
-        """Bring a mask to the scan's grid: linear interpolation and a cut, free of steps.
+    def to_scan(self, field: np.ndarray, *, margin_mm: float = 0.0) -> Mask:
+        """Draw the surface at which a field of the blocks is half full on the scan's grid.
+
+        The field is interpolated linearly and cut, so the surface lies between the blocks, where
+        the shares of neighbouring blocks put it.
 
         Parameters
         ----------
-        coarse_mask : uint8 0/1, one value per block.
+        field : uint8, 0 (outside) to `FULL` (inside), one value per block.
         margin_mm : how far to move the surface outwards. Done by the level of the cut, so it is
-            limited to 0.4 of a block; it varies by direction with the size of the block.
+            limited to 0.4 of a block.
 
         Returns
         -------
         uint8 0/1 (z, y, x) of the scan's shape.
         """
         out = np.zeros(self.scan_shape_zyx, np.uint8)
-        if not coarse_mask.any():
-            return out
-        box = bounding_box(coarse_mask, (1, 1, 1))
-        planes = coarse_mask[box] * np.uint8(_GREY)
+        share = min(max(margin_mm / float(np.mean(self.spacing_zyx_mm)), 0.0), 0.4)
+        cut = FULL * (0.5 - share) - 0.5
+        for k, window, grey in self._planes(field):
+            plane = cv2.threshold(grey, cut, 1, cv2.THRESH_BINARY)[1]
+            target = out[(k, *window)]
+            target[:] = plane[: target.shape[0], : target.shape[1]]
+        return out
+
+    def interpolated(self, field: np.ndarray) -> np.ndarray:
+        """Interpolate a field of the blocks linearly on the scan's grid; uint8 in and out."""
+        out = np.zeros(self.scan_shape_zyx, np.uint8)
+        for k, window, grey in self._planes(field):
+            target = out[(k, *window)]
+            target[:] = grey[: target.shape[0], : target.shape[1]]
+        return out
+
+    def _planes(self, field: np.ndarray) -> Iterator[tuple[int, tuple[slice, slice], np.ndarray]]:
+        """Yield the scan's slices near the field's foreground: index, rows and columns, values."""
+        if not field.any():
+            return
+        box = bounding_box(field, (1, 1, 1))
+        planes = field[box]
         fz, fy, fx = self.factors_zyx
         width, height = planes.shape[2] * fx, planes.shape[1] * fy
-        rows = slice(box[1].start * fy, min(box[1].stop * fy, out.shape[1]))
-        columns = slice(box[2].start * fx, min(box[2].stop * fx, out.shape[2]))
-        share = min(max(margin_mm / float(np.mean(self.spacing_zyx_mm)), 0.0), 0.4)
-        cut = _GREY * (0.5 - share) - 0.5
+        window = (
+            slice(box[1].start * fy, min(box[1].stop * fy, self.scan_shape_zyx[1])),
+            slice(box[2].start * fx, min(box[2].stop * fx, self.scan_shape_zyx[2])),
+        )
         last = planes.shape[0] - 1
         enlarged: dict[int, np.ndarray] = {}
-        for k in range(box[0].start * fz, min(box[0].stop * fz, out.shape[0])):
+        for k in range(box[0].start * fz, min(box[0].stop * fz, self.scan_shape_zyx[0])):
             # The centre of block c lies at scan index c * f + (f - 1) / 2.
             z = min(max((k - (fz - 1) / 2) / fz - box[0].start, 0.0), float(last))
             below = int(z)
@@ -121,12 +143,9 @@ class CoarseGrid:
                         planes[c], (width, height), interpolation=cv2.INTER_LINEAR
                     )
             grey = cv2.addWeighted(enlarged[below], 1 + below - z, enlarged[above], z - below, 0)
-            plane = cv2.threshold(grey, cut, 1, cv2.THRESH_BINARY)[1]
-            target = out[k, rows, columns]
-            target[:] = plane[: target.shape[0], : target.shape[1]]
-        return out
+            yield k, window, grey
 
     def from_scan(self, mask: np.ndarray) -> Mask:
         """Bring a mask of the scan to the blocks: 1 where at least half of the block is inside."""
-        share = self.block_mean((mask > 0).astype(np.int16) * np.int16(_GREY))
-        return (share >= _GREY // 2).astype(np.uint8)
+        share = self.block_mean((mask > 0).astype(np.int16) * np.int16(FULL))
+        return (share >= FULL // 2).astype(np.uint8)

@@ -28,7 +28,7 @@ def _disk(radius_mm: float, spacing_yx_mm: tuple[float, float]) -> Mask:
 
 
 def dilate(mask: Mask, radius_mm: float, spacing_zyx_mm: Spacing) -> Mask:
-    """Add everything within ``radius_mm`` of the mask (uint8 (z, y, x))."""
+    """Add everything within ``radius_mm`` of the mask (uint8 (z, y, x); grey levels: maximum)."""
     reach_z = int(radius_mm / spacing_zyx_mm[0] + 1e-6)
     depth, height, width = mask.shape
     # All slices stand in one tall image, kept apart by empty rows: one call instead of `depth`.
@@ -42,9 +42,9 @@ def dilate(mask: Mask, radius_mm: float, spacing_zyx_mm: Spacing) -> Mask:
         disk = _disk(math.sqrt(level2), spacing_zyx_mm[1:])
         grown = cv2.dilate(flat, disk, borderType=cv2.BORDER_CONSTANT, borderValue=0)
         grown = grown.reshape(tall.shape)[:, :height]
-        out[dz:] |= grown[: depth - dz]
+        np.maximum(out[dz:], grown[: depth - dz], out=out[dz:])
         if dz:
-            out[: depth - dz] |= grown[dz:]
+            np.maximum(out[: depth - dz], grown[dz:], out=out[: depth - dz])
     return out
 
 
@@ -61,6 +61,8 @@ def opening(mask: Mask, radius_mm: float, spacing_zyx_mm: Spacing) -> Mask:
 def closing(mask: Mask, radius_mm: float, spacing_zyx_mm: Spacing) -> Mask:
     """Fill the gaps and bays that a ball of ``radius_mm`` does not fit into.
 
+    Grey levels are closed level by level, so a surface between two blocks stays between them.
+
     The world outside repeats the array's outermost voxels, so that neither a lung cut by the end
     of the scan vanishes there, nor one near the end grows up to it.
     """
@@ -68,9 +70,9 @@ def closing(mask: Mask, radius_mm: float, spacing_zyx_mm: Spacing) -> Mask:
     radius_mm += BLUNT_TIPS * min(spacing_zyx_mm) if radius_mm > 0 else 0.0
     z, y, x = (int(radius_mm / s + 1e-6) for s in spacing_zyx_mm)
     wide = np.pad(mask, ((z, z), (y, y), (x, x)), mode="edge")
-    wide = erode(dilate(wide, radius_mm, spacing_zyx_mm), radius_mm, spacing_zyx_mm)
+    wide = ~dilate(~dilate(wide, radius_mm, spacing_zyx_mm), radius_mm, spacing_zyx_mm)
     depth, height, width = mask.shape
-    return wide[z : z + depth, y : y + height, x : x + width] | mask
+    return np.maximum(wide[z : z + depth, y : y + height, x : x + width], mask)
 
 
 def fill_holes(mask: Mask) -> Mask:

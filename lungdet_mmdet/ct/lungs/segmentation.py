@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from lungdet_mmdet.ct.lungs.grid import CoarseGrid
-from lungdet_mmdet.ct.lungs.morphology import Mask, bounding_box
+from lungdet_mmdet.ct.lungs.grid import FULL, CoarseGrid
+from lungdet_mmdet.ct.lungs.morphology import Mask, Spacing, bounding_box, erode
 from lungdet_mmdet.ct.lungs.parts import LEFT, RIGHT
 
 Method = Literal["otsu", "otsu-loose", "luna16", "body"]
@@ -24,6 +24,12 @@ MIN_LOOSE_VOLUME_ML = 60.0
 CUT_AREA_SHARE = 0.05
 """An end slice with this much of the largest lung area means that the scan ends inside the lung."""
 ASYMMETRY = 0.25
+BASE_SHARE = 0.4
+"""Below, heart and diaphragms make the sides differ."""
+MUCH_LESS, MISSING_SHARE = 0.4, 0.015
+"""A part is missing where a lung has less than this share of the other's area, by this share of
+the lungs' volume in all."""
+LARGE_LESION_MM = 16.0
 TINY_ML = 30.0
 SUSPECT_FLAGS = frozenset(
     {
@@ -32,7 +38,8 @@ SUSPECT_FLAGS = frozenset(
         "asymmetric",
         "tiny",
         "otsu_clamped",
-        "chest_wall_bay_filled",
+        "large_lesion_filled",
+        "opacified_part",
         "cut_by_fov",
     }
 )
@@ -48,6 +55,9 @@ class LungSegmentation:
     ----------
     coarse_labels : uint8 (z, y, x), one value per block of ``grid``: 0 outside, 1 right lung,
         2 left lung (1 for all where the sides are not known).
+    coarse_share : uint8 (z, y, x), 0 to `FULL`: how much of a block lies within the surface.
+    coarse_filled : bool (z, y, x): labelled blocks of tissue that lay in a large bay of the
+        surface; not part of the reported volumes.
     grid : the blocks.
     margin_mm : how far the mask on the scan's grid reaches beyond the coarse surface.
     method : which rule made the mask.
@@ -57,6 +67,8 @@ class LungSegmentation:
     """
 
     coarse_labels: np.ndarray
+    coarse_share: np.ndarray
+    coarse_filled: np.ndarray
     grid: CoarseGrid
     margin_mm: float
     method: Method
@@ -67,8 +79,12 @@ class LungSegmentation:
     @property
     def mask(self) -> Mask:
         """uint8 0/1 (z, y, x) of the scan's shape, made anew at each call."""
-        lungs = (self.coarse_labels > 0).astype(np.uint8)
-        return self.grid.to_scan(lungs, margin_mm=self.margin_mm)
+        return self.grid.to_scan(self.coarse_share, margin_mm=self.margin_mm)
+
+    @property
+    def filled_mask(self) -> Mask:
+        """uint8 0/1 (z, y, x) of the scan's shape: the tissue that was filled in."""
+        return self.grid.to_scan(self.coarse_filled * np.uint8(FULL))
 
     @property
     def lung_volumes_l(self) -> tuple[float, ...]:
@@ -79,8 +95,13 @@ class LungSegmentation:
         """
         if self.method == "body":
             return ()
-        counts = np.bincount(self.coarse_labels.ravel(), minlength=3)
+        counts = np.bincount(self.coarse_labels[~self.coarse_filled], minlength=3)
         return tuple(float(n) * self.grid.voxel_ml / 1000.0 for n in counts[1:3] if n)
+
+    @property
+    def filled_ml(self) -> float:
+        """Volume of the tissue that the filling of large bays has added, in millilitres."""
+        return float(np.count_nonzero(self.coarse_filled)) * self.grid.voxel_ml
 
     @property
     def volume_l(self) -> float:
@@ -126,6 +147,7 @@ class LungSegmentation:
             "threshold_hu": round(self.threshold_hu, 1),
             "volume_l": round(self.volume_l, 3),
             "lung_volumes_l": [round(v, 3) for v in self.lung_volumes_l],
+            "filled_ml": round(self.filled_ml, 1),
             "n_lungs": self.n_lungs,
             "slice_share": round(self.slice_share, 4),
             "flags": list(self.flags),
@@ -143,7 +165,8 @@ def shape_flags(labels: np.ndarray, padding: np.ndarray, voxel_ml: float) -> tup
 
     Returns
     -------
-    Some of "no_lungs", "one_lung", "asymmetric", "tiny", "cut_below", "cut_above", "cut_by_fov".
+    Some of "no_lungs", "one_lung", "asymmetric", "tiny", "cut_below", "cut_above",
+    "opacified_part", "cut_by_fov".
     """
     flags = []
     sizes = np.bincount(labels.ravel(), minlength=3)[1:3]
@@ -160,9 +183,37 @@ def shape_flags(labels: np.ndarray, padding: np.ndarray, voxel_ml: float) -> tup
         flags.append("cut_below")
     if area[-1] >= CUT_AREA_SHARE * area.max():
         flags.append("cut_above")
+    if sizes.all() and _lacks_a_part(labels):
+        flags.append("opacified_part")
     if _touches_edge_of_view(labels > 0, padding):
         flags.append("cut_by_fov")
     return tuple(flags)
+
+
+def _lacks_a_part(labels: np.ndarray) -> bool:
+    """Tell whether one lung has hardly any air where the other has much, above the diaphragms."""
+    areas = [np.count_nonzero(labels == side, axis=(1, 2)) for side in (RIGHT, LEFT)]
+    levels = np.flatnonzero(areas[0] + areas[1])
+    lowest = levels[0] + round(BASE_SHARE * levels.size)
+    right, left = (area[lowest:].astype(float) for area in areas)
+    missing = max(np.maximum(MUCH_LESS * a - b, 0).sum() for a, b in ((right, left), (left, right)))
+    return bool(missing > MISSING_SHARE * (areas[0].sum() + areas[1].sum()))
+
+
+def filled_flags(filled: np.ndarray, spacing_zyx_mm: Spacing) -> tuple[str, ...]:
+    """Name tissue that was filled in: "large_lesion_filled" where a ball of 16 mm fits into it.
+
+    Parameters
+    ----------
+    filled : bool (z, y, x), blocks of tissue that were added.
+    spacing_zyx_mm : size of a block.
+    """
+    if not filled.any():
+        return ()
+    part = np.pad(filled[bounding_box(filled)].astype(np.uint8), 1)
+    return (
+        ("large_lesion_filled",) if erode(part, LARGE_LESION_MM / 2, spacing_zyx_mm).any() else ()
+    )
 
 
 def _touches_edge_of_view(lungs: np.ndarray, padding: np.ndarray) -> bool:

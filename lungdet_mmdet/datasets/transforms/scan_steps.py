@@ -100,6 +100,7 @@ class OtsuLungMask(BaseTransform):
     Added Keys:
 
     - lung_mask (uint8 array (z, y, x), 1 inside)
+    - lung_segmentation (LungSegmentation), on the grid of this step
     - lung_summary (dict): method, verdict, volumes in litres, flags, and ``tissue_voxels``, the
       voxels above air before masking
 
@@ -115,7 +116,7 @@ class OtsuLungMask(BaseTransform):
     def __init__(
         self,
         method: Literal["otsu", "luna16"] = "otsu",
-        closing_mm: float = 12.0,
+        closing_mm: float = 16.0,
         erosion_mm: float = 3.0,
         margin_mm: float = 1.0,
         grid_mm: float = 3.0,
@@ -142,6 +143,7 @@ class OtsuLungMask(BaseTransform):
             grid_mm=self.grid_mm,
         )
         results["lung_mask"] = segmentation.mask
+        results["lung_segmentation"] = segmentation
         results["lung_summary"] = {
             **segmentation.summary(),
             "tissue_voxels": sum(int(np.count_nonzero(s > ABOVE_AIR_HU)) for s in volume),

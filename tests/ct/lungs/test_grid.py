@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.ct.lungs.grid import CoarseGrid
+from lungdet_mmdet.ct.lungs.grid import FULL, CoarseGrid
 
 
 def test_block_size_is_the_nearest_whole_number():
@@ -43,7 +43,7 @@ def test_surface_of_the_mask_lies_between_the_blocks(axis):
     coarse[(slice(None),) * axis + (slice(0, 2),)] = 1
     expected = np.zeros((16, 16, 16), np.uint8)
     expected[(slice(None),) * axis + (slice(0, 8),)] = 1
-    np.testing.assert_array_equal(grid.to_scan(coarse), expected)
+    np.testing.assert_array_equal(grid.to_scan(coarse * np.uint8(FULL)), expected)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -51,14 +51,23 @@ def test_margin_moves_the_surface_outwards(axis):
     grid = CoarseGrid.covering((16, 16, 16), (1.0, 1.0, 1.0), 4.0)
     coarse = np.zeros((4, 4, 4), np.uint8)
     coarse[(slice(None),) * axis + (slice(0, 2),)] = 1
-    moved = grid.to_scan(coarse, margin_mm=1.0)
+    moved = grid.to_scan(coarse * np.uint8(FULL), margin_mm=1.0)
     lines = moved.any(axis=tuple(a for a in range(3) if a != axis))
     assert lines.sum() == 9
 
 
+def test_surface_lies_where_the_shares_put_it():
+    # Blocks of 4 voxels, centres 1.5, 5.5, 9.5: half full between a full one at 5.5 and one that
+    # is a quarter full at 9.5, two thirds of the way: 8.17.
+    grid = CoarseGrid.covering((16, 16, 16), (1.0, 1.0, 1.0), 4.0)
+    share = np.zeros((4, 4, 4), np.uint8)
+    share[:, :, :2], share[:, :, 2] = FULL, FULL // 4
+    assert np.flatnonzero(grid.to_scan(share)[8, 8]).tolist() == list(range(9))
+
+
 def test_odd_sizes_keep_the_scan_shape_and_fill_to_its_end():
     grid = CoarseGrid.covering((5, 7, 9), (1.0, 1.0, 1.0), 2.0)
-    assert grid.to_scan(np.ones(grid.shape_zyx, np.uint8)).all()
+    assert grid.to_scan(np.full(grid.shape_zyx, FULL, np.uint8)).all()
     assert grid.to_scan(np.zeros(grid.shape_zyx, np.uint8)).shape == (5, 7, 9)
 
 
@@ -66,4 +75,4 @@ def test_round_trip_of_a_block_mask():
     grid = CoarseGrid.covering((12, 12, 12), (1.0, 1.0, 1.0), 3.0)
     coarse = np.zeros((4, 4, 4), np.uint8)
     coarse[1:3, 1:3, 1:3] = 1
-    np.testing.assert_array_equal(grid.from_scan(grid.to_scan(coarse)), coarse)
+    np.testing.assert_array_equal(grid.from_scan(grid.to_scan(coarse * np.uint8(FULL))), coarse)

@@ -8,7 +8,7 @@ from lungdet_mmdet.phantom.scan import LABEL_LEFT_LUNG, LABEL_RIGHT_LUNG
 from tests.support.hard_phantoms import NAMES, build
 
 VERDICTS = {
-    "consolidation": ("suspect", "chest_wall_bay_filled"),
+    "consolidation": ("suspect", "large_lesion_filled"),
     "one_lung": ("suspect", "one_lung"),
     "cut_by_fov": ("suspect", "cut_by_fov"),
     "joined_lungs": ("ok", "joined_lungs_split"),

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.ct.lungs.gas import find_gas
 from lungdet_mmdet.ct.lungs.parts import (
     LEFT,
     LOOSE_RULES,
     RIGHT,
     EnclosedAir,
     PartRules,
+    find_gas,
     label_lungs,
 )
 

@@ -3,8 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from lungdet_mmdet.ct.lungs.grid import CoarseGrid
-from lungdet_mmdet.ct.lungs.segmentation import LungSegmentation, shape_flags, verdict_of
+from lungdet_mmdet.ct.lungs.grid import FULL, CoarseGrid
+from lungdet_mmdet.ct.lungs.segmentation import (
+    LungSegmentation,
+    filled_flags,
+    shape_flags,
+    verdict_of,
+)
 
 GRID = CoarseGrid.covering((20, 80, 120), (3.0, 1.5, 1.5), 3.0)
 
@@ -45,6 +50,27 @@ def test_each_flag_alone(labels, flag):
     assert flags_of(labels) == (flag,)
 
 
+def test_lung_without_its_upper_part_is_flagged():
+    # Of 16 levels the lowest 6 are not looked at; in 6 of the other 10 the left lung has nothing.
+    # It lacks 6 x 0.4 of the right one's area per level, of 16 + 10 levels: 9 % of all lung.
+    opacified = labels_with(right=np.s_[2:18, 5:35, 5:27], left=np.s_[2:12, 5:35, 33:55])
+    assert flags_of(opacified) == ("opacified_part",)
+
+
+def test_diaphragm_of_unequal_height_is_no_opacified_part():
+    raised = labels_with(right=np.s_[8:18, 5:35, 5:27], left=np.s_[2:18, 5:35, 33:55])
+    assert flags_of(raised) == ()
+
+
+@pytest.mark.parametrize(("side", "flags"), [(4, ()), (5, ("large_lesion_filled",))])
+def test_filled_tissue_that_holds_a_ball_of_16_mm_is_flagged(side, flags):
+    # Blocks of 3 mm: within 8 mm of the middle one lie two more on each side.
+    filled = np.zeros(GRID.shape_zyx, bool)
+    filled[2 : 2 + side, 10 : 10 + side, 10 : 10 + side] = True
+    filled[12:18, 20:24, 10:40] = True  # long and wide, but only 12 mm thick
+    assert filled_flags(filled, GRID.spacing_zyx_mm) == flags
+
+
 def test_padding_beside_the_lung_cuts_it():
     padding = np.zeros(SOUND.shape, bool)
     padding[:, :, 55:] = True
@@ -66,7 +92,8 @@ def test_small_lungs_are_implausible_only_under_loose_rules():
 
 
 def segmentation(labels, method="otsu"):
-    return LungSegmentation(labels, GRID, 0.0, method, -450.0, (), "ok")
+    share, filled = (labels > 0) * np.uint8(FULL), np.zeros(labels.shape, bool)
+    return LungSegmentation(labels, share, filled, GRID, 0.0, method, -450.0, (), "ok")
 
 
 def test_volumes_and_shares():
@@ -76,6 +103,13 @@ def test_volumes_and_shares():
     assert found.volume_l == pytest.approx(0.57024)
     assert found.n_lungs == 2
     assert found.slice_share == 0.8
+
+
+def test_filled_tissue_is_no_lung_volume():
+    found = segmentation(SOUND)
+    found.coarse_filled[2:18, 5:35, 5:7] = True  # 960 blocks of 27 mm3
+    assert found.filled_ml == pytest.approx(25.92)
+    assert found.lung_volumes_l == pytest.approx((0.28512 - 0.02592, 0.28512))
 
 
 def test_body_has_no_lung_volume():
