@@ -39,6 +39,8 @@ LEAST_DIAMETER_MM = 3.0
 VISIBLE_HU = 200.0
 """A nodule must raise its surroundings by this much, or nobody could mark it."""
 LUNG_MEDIAN_HU = -600.0
+AIRWAY_HU, AIRWAY_PERCENT = -950.0, 35.0
+"""No nodule floats in a bronchus: where a third of its place is darker than lung, it is refused."""
 GAP_BELOW_HU = -450.0
 """Less between a nodule and the wall is a gap that no nodule on the pleura has."""
 DENSE_HU = -500.0
@@ -271,6 +273,8 @@ def _fits(canvas: Canvas, stamp: Stamp, paintable: np.ndarray, place: str) -> bo
     old = canvas.volume_hu[stamp.box]
     outline = outline_of(stamp, paintable)
     if np.median(old[outline]) > LUNG_MEDIAN_HU:
+        return False
+    if np.percentile(old[outline], AIRWAY_PERCENT) < AIRWAY_HU:
         return False
     if float(inside[old > DENSE_HU].sum() / inside.sum()) > _MOST_DENSE[place]:
         return False

@@ -321,3 +321,31 @@ def test_screening_is_told(crops_dir):
 def test_senseless_options_are_refused(options):
     with pytest.raises(LungDetError, match="0"):
         CohortOptions(**options)
+
+
+@pytest.mark.realdata
+def test_a_real_chest_keeps_its_own_nodules(luna16_sample, pool, tmp_path):
+    uid = "1.3.6.1.4.1.14519.5.2.1.6279.6001.170706757615202213033480003264"
+    path = luna16_sample / "subset9" / f"{uid}.mhd"
+    jobs = plan_semireal_cohort(
+        find_lungs([path]).lungs,
+        pool,
+        CohortOptions(seed=2, mean_nodules=8.0, share_nodules=True),
+        out_dir=tmp_path / "out",
+        mask_dir=tmp_path / "masks",
+    )
+    (record,) = write_semireal_cohort(jobs, process_pool(0), tell=lambda line: None).records
+    assert len(record["inserted"]) >= 4
+    assert record["unplaced"] == []
+    diameters = sorted(row[3] for row in record["own_nodules"])
+    assert diameters == pytest.approx([8.79, 12.82, 21.45], abs=0.01)
+    before = sitk.ReadImage(str(path))
+    after, labels = volumes(tmp_path, jobs[0])
+    for row in record["own_nodules"]:
+        index = before.TransformPhysicalPointToIndex(row[:3])
+        assert after[index] == before[index]
+        assert labels[index] == 0
+    change = sitk.GetArrayFromImage(after).astype(int) - sitk.GetArrayFromImage(before)
+    assert change.min() == 0
+    inside = sitk.GetArrayFromImage(labels) > 0
+    assert np.median(change[inside]) > 500
