@@ -183,7 +183,7 @@ def shape_flags(labels: np.ndarray, padding: np.ndarray, voxel_ml: float) -> tup
         flags.append("cut_below")
     if area[-1] >= CUT_AREA_SHARE * area.max():
         flags.append("cut_above")
-    if sizes.all() and _lacks_a_part(labels):
+    if sizes.all() and "asymmetric" not in flags and _lacks_a_part(labels):
         flags.append("opacified_part")
     if _touches_edge_of_view(labels > 0, padding):
         flags.append("cut_by_fov")

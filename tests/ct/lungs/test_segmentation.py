@@ -42,7 +42,7 @@ def test_sound_lungs_have_no_flags():
         (labels_with(right=np.s_[2:18, 5:35, 5:27], left=np.s_[2:5, 5:35, 33:55]), "asymmetric"),
         (labels_with(right=np.s_[2:9, 5:12, 5:12], left=np.s_[2:9, 5:12, 33:40]), "tiny"),
         (labels_with(right=np.s_[0:18, 5:35, 5:27], left=np.s_[2:18, 5:35, 33:55]), "cut_below"),
-        (labels_with(right=np.s_[2:20, 5:35, 5:27], left=np.s_[2:18, 5:35, 33:55]), "cut_above"),
+        (labels_with(right=np.s_[2:20, 5:35, 5:27], left=np.s_[2:20, 5:35, 33:55]), "cut_above"),
         (labels_with(right=np.s_[2:18, 5:35, 0:22], left=np.s_[2:18, 5:35, 33:55]), "cut_by_fov"),
     ],
 )
