@@ -28,7 +28,7 @@ from lungdet_mmdet.scoring.slab_records import (
 )
 from lungdet_mmdet.scoring.split_scores import ScoringOptions, SplitScores, score_split
 from lungdet_mmdet.scoring.submission import read_submission
-from lungdet_mmdet.splits.coco_json import read_coco
+from lungdet_mmdet.splits.coco_json import label_text, read_coco, summarise
 
 METRIC_PREFIX = "lung/"
 
@@ -249,6 +249,7 @@ def run_slab_test(
         threshold_source=applied.source,
         parameters=network.parameters,
         seconds_per_slab=network.seconds_per_slab,
+        labels=label_text(summarise(coco)),
     )
     notes = data_warnings(coco["info"], scores, data=run.data)
     notes += applied.warnings(data=run.data, split=run.split)

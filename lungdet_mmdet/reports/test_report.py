@@ -226,6 +226,7 @@ def report_page(
     sections = [
         (section_title(section, run.threshold), [row for row in rows if row.section == section])
         for section in SECTIONS
+        if any(row.section == section for row in rows)
     ]
     body = [
         f"<h1>{escape(run.checkpoint)}</h1>",
@@ -262,6 +263,7 @@ def _facts(run: TestedRun, scores: SplitScores) -> list[tuple[str, str]]:
     speed = "not measured" if run.seconds_per_slab is None else f"{run.seconds_per_slab:.3f} s"
     return [
         ("Data", run.title(scores)),
+        ("Labels", run.labels),
         ("Threshold", run.threshold_source),
         (
             "Slabs",

@@ -24,6 +24,7 @@ class TruthBox:
 
     ``bbox_xywh_px`` is (x, y, width, height) in slab pixels. An ignored box is neither a nodule to
     find nor a place where a detection is wrong. ``kind`` is "nodule", "grazed" or "excluded".
+    ``rle`` is the outline as COCO's run lengths, where the annotation file has them.
     """
 
     bbox_xywh_px: tuple[float, float, float, float]
@@ -31,6 +32,7 @@ class TruthBox:
     is_ignored: bool = False
     kind: str = "nodule"
     nodule_id: str = ""
+    rle: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class SlabSet:
     """The annotated slabs of one split, with the scan-level truth behind them.
 
     ``excluded`` are findings that are neither right nor wrong to find; ``discarded`` are nodules
-    that do not count, because their slabs were left out of the split on purpose.
+    that do not count, because their slabs were left out of the split on purpose. ``ratings`` are
+    the readers' means by nodule id, where they are known.
     """
 
     slabs: Mapping[int, Slab]
@@ -85,6 +88,7 @@ class SlabSet:
     discarded: tuple[Nodule, ...] = ()
     unseen: tuple[UnseenNodule, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
+    ratings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def restricted_to(self, img_ids: Iterable[int]) -> SlabSet:
         """Return the set as far as it was looked at.
@@ -116,16 +120,25 @@ class SlabSet:
             discarded=tuple(item for item in self.discarded if item.seriesuid in kept),
             unseen=tuple(item for item in self.unseen if item.seriesuid in kept),
             info=self.info,
+            ratings={
+                item.nodule_id: self.ratings[item.nodule_id]
+                for item in self.nodules
+                if item.seriesuid in kept and item.nodule_id in self.ratings
+            },
         )
 
 
 @dataclass(frozen=True)
 class SlabDetections:
-    """What a model found on one slab: boxes (N, 4) xyxy in slab pixels and scores (N,)."""
+    """What a model found on one slab: boxes (N, 4) xyxy in slab pixels and scores (N,).
+
+    ``rles`` are the outlines as COCO's run lengths, one for each box, of a model that gives them.
+    """
 
     img_id: int
     boxes_xyxy_px: NDArray[np.float64]
     scores: NDArray[np.float64]
+    rles: tuple[Mapping[str, Any], ...] | None = None
 
     def __post_init__(self) -> None:
         """Bring both arrays to float64 and check that they belong together."""
@@ -240,6 +253,7 @@ def slab_set_from_coco(content: Mapping[str, Any]) -> SlabSet:
             is_ignored=is_ignored,
             kind=annotation.get("kind") or ("grazed" if is_ignored else "nodule"),
             nodule_id=str(annotation.get("nodule_id") or ""),
+            rle=annotation.get("segmentation"),
         )
         boxes.setdefault(annotation["image_id"], []).append(box)
     slabs = {image["id"]: _slab(image, boxes.get(image["id"], ())) for image in content["images"]}
@@ -255,6 +269,11 @@ def slab_set_from_coco(content: Mapping[str, Any]) -> SlabSet:
             for item in content.get("unseen_nodules", ())
         ),
         info=content.get("info", {}),
+        ratings={
+            str(item["nodule_id"]): dict(item["ratings"])
+            for item in content.get("nodules", ())
+            if item.get("ratings")
+        },
     )
 
 

@@ -32,6 +32,7 @@ from lungdet_mmdet.scoring.intervals import (
     resample_weights,
 )
 from lungdet_mmdet.scoring.operating_point import operating_point_scores
+from lungdet_mmdet.scoring.rated_groups import rated_scores
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, SizeBand
 from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
 from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
@@ -155,10 +156,19 @@ def score_split(
     if froc.cpm_interval is not None:
         intervals["CPM"] = froc.cpm_interval
         intervals |= dict(zip(rates, froc.sensitivity_intervals, strict=True))
+    rated, rated_intervals, rated_counts = rated_scores(
+        seen,
+        detections,
+        marks,
+        max_detections=options.max_dets,
+        max_marks_per_scan=options.max_marks_per_scan,
+        n_resamples=options.n_resamples,
+        seed=options.seed,
+    )
     return SplitScores(
-        figures,
-        intervals,
-        _counts(seen, matched, slabs, scans, froc, options),
+        figures | rated,
+        intervals | rated_intervals,
+        _counts(seen, matched, slabs, scans, froc, options) | rated_counts,
         matched,
         slabs,
         scans,
