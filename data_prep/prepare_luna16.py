@@ -39,6 +39,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="lung mask: computed, or LUNA16's own where present (default: the config's)",
     )
     add(
+        "--nodule-masks",
+        type=Path,
+        metavar="DIR",
+        help="label volumes UID.mha (.mhd, .nrrd, .nii.gz) or DICOM segmentations, or a folder of "
+        "lidc_labels.py; LUNA16_DIR/nodule_masks is taken by itself",
+    )
+    add(
+        "--labels",
+        choices=("auto", "sphere", "mask"),
+        default="auto",
+        help="what the split's boxes come from; auto = the mask where there is one",
+    )
+    add(
         "--protocol",
         choices=("strict", "paper", "fold"),
         default="strict",
@@ -82,7 +95,7 @@ def _prepare(args: argparse.Namespace) -> int:
         args.workers,
         dask=args.dask,
         setup=limit_threads,
-        read_from=[args.luna16_dir],
+        read_from=[args.luna16_dir, *([args.nodule_masks] if args.nodule_masks else [])],
         write_to=args.out_dir,
     )
     config = Config.fromfile(args.config, import_custom_modules=False)
@@ -90,7 +103,10 @@ def _prepare(args: argparse.Namespace) -> int:
     if args.mask:
         steps = override_mask_method(steps, args.mask)
     # Workers on other machines start in another folder.
-    folder = read_luna16_folder(args.luna16_dir.resolve())
+    folder = read_luna16_folder(
+        args.luna16_dir.resolve(),
+        nodule_masks=args.nodule_masks.resolve() if args.nodule_masks else None,
+    )
     print(
         f"{len(folder.scans)} scans on disk in {folder.root}; "
         f"{len(folder.missing_series)} series of its tables are not on disk"
@@ -115,7 +131,13 @@ def _split(args: argparse.Namespace) -> None:
     from lungdet_mmdet.splits.split_writer import report_lines, write_splits
 
     fold = args.fold if args.protocol == "fold" else None
-    report = write_splits(args.out_dir, protocol=args.protocol, seed=args.seed, fold=fold)
+    report = write_splits(
+        args.out_dir,
+        protocol=args.protocol,
+        seed=args.seed,
+        fold=fold,
+        labels=args.labels,
+    )
     print("\n".join(report_lines(report)))
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from lungdet_mmdet.errors import LungDetError
 MIN_OVERLAP_MM = 2.0
 # A nodule with a smaller share of its voxels in the lung mask is reported; without any it is lost.
 WELL_COVERED = 0.9
+PositiveRule = Literal["overlap", "half", "midplane"]
+POSITIVE_RULES: tuple[PositiveRule, ...] = ("overlap", "half", "midplane")
 # Overlaps that differ by less are ties: far below a voxel, far above rounding of coordinates.
 _TIE_MM = 1e-6
 
@@ -143,6 +146,35 @@ def positive_slabs(
     if best is not None:
         positive[best] = True
     return positive
+
+
+def positives_by_rule(
+    rule: PositiveRule,
+    overlap_mm: np.ndarray,
+    section_px: np.ndarray,
+    *,
+    thickness_mm: np.ndarray | float,
+    cuts_middle: np.ndarray,
+    min_overlap_mm: float = MIN_OVERLAP_MM,
+) -> np.ndarray:
+    """Return (S,) bool: where one nodule is a positive under one of three rules.
+
+    "overlap" is `positive_slabs`. Under "half" a nodule is one where it fills at least half of the
+    slab's depth, under "midplane" where the slab's middle plane cuts it; these two may leave a
+    small nodule without any slab, and then it counts as missed.
+
+    Parameters
+    ----------
+    overlap_mm, section_px : (S,) as in `positive_slabs`.
+    thickness_mm : (S,) or one number.
+    cuts_middle : (S,) bool, whether the middle plane meets the nodule.
+    """
+    shown = np.asarray(overlap_mm) > 0
+    if rule == "half":
+        return shown & (np.asarray(overlap_mm) >= 0.5 * np.asarray(thickness_mm) - _TIE_MM)
+    if rule == "midplane":
+        return shown & np.asarray(cuts_middle)
+    return positive_slabs(overlap_mm, section_px, min_overlap_mm=min_overlap_mm)
 
 
 MIN_SAMPLES_ACROSS = 12

@@ -64,6 +64,28 @@ def read_scan(path: Path | str, *, series_uid: str | None = None) -> CTScan:
     path = Path(path)
     if path.is_dir():
         return read_dicom_folder(path, series_uid=series_uid)
+    values, file_geometry = read_volume(path)
+    return _canonical_scan(
+        values,
+        file_geometry,
+        seriesuid=path.name[: -len(scan_suffix(path))],
+        source=str(path),
+    )
+
+
+def read_volume(path: Path) -> tuple[np.ndarray, ScanGeometry]:
+    """Read the values of one file as stored, after the checks of its format.
+
+    Returns
+    -------
+    values : array (z, y, x) of the file's own type.
+    geometry : its grid.
+
+    Raises
+    ------
+    LungDetError
+        As `read_scan`.
+    """
     suffix = scan_suffix(path)
     if not suffix:
         raise LungDetError(
@@ -77,13 +99,40 @@ def read_scan(path: Path | str, *, series_uid: str | None = None) -> CTScan:
         check_nrrd(path)
     else:
         check_nifti(path)
-    values, file_geometry = _read_pixels(path, size_xyz=header.size_xyz if header else None)
+    values, geometry = _read_pixels(path, size_xyz=header.size_xyz if header else None)
     if header is not None:
         check_compressed_pixels(header, values)
     if suffix in NIFTI_SUFFIXES:
-        file_geometry = _with_decimal_spacing(file_geometry)
-    return _canonical_scan(
-        values, file_geometry, seriesuid=path.name[: -len(suffix)], source=str(path)
+        geometry = _with_decimal_spacing(geometry)
+    return values, geometry
+
+
+def read_scan_geometry(path: Path) -> ScanGeometry:
+    """Return the grid of a MetaImage file as stored, without its pixels.
+
+    Raises
+    ------
+    LungDetError
+        As `read_scan`.
+    """
+    read_metaimage_header(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise LungDetError(
+            f"{path}: cannot be read ({reason}); the file is damaged: copy or convert it again"
+        ) from error
+    x, y, z = reader.GetSize()
+    dx, dy, dz = reader.GetSpacing()
+    return geometry_of_file(
+        size_zyx=(z, y, x),
+        spacing_zyx_mm=(dz, dy, dx),
+        origin_xyz_mm=tuple(reader.GetOrigin()),
+        direction=tuple(reader.GetDirection()),
+        source=str(path),
     )
 
 

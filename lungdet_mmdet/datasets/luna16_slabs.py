@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rich.table import Table
 
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.splits.coco_json import CohortSummary, read_coco, summarise
+from lungdet_mmdet.splits.coco_json import CohortSummary, label_text, read_coco, summarise
 from lungdet_mmdet.splits.split_part import draw_at_positive_rate
 
 TABLE_WIDTH = 100
@@ -41,6 +41,7 @@ def summary_table(summary: CohortSummary) -> Table:
         ("series", summary.series),
         ("  without a nodule", summary.series_without_nodules),
         ("nodules", f"{summary.nodules} ({bands})"),
+        ("  labels", label_text(summary)),
         ("  in no slab (counted as missed)", summary.unseen),
         (f"  covered by the lung mask to less than {100 * WELL_COVERED:g} %", summary.lost_to_mask),
     ):
@@ -86,6 +87,7 @@ class LUNA16SlabDataset(CocoDataset):
     positive_rate : share of slabs with a nodule to draw, e.g. 0.03; None takes the split as it is.
         Healthy slabs are left out to raise the rate, positive ones to lower it.
     positive_rate_seed : seed of that draw; the same slabs are drawn on every machine.
+    with_masks : whether the pipeline's LoadAnnotations loads masks too.
     ann_file, data_root, pipeline, test_mode : as for every mmdet dataset.
 
     Raises
@@ -104,6 +106,8 @@ class LUNA16SlabDataset(CocoDataset):
         positive_rate: float | None = None,
         positive_rate_seed: int = 0,
         filter_cfg: dict | None = None,
+        with_masks: bool = False,
+        pipeline: Sequence[Any] = (),
         **kwargs: Any,
     ) -> None:
         if filter_cfg and filter_cfg.get("filter_empty_gt"):
@@ -113,7 +117,10 @@ class LUNA16SlabDataset(CocoDataset):
             )
         self.positive_rate = positive_rate
         self.positive_rate_seed = positive_rate_seed
-        super().__init__(*args, filter_cfg=filter_cfg, **kwargs)
+        self.with_masks = with_masks
+        if with_masks:
+            pipeline = [_loading_masks(step) for step in pipeline]
+        super().__init__(*args, filter_cfg=filter_cfg, pipeline=pipeline, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Load slabs, draw the wanted positive rate, and log what the split holds."""
@@ -149,8 +156,19 @@ class LUNA16SlabDataset(CocoDataset):
                 f"{self.ann_file}: image {image.get('file_name')} has no {', '.join(missing)}; "
                 "make the splits again: python data_prep/make_splits.py PREPARED_DIR"
             )
+        if self.with_masks and any("mask" not in instance for instance in info["instances"]):
+            raise LungDetError(
+                f"{self.ann_file}: has no segmentations; prepare the scans with "
+                "data_prep/prepare_luna16.py --nodule-masks DIR"
+            )
         info.update({field: image[field] for field in SLAB_FIELDS})
         return info
+
+
+def _loading_masks(step: Any) -> Any:
+    if isinstance(step, Mapping) and step.get("type") == "LoadAnnotations":
+        return {**step, "with_mask": True}
+    return step
 
 
 def missing_data_message(path: str | Path) -> str:

@@ -220,6 +220,7 @@ class FROCMetric(BaseMetric):
         self.bootstrap = bootstrap
         self.keep = keep
         self.matches: FrocMatches | None = None
+        self.marks: Marks | None = None
         self._slab_set: SlabSet | None = None
 
     @property
@@ -265,7 +266,7 @@ class FROCMetric(BaseMetric):
             write_submission(self.submission_file, marks)
         matches = match_marks_of_split(seen, marks, max_marks_per_scan=self.max_candidates)
         if self.keep:
-            self.matches = matches
+            self.matches, self.marks = matches, marks
         return _figures(evaluate_froc(matches, n_resamples=self.bootstrap))
 
 

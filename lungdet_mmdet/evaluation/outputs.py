@@ -37,6 +37,7 @@ from lungdet_mmdet.scoring.intervals import finite_or_none, limits_or_none
 from lungdet_mmdet.scoring.results import (
     FEW,
     PUBLISHED,
+    RATED,
     SECTIONS,
     ResultRow,
     TestedRun,
@@ -63,12 +64,22 @@ def metrics_content(outcome: SlabTestOutcome) -> dict[str, Any]:
         "data": run.data,
         "protocol": run.protocol,
         "split": run.split,
+        "labels": run.labels,
         "checkpoint": run.checkpoint,
         "config": run.config,
         "parameters": run.parameters,
         "threshold": run.threshold,
         "threshold_source": run.threshold_source,
         "metrics": _finite(outcome.metrics),
+        "by_rating": {
+            row.key: {
+                "value": finite_or_none(row.value),
+                "ci95": limits_or_none(row.interval),
+                "n": row.n,
+            }
+            for row in shown.values()
+            if row.section == RATED
+        },
         "ci95": {key: limits_or_none(row.interval) for key, row in sorted(shown.items())},
         "ci95_exact": sorted(key for key, row in shown.items() if row.is_exact),
         "ceiling": scores.ceiling.as_json(),
@@ -176,6 +187,8 @@ def print_table(run: TestedRun, scores: SplitScores, console: Console | None = N
     rows = result_rows(scores)
     for section in SECTIONS:
         members = [row for row in rows if row.section == section]
+        if not members:
+            continue
         table.add_section()
         table.add_row(f"[bold]{section_title(section, run.threshold)}[/bold]")
         for row in members:
@@ -194,7 +207,7 @@ def _cells(row: ResultRow) -> tuple[str, ...]:
 
 def caption(run: TestedRun, scores: SplitScores) -> str:
     """Return the lines under the table: threshold, intervals, model."""
-    lines = [f"Threshold: {run.threshold_source}."]
+    lines = [f"Threshold: {run.threshold_source}.", f"Labels: {run.labels}."]
     if scores.options.n_resamples:
         lines.append(
             f"95 % intervals from {scores.options.n_resamples} resamples of the "

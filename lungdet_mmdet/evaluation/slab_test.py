@@ -36,7 +36,7 @@ from lungdet_mmdet.scoring.split_scores import (
     match_marks_of_split,
     score_split,
 )
-from lungdet_mmdet.splits.coco_json import read_coco, read_slab_set
+from lungdet_mmdet.splits.coco_json import label_text, read_coco, read_slab_set, summarise
 
 METRIC_PREFIX = "lung/"
 
@@ -287,6 +287,7 @@ def run_slab_test(
         network.matched,
         network.matches,
         options,
+        marks=network.froc.marks,
         read_depths=_reader_of(slab_folder(config)),
     )
     run = TestedRun(
@@ -299,6 +300,7 @@ def run_slab_test(
         threshold_source=applied.source,
         parameters=network.parameters,
         seconds_per_slab=network.seconds_per_slab,
+        labels=label_text(summarise(coco)),
     )
     notes = data_warnings(coco["info"], scores, data=run.data)
     notes += applied.warnings(data=run.data, split=run.split)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lungdet_mmdet.annotations.lidc_labels import PATIENT_TABLE
+from lungdet_mmdet.annotations.scan_masks import NoduleMaskFolder, read_mask_folder
 from lungdet_mmdet.annotations.tables import (
     Finding,
     Nodule,
+    Table,
     read_findings,
     read_nodules,
+    read_patients,
     read_series,
     read_subsets,
 )
@@ -19,6 +24,7 @@ from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.input_file import unreadable_folders
 
 LUNG_MASK_FOLDER = "seg-lungs-LUNA16"
+NODULE_MASK_FOLDER = "nodule_masks"
 _SUBSET_FOLDER = re.compile(r"subset(\d)$")
 
 
@@ -33,6 +39,8 @@ class ScanOnDisk:
     subset : LUNA16 subset 0-9, from the folder name or the table; None if unknown.
     lung_mask_path : LUNA16's own lung mask, or None.
     nodules, findings : the series' rows of the two tables.
+    nodule_mask_path : label volume of its nodules, or None.
+    ratings : readers' mean ratings by label of that volume.
     """
 
     seriesuid: str
@@ -41,6 +49,8 @@ class ScanOnDisk:
     lung_mask_path: Path | None
     nodules: tuple[Nodule, ...]
     findings: tuple[Finding, ...]
+    nodule_mask_path: Path | None = None
+    ratings: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,19 +63,23 @@ class Luna16Folder:
     scans : the scans on disk, in order of series UID.
     missing_series : series that the tables name and that are not on disk.
     warnings : what was repaired or left out while reading the tables.
+    patients : patient by series UID, of the scans for which a table tells.
     """
 
     root: Path
     scans: tuple[ScanOnDisk, ...]
     missing_series: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    patients: Mapping[str, str] = field(default_factory=dict)
 
 
-def _scan_files(root: Path) -> dict[str, Path]:
+def _scan_files(root: Path, mask_folder: Path | None) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(root.rglob("*")):
         inside = path.relative_to(root)
         if path.suffix.lower() not in METAIMAGE_SUFFIXES or LUNG_MASK_FOLDER in inside.parts:
+            continue
+        if mask_folder is not None and mask_folder in path.parents:
             continue
         uid = printable(path.stem)
         if uid in files:
@@ -76,31 +90,41 @@ def _scan_files(root: Path) -> dict[str, Path]:
     return files
 
 
-def read_luna16_folder(root: Path | str) -> Luna16Folder:
+def read_luna16_folder(root: Path | str, *, nodule_masks: Path | str | None = None) -> Luna16Folder:
     """Read the tables of a LUNA16 folder and find its scans.
 
-    ``annotations.csv`` is required; ``annotations_excluded.csv``, ``seriesuids.csv`` and
-    ``subset_of_series.csv`` are used where they are there.
+    ``annotations.csv`` is required, unless there are nodule masks; ``annotations_excluded.csv``,
+    ``seriesuids.csv``, ``subset_of_series.csv`` and ``patients.csv`` are used where they are there.
+
+    Parameters
+    ----------
+    root : the folder.
+    nodule_masks : folder of nodule masks; ``root/nodule_masks`` is taken by itself.
 
     Raises
     ------
     LungDetError
-        If the folder or annotations.csv is missing, no scan is on disk, or a table is broken.
+        If the folder or annotations.csv is missing, no scan is on disk, a table is broken, or there
+        is no mask where masks shall be.
     """
     root = Path(root)
     if not root.is_dir():
         raise LungDetError(f"{root}: no such folder")
-    if not (root / "annotations.csv").is_file():
+    if nodule_masks is None and (root / NODULE_MASK_FOLDER).is_dir():
+        nodule_masks = root / NODULE_MASK_FOLDER
+    masks = read_mask_folder(Path(nodule_masks)) if nodule_masks is not None else None
+    table = root / "annotations.csv"
+    if not table.is_file() and masks is None:
         raise LungDetError(
             f"{root}: annotations.csv is missing; put LUNA16's tables beside its subset folders"
         )
-    files = _scan_files(root)
+    files = _scan_files(root, masks.root if masks else None)
     if not files:
         raise LungDetError(
             f"{root}: no .mhd or .mha scan; unpack LUNA16's subset*.zip files into this folder"
         )
-    nodule_table = read_nodules(root / "annotations.csv")
-    warnings = [*unreadable_folders(root), *nodule_table.warnings]
+    nodule_table = read_nodules(table) if table.is_file() else Table[Nodule](())
+    warnings = [*unreadable_folders(root), *nodule_table.warnings, *_mask_notes(masks, files)]
     findings: tuple[Finding, ...] = ()
     if (root / "annotations_excluded.csv").is_file():
         finding_table = read_findings(root / "annotations_excluded.csv")
@@ -118,10 +142,32 @@ def read_luna16_folder(root: Path | str) -> Luna16Folder:
     subsets = read_subsets(subset_table) if subset_table.is_file() else {}
     return Luna16Folder(
         root=root,
-        scans=tuple(_scans(root, files, nodule_table.rows, findings, subsets)),
+        scans=tuple(_scans(root, files, nodule_table.rows, findings, subsets, masks)),
         missing_series=tuple(sorted(listed - set(files))),
         warnings=tuple(warnings),
+        patients=_patients(root, masks, files),
     )
+
+
+def _mask_notes(masks: NoduleMaskFolder | None, files: Mapping[str, Path]) -> list[str]:
+    if masks is None:
+        return []
+    have = len(set(masks.files) & set(files))
+    notes = [f"nodule masks in {masks.root}: {have} of {len(files)} scans have one"]
+    if others := sorted(set(masks.files) - set(files)):
+        notes.append(
+            f"{len(others)} nodule masks are of no scan here, e.g. {masks.files[others[0]].name}"
+        )
+    return [*notes, *masks.warnings]
+
+
+def _patients(
+    root: Path, masks: NoduleMaskFolder | None, files: Mapping[str, Path]
+) -> dict[str, str]:
+    own = root / PATIENT_TABLE
+    path = own if own.is_file() else masks.patients if masks else None
+    patients = read_patients(path) if path is not None else {}
+    return {uid: patients[uid] for uid in sorted(files) if uid in patients}
 
 
 def _scans(
@@ -130,6 +176,7 @@ def _scans(
     nodules: tuple[Nodule, ...],
     findings: tuple[Finding, ...],
     subsets: dict[str, int],
+    masks: NoduleMaskFolder | None,
 ) -> list[ScanOnDisk]:
     nodules_of: dict[str, list[Nodule]] = {uid: [] for uid in files}
     findings_of: dict[str, list[Finding]] = {uid: [] for uid in files}
@@ -156,6 +203,8 @@ def _scans(
                 lung_mask_path=mask_path,
                 nodules=tuple(nodules_of[uid]),
                 findings=tuple(findings_of[uid]),
+                nodule_mask_path=masks.files.get(uid) if masks else None,
+                ratings=masks.ratings.get(uid, {}) if masks else {},
             )
         )
     return scans

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage
+from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage, write_mha
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.findings import PhantomNodule
 from lungdet_mmdet.phantom.identity import SIZE_CODES, phantom_uid
@@ -20,6 +20,7 @@ from lungdet_mmdet.runs.atomic_files import write_bytes
 
 N_SUBSETS = 10
 LUNG_MASK_FOLDER = "seg-lungs-LUNA16"
+NODULE_MASK_FOLDER = "nodule_masks"
 _HEADER = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 _HEALTHY_EVERY = 3
 """One scan of every so many has no nodule: 287 of LUNA16's 888 have none."""
@@ -98,7 +99,7 @@ def plan_cohort(
 
 
 def write_scan(out_dir: Path, planned: PlannedScan) -> WrittenScan:
-    """Build one planned scan and write its image and its lung mask.
+    """Build one planned scan and write its image, its lung mask and the mask of its nodules.
 
     Each file appears under its name only when it is complete.
     """
@@ -109,6 +110,8 @@ def write_scan(out_dir: Path, planned: PlannedScan) -> WrittenScan:
     uid, geometry = planned.seriesuid, scan.geometry
     write_metaimage(subset, uid, scan.volume_hu, geometry, compress=True)
     write_metaimage(masks, uid, scan.lung_labels, geometry, compress=True)
+    if scan.nodules:
+        write_mha(out_dir / NODULE_MASK_FOLDER, uid, scan.nodule_labels, geometry)
     return WrittenScan(planned.seriesuid, scan.nodules, scan.excluded, scan.n_unplaced)
 
 

@@ -237,11 +237,14 @@ def draw_blob(
     inside: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
     *,
     tissue_hu: float,
+    labels: np.ndarray | None = None,
+    label: int = 0,
 ) -> None:
     """Raise the density of the voxels where ``inside(x, y, z)`` holds, in place.
 
     ``inside`` takes offsets from the centre in mm and is asked at several points within each
-    voxel, so that edges get their partial volume along every axis.
+    voxel, so that edges get their partial volume along every axis. Where ``labels`` are given,
+    voxels filled by more than half take the label; the fullest one does in any case.
     """
     centre = np.asarray(centre_xyz, dtype=float)
     box = grid.box(centre - reach_mm, centre + reach_mm)
@@ -261,6 +264,8 @@ def draw_blob(
                     x + shift_x - centre[0], y + shift_y - centre[1], z + shift_z - centre[2]
                 )
     share /= np.prod(steps)
+    if labels is not None and share.any():
+        labels[box][share > min(0.5, 0.999 * float(share.max()))] = label
     background = volume_hu[box]
     mixed = background + share * (tissue_hu - background)
     volume_hu[box] = np.maximum(background, mixed.astype(np.int16))

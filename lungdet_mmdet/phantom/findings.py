@@ -62,8 +62,13 @@ def draw_nodule(
     rng: np.random.Generator,
     *,
     drawn_mm: float | None = None,
+    labels: np.ndarray | None = None,
+    label: int = 0,
 ) -> None:
-    """Draw a nodule at its patient position: slightly lobed, never a perfect sphere, in place."""
+    """Draw a nodule at its patient position: slightly lobed, never a perfect sphere, in place.
+
+    Where ``labels`` are given, its voxels take the label; spicules are not counted in.
+    """
     radius = 0.5 * (drawn_mm or nodule.diameter_mm)
     centre = np.array(nodule.centre_xyz_mm)
     shape = _LobedEllipsoid(rng, radius)
@@ -71,15 +76,31 @@ def draw_nodule(
     if nodule.texture == "solid":
         if radius > 2.0 and rng.random() < 0.06:
             solid_hu = float(rng.uniform(180.0, 420.0))  # calcified
-        draw_blob(volume_hu, grid, centre, 1.3 * radius + 1.0, shape, tissue_hu=solid_hu)
+        _draw_body(volume_hu, grid, centre, radius, shape, solid_hu, labels, label)
         if radius > 4.0 and rng.random() < 0.4:
             _draw_spicules(volume_hu, grid, centre, radius, rng)
         return
     veil_hu = float(rng.uniform(*GROUND_GLASS_HU))
-    draw_blob(volume_hu, grid, centre, 1.3 * radius + 1.0, shape, tissue_hu=veil_hu)
+    _draw_body(volume_hu, grid, centre, radius, shape, veil_hu, labels, label)
     if nodule.texture == "part-solid":
         core = _LobedEllipsoid(rng, radius * float(rng.uniform(0.45, 0.65)))
         draw_blob(volume_hu, grid, centre, radius + 1.0, core, tissue_hu=solid_hu)
+
+
+def _draw_body(
+    volume_hu: np.ndarray,
+    grid: Grid,
+    centre: np.ndarray,
+    radius: float,
+    shape: _LobedEllipsoid,
+    tissue_hu: float,
+    labels: np.ndarray | None,
+    label: int,
+) -> None:
+    reach = 1.3 * radius + 1.0
+    draw_blob(
+        volume_hu, grid, centre, reach, shape, tissue_hu=tissue_hu, labels=labels, label=label
+    )
 
 
 class _LobedEllipsoid:

@@ -111,6 +111,8 @@ class PhantomScan:
     excluded : findings that are no nodules to be found (below 3 mm, or of unknown size, -1).
     lung_labels : (z, y, x) uint8: 3 left lung, 4 right lung, 5 trachea and main bronchi. Vessels
         and findings within the pleura count as lung.
+    nodule_labels : (z, y, x) uint8: 1, 2, ... where the nodules lie, in the order of ``nodules``;
+        0 elsewhere.
     n_unplaced : planned nodules and findings for which the lungs had no room; they are in neither
         the volume nor the lists.
     """
@@ -120,6 +122,7 @@ class PhantomScan:
     nodules: tuple[PhantomNodule, ...]
     excluded: tuple[PhantomNodule, ...]
     lung_labels: np.ndarray
+    nodule_labels: np.ndarray
     n_unplaced: int = 0
 
 
@@ -182,8 +185,9 @@ def build_scan(
     grid = protocol.grid(anatomy)
     volume, labels = paint_tissues(anatomy, surroundings, grid, grain, step=_PAINT_STEP[size])
     draw_trees(volume, labels, grid, trees, blood_hu=anatomy.blood_hu)
+    nodule_labels = np.zeros_like(labels)
     nodules, excluded, n_unplaced = _draw_findings(
-        volume, grid, anatomy, protocol, trees.vessels, recipe, chance
+        volume, nodule_labels, grid, anatomy, protocol, trees.vessels, recipe, chance
     )
     if anatomy.consolidation is not None:
         excluded.append(_consolidation(anatomy))
@@ -197,12 +201,14 @@ def build_scan(
         nodules=_in_world(nodules, protocol),
         excluded=_in_world(excluded, protocol),
         lung_labels=protocol.stored(labels),
+        nodule_labels=protocol.stored(nodule_labels),
         n_unplaced=n_unplaced,
     )
 
 
 def _draw_findings(
     volume: np.ndarray,
+    nodule_labels: np.ndarray,
     grid: Grid,
     anatomy: Anatomy,
     protocol: Protocol,
@@ -223,8 +229,8 @@ def _draw_findings(
     for nodule in sorted(plan, key=lambda n: -n.diameter_mm):  # the large ones need the room
         placed = placer.place(nodule)
         if placed is not None:
-            draw_nodule(volume, grid, placed, rng)
             nodules.append(placed)
+            draw_nodule(volume, grid, placed, rng, labels=nodule_labels, label=len(nodules))
     n_micro = recipe.excluded_count
     n_micro = int(rng.poisson(_MEAN_MICRO_NODULES)) if n_micro is None else n_micro
     excluded = []

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lungdet_mmdet.annotations.lidc_labels import PATIENT_TABLE, write_patient_table
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import Luna16Folder
@@ -205,6 +206,8 @@ def _write_accounts(
     earlier = read_json_or(out_dir / FAILURES_NAME, [])
     failures = failure_entries(summary.failures, folder, earlier)
     write_json(out_dir / FAILURES_NAME, failures)
+    if folder.patients:
+        write_patient_table(out_dir / PATIENT_TABLE, folder.patients)
     write_json(out_dir / MANIFEST_NAME, summary.manifest)
     journal.close()
 

@@ -20,6 +20,7 @@ NOT_PREPARED = "not prepared yet"
 _EXPLAINED = {
     "source": "the scan's file changed",
     "annotations": "its annotations changed",
+    "nodule_mask": "its nodule mask changed",
 }
 
 
@@ -86,12 +87,29 @@ def fingerprint(job: PrepareJob) -> dict[str, str]:
     source = [_file_state(p) for p in (scan.path, header.data_path, scan.lung_mask_path)]
     annotations = [[*n.centre_xyz_mm, n.diameter_mm] for n in scan.nodules]
     annotations += [[*f.centre_xyz_mm, f.diameter_mm] for f in scan.findings]
-    return {
+    found = {
         "source": _digest(source),
         "annotations": _digest([len(scan.nodules), annotations, scan.subset]),
         "pipeline": pipeline_digest(job.steps),
         "pixels": str(PIXELS_VERSION),
     }
+    if (mask := scan.nodule_mask_path) is not None:
+        states = [_file_state(path) for path in mask_files(mask)]
+        ratings = {str(label): dict(scan.ratings[label]) for label in scan.ratings}
+        found["nodule_mask"] = _digest([states, ratings])
+    return found
+
+
+def mask_files(mask: Path) -> list[Path]:
+    """Return the files of a nodule mask: it, and the pixels beside a .mhd header."""
+    if mask.suffix.lower() != ".mhd":
+        return [mask]
+    try:
+        data = read_metaimage_header(mask).data_path
+    except LungDetError:
+        # What is wrong with it is said when it is read; the scan is prepared without it.
+        return [mask]
+    return [mask, data]
 
 
 def read_record(folder: Path) -> dict | None:
@@ -118,7 +136,7 @@ def why_not_current(job: PrepareJob) -> list[str]:
             return ["its record is damaged"]
         return [NOT_PREPARED]
     before = record.get("fingerprint", {})
-    reasons = [_EXPLAINED[key] for key in _EXPLAINED if before.get(key) != now[key]]
+    reasons = [_EXPLAINED[key] for key in _EXPLAINED if before.get(key) != now.get(key)]
     if before.get("pipeline") != now["pipeline"]:
         changes = "; ".join(pipeline_changes(record.get("pipeline") or [], job.steps))
         reasons.append(f"the prep pipeline changed ({changes})")

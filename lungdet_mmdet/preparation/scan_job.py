@@ -16,6 +16,7 @@ import skimage
 from lungdet_mmdet.annotations.slab_boxes import nodule_coverage
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import ScanOnDisk
+from lungdet_mmdet.preparation.mask_records import add_masks
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, run_steps
 from lungdet_mmdet.preparation.resume import PrepareJob, fingerprint
 from lungdet_mmdet.reports.mask_preview import PreviewNodule, mask_preview
@@ -198,6 +199,8 @@ def prepare_scan(job: PrepareJob) -> ScanTiming:
     written = time.perf_counter()
     images, slabs = _encoded_slabs(job, results)
     record = scan_record(job.scan, results, slabs, fingerprint=identity, steps=job.steps)
+    if job.scan.nodule_mask_path is not None:
+        add_masks(record, job.scan, results)
     with replacing_folder(job.folder) as folder:
         for name, data in images.items():
             (folder / name).write_bytes(data)

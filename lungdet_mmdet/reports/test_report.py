@@ -271,6 +271,7 @@ def _facts(run: TestedRun, scores: SplitScores) -> list[tuple[str, str]]:
     speed = "not measured" if run.seconds_per_slab is None else f"{run.seconds_per_slab:.3f} s"
     return [
         ("Data", run.title(scores)),
+        ("Labels", run.labels),
         ("Threshold", run.threshold_source),
         (
             "Slabs",

@@ -9,7 +9,12 @@ from typing import Any
 
 from lungdet_mmdet.scoring.average_precision import key_suffix
 from lungdet_mmdet.scoring.froc import FP_RATES
-from lungdet_mmdet.scoring.intervals import Interval, interval_text, limits_to_show
+from lungdet_mmdet.scoring.intervals import (
+    Interval,
+    interval_text,
+    limits_to_show,
+)
+from lungdet_mmdet.scoring.rated_groups import group_names
 from lungdet_mmdet.scoring.size_bands import SizeBand, size_bands
 from lungdet_mmdet.scoring.split_scores import SplitScores
 
@@ -52,14 +57,15 @@ FEW = 30
 """Under this number of nodules, slabs or boxes a figure is marked: read its interval."""
 TABLE_1, AT_THRESHOLD, MEAN_IOU = "table_1", "at_threshold", "mean_iou"
 PERCENT, NUMBER, PER_100 = "percent", "number", "per_100"
-SLAB_VIEW, SCAN_VIEW, FROC = "slab_view", "scan_view", "froc"
-SECTIONS = (TABLE_1, AT_THRESHOLD, MEAN_IOU, SLAB_VIEW, SCAN_VIEW, FROC)
+SLAB_VIEW, SCAN_VIEW, FROC, RATED = "slab_view", "scan_view", "froc", "rated"
+SECTIONS = (TABLE_1, AT_THRESHOLD, MEAN_IOU, SLAB_VIEW, SCAN_VIEW, FROC, RATED)
 _TITLES = {
     TABLE_1: "Table 1 of the paper: boxes on slabs, IoU 0.5",
     AT_THRESHOLD: "Boxes on slabs at {threshold}, IoU 0.5",
     MEAN_IOU: "Boxes on slabs, mean over IoU 0.5 to 0.95",
     SLAB_VIEW: "Anomaly view, {threshold}: does the slab hold a nodule?",
     SCAN_VIEW: "Anomaly view, {threshold}: does the scan hold a nodule?",
+    RATED: "By the readers' ratings: AP at IoU 0.5 on slabs, sensitivity at 1 FP per scan",
     FROC: "FROC by LUNA16's rules: nodules found in the scans",
 }
 
@@ -122,7 +128,12 @@ def result_rows(scores: SplitScores) -> list[ResultRow]:
 
     Without a threshold the figures that need one are left out.
     """
-    rows = [*_size_band_rows(scores), *_anomaly_rows(scores), *_froc_rows(scores)]
+    rows = [
+        *_size_band_rows(scores),
+        *_anomaly_rows(scores),
+        *_froc_rows(scores),
+        *_rated_rows(scores),
+    ]
     return sorted(rows, key=lambda row: SECTIONS.index(row.section))
 
 
@@ -216,6 +227,14 @@ def _ceiling_rows(scores: SplitScores) -> Iterator[ResultRow]:
             yield ResultRow(FROC, label, key, value, None, counted, n, unit=NUMBER)
 
 
+def _rated_rows(scores: SplitScores) -> Iterator[ResultRow]:
+    for rating, group, suffix in group_names(scores.counts):
+        n = scores.counts[f"n{suffix}"]
+        for name, label in (("AP50", "AP"), ("sensitivity", "sensitivity")):
+            shown = f"{label}, {rating} {group}"
+            yield _row(scores, RATED, shown, f"{name}{suffix}", _many(n, "nodule"), n)
+
+
 def _row(
     scores: SplitScores,
     section: str,
@@ -250,6 +269,7 @@ class TestedRun:
     parameters : number of values that the model learns.
     seconds_per_slab : time of the test loop, loading included; None where not measured.
     warnings : what a reader of the figures has to know.
+    labels : which labels the split has, and how many of each.
     """
 
     __test__ = False  # no test case, whatever its name says to pytest
@@ -264,6 +284,7 @@ class TestedRun:
     parameters: int = 0
     seconds_per_slab: float | None = None
     warnings: tuple[str, ...] = ()
+    labels: str = "not known"
 
     @property
     def threshold_text(self) -> str:

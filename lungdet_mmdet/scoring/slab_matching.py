@@ -10,6 +10,7 @@ import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +46,9 @@ def coco_matches(
     *,
     iou_thresholds: Sequence[float],
     max_detections: int,
+    by_mask: bool = False,
 ) -> list[list[dict | None]]:
-    """Match the detections of some slabs to their boxes within every band.
+    """Match the detections of some slabs to their boxes, or masks, within every band.
 
     Boxes are scaled to mm, and diameters stand in for areas.
 
@@ -54,6 +56,7 @@ def coco_matches(
     ----------
     slabs, detections : by image id; each slab needs its detections.
     max_detections : the best-scoring detections of each slab that are looked at.
+    by_mask : whether the overlap is that of masks.
 
     Returns
     -------
@@ -64,15 +67,17 @@ def coco_matches(
     """
     if not slabs:
         return [[] for _ in bands]
-    truth = [record for slab in slabs.values() for record in _truth_records(slab)]
+    truth = [record for slab in slabs.values() for record in _truth_records(slab, by_mask)]
     found = [
         record
         for img_id, slab in slabs.items()
-        for record in _found_records(slab, detections[img_id])
+        for record in _found_records(slab, detections[img_id], by_mask)
     ]
     # pycocotools reports its progress by print; the numbers come back as values here.
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_coco(slabs, truth), _coco(slabs, found), "bbox")
+        evaluation = COCOeval(
+            _coco(slabs, truth), _coco(slabs, found), "segm" if by_mask else "bbox"
+        )
         evaluation.params.imgIds = list(slabs)
         evaluation.params.iouThrs = np.asarray(iou_thresholds, dtype=np.float64)
         evaluation.params.maxDets = [max_detections]
@@ -86,24 +91,39 @@ def coco_matches(
 
 # Only comparisons are made with the area, so a diameter serves as well and keeps the edges of the
 # bands exact.
-def _truth_records(slab: Slab) -> list[dict]:
+def _truth_records(slab: Slab, by_mask: bool) -> list[dict]:
     sx, sy, _ = slab.spacing_mm
     records = []
     for box in slab.boxes:
         x, y, width, height = box.bbox_xywh_px
         bbox_mm = [x * sx, y * sy, width * sx, height * sy]
-        records.append(_record(slab, bbox_mm, box.diameter_mm) | {"iscrowd": int(box.is_ignored)})
+        record = _record(slab, bbox_mm, box.diameter_mm) | {"iscrowd": int(box.is_ignored)}
+        records.append(record | _outline(slab, box.rle, by_mask))
     return records
 
 
-def _found_records(slab: Slab, detections: SlabDetections) -> list[dict]:
+def _outline(slab: Slab, rle: Mapping[str, Any] | None, by_mask: bool) -> dict:
+    if not by_mask:
+        return {}
+    if rle is None:
+        raise LungDetError(
+            f"series {slab.seriesuid}, slab {slab.slab_index}: an annotation or a detection has no "
+            "mask; prepare with --nodule-masks, and use a model that gives masks"
+        )
+    return {"segmentation": dict(rle)}
+
+
+def _found_records(slab: Slab, detections: SlabDetections, by_mask: bool) -> list[dict]:
     sx, sy, _ = slab.spacing_mm
     corners = detections.boxes_xyxy_px * np.array([sx, sy, sx, sy])
     diameters = equivalent_diameter(detections.boxes_xyxy_px, slab.spacing_mm)
+    rles = detections.rles or (None,) * len(corners)
     return [
-        _record(slab, [x1, y1, x2 - x1, y2 - y1], diameter) | {"score": score}
-        for (x1, y1, x2, y2), diameter, score in zip(
-            corners.tolist(), diameters.tolist(), detections.scores.tolist(), strict=True
+        _record(slab, [x1, y1, x2 - x1, y2 - y1], diameter)
+        | {"score": score}
+        | _outline(slab, rle, by_mask)
+        for (x1, y1, x2, y2), diameter, score, rle in zip(
+            corners.tolist(), diameters.tolist(), detections.scores.tolist(), rles, strict=True
         )
     ]
 
@@ -123,7 +143,8 @@ def _coco(slabs: Mapping[int, Slab], annotations: list[dict]) -> COCO:
         record["id"] = number
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": img_id} for img_id in slabs],
+        # The outlines carry their own size; pycocotools looks one up all the same.
+        "images": [{"id": img_id, "height": 1, "width": 1} for img_id in slabs],
         "categories": [{"id": NODULE_CATEGORY, "name": "nodule"}],
         "annotations": annotations,
     }
@@ -278,6 +299,7 @@ def match_slabs(
     iou_thresholds: Sequence[float] = COCO_IOU_THRESHOLDS,
     max_detections: int = DEFAULT_MAX_DETECTIONS,
     count_unseen: bool = True,
+    by_mask: bool = False,
 ) -> MatchedSlabs:
     """Match the detections of every slab that was looked at to its annotated boxes.
 
@@ -290,6 +312,7 @@ def match_slabs(
     iou_thresholds : overlaps at which a detection counts as right, the paper's among them.
     max_detections : the best-scoring detections of each slab that are looked at.
     count_unseen : whether annotated nodules that lie in no slab count as missed.
+    by_mask : whether the overlap is that of masks instead of boxes.
     """
     by_id = {item.img_id: item for item in reversed(detections)}
     seen = slab_set.restricted_to(by_id)
@@ -301,7 +324,12 @@ def match_slabs(
     for begin in range(0, len(img_ids), SLABS_AT_A_TIME):
         slabs = {img_id: seen.slabs[img_id] for img_id in img_ids[begin : begin + SLABS_AT_A_TIME]}
         per_band = coco_matches(
-            slabs, by_id, bands, iou_thresholds=iou_thresholds, max_detections=max_detections
+            slabs,
+            by_id,
+            bands,
+            iou_thresholds=iou_thresholds,
+            max_detections=max_detections,
+            by_mask=by_mask,
         )
         rows = [row_of[slab.seriesuid] for slab in slabs.values()]
         for target, results in zip(gathered, per_band, strict=True):

@@ -24,6 +24,7 @@ class TruthBox:
 
     ``bbox_xywh_px`` is (x, y, width, height) in slab pixels. An ignored box is neither a nodule to
     find nor a place where a detection is wrong. ``kind`` is "nodule", "grazed" or "excluded".
+    ``rle`` is the outline as COCO's run lengths, where the annotation file has them.
     """
 
     bbox_xywh_px: tuple[float, float, float, float]
@@ -31,6 +32,7 @@ class TruthBox:
     is_ignored: bool = False
     kind: str = "nodule"
     nodule_id: str = ""
+    rle: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class SlabSet:
 
     ``excluded`` are findings that are neither right nor wrong to find; ``discarded`` are nodules
     that do not count, because their slabs were left out of the split on purpose; ``unseen`` are
-    nodules that lie in no slab and count as missed.
+    nodules that lie in no slab and count as missed. ``ratings`` are the readers' means by nodule
+    id, where they are known.
     """
 
     slabs: Mapping[int, Slab]
@@ -80,6 +83,7 @@ class SlabSet:
     discarded: tuple[Nodule, ...] = ()
     unseen: tuple[Nodule, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
+    ratings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def restricted_to(self, img_ids: Iterable[int]) -> SlabSet:
         """Return the set as far as it was looked at.
@@ -111,6 +115,11 @@ class SlabSet:
             discarded=tuple(item for item in self.discarded if item.seriesuid in kept),
             unseen=tuple(item for item in self.unseen if item.seriesuid in kept),
             info=self.info,
+            ratings={
+                item.nodule_id: self.ratings[item.nodule_id]
+                for item in self.nodules
+                if item.seriesuid in kept and item.nodule_id in self.ratings
+            },
         )
 
 
@@ -120,6 +129,7 @@ class SlabDetections:
 
     ``z_mm`` (N,) says where each box lies along the slab normal, ``z_sd_mm`` (N,) how sure that is;
     None where the depth of the maximum is not known (``scoring.box_depths`` gives both).
+    ``rles`` are the outlines as COCO's run lengths, one for each box, of a model that gives them.
     """
 
     img_id: int
@@ -127,6 +137,7 @@ class SlabDetections:
     scores: NDArray[np.float64]
     z_mm: NDArray[np.float64] | None = None
     z_sd_mm: NDArray[np.float64] | None = None
+    rles: tuple[Mapping[str, Any], ...] | None = None
 
     def __post_init__(self) -> None:
         """Bring the arrays to float64 and check that they belong together."""

@@ -33,8 +33,12 @@ from lungdet_mmdet.scoring.intervals import (
     resample_weights,
 )
 from lungdet_mmdet.scoring.operating_point import operating_point_scores
+from lungdet_mmdet.scoring.rated_groups import rated_scores
 from lungdet_mmdet.scoring.size_bands import SizeBand
-from lungdet_mmdet.scoring.slab_matching import PAPER_IOU, MatchedSlabs
+from lungdet_mmdet.scoring.slab_matching import (
+    PAPER_IOU,
+    MatchedSlabs,
+)
 from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
 from lungdet_mmdet.scoring.submission import Marks
 
@@ -114,6 +118,7 @@ def score_split(
     matches: FrocMatches,
     options: ScoringOptions,
     *,
+    marks: Marks,
     read_depths: ReadDepths = lambda slab: None,
 ) -> SplitScores:
     """Compute every figure of a split, with 95 % intervals from resampling scans.
@@ -125,6 +130,7 @@ def score_split(
     matched : the same matched to the boxes of their slabs, see ``match_slabs``.
     matches : the 3-D candidates merged from them, matched to the nodules, see
         ``match_marks_of_split``.
+    marks : those candidates, for the scores by the readers' ratings.
     read_depths : gives the depth of the maximum of a slab, for the ceiling.
     """
     seen = slab_set.restricted_to(item.img_id for item in detections)
@@ -150,10 +156,13 @@ def score_split(
     if froc.cpm_interval is not None:
         intervals["CPM"] = froc.cpm_interval
         intervals |= dict(zip(rates, froc.sensitivity_intervals, strict=True))
+    rated, rated_intervals, rated_counts = rated_scores(
+        seen, detections, marks, n_resamples=options.n_resamples, seed=options.seed
+    )
     return SplitScores(
-        figures,
-        intervals,
-        _counts(seen, matched, slabs, scans, froc, options),
+        figures | rated,
+        intervals | rated_intervals,
+        _counts(seen, matched, slabs, scans, froc, options) | rated_counts,
         matched,
         slabs,
         scans,

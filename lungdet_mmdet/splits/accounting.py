@@ -6,20 +6,26 @@ therefore taken for slab grids shifted through one slab thickness, and given as 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM, positive_slabs
+from lungdet_mmdet.annotations.slab_boxes import (
+    MIN_OVERLAP_MM,
+    PositiveRule,
+    positive_slabs,
+    positives_by_rule,
+)
 from lungdet_mmdet.annotations.tables import Finding, Nodule
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.size_bands import count_by_band
 from lungdet_mmdet.splits.labels import findings_to_ignore
 from lungdet_mmdet.splits.prepared import PreparedScan
-from lungdet_mmdet.splits.protocols import PAPER_RATES, STRICT_RATES
+from lungdet_mmdet.splits.protocols import FOLD_RATES, N_FOLDS, PAPER_RATES, STRICT_RATES
 from lungdet_mmdet.splits.split_part import (
     DEFAULT_RATIOS,
     PAPER_HEALTHY,
@@ -34,6 +40,8 @@ from lungdet_mmdet.splits.split_part import (
 # Lungs some 300 mm high; the tables cannot tell.
 SLABS_PER_SCAN = 40
 N_SHIFTS = 15
+# A hair more than a whole number of slabs is none more.
+_WHOLE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -59,8 +67,9 @@ class ExpectedCounts:
     touched, positive, best : slabs that a nodule touches at all, positive slabs, and slabs that
         show some nodule best (fewer than nodules, where two nodules share one).
     ignored : slabs with only grazed or excluded content.
-    slabs, healthy : all slabs under the assumed number per scan, and the rest of them.
-    paper, strict : slabs (positive, healthy) per part.
+    slabs, healthy : all slabs, and the rest of them.
+    on_real_slices : series whose slices are known; the others have the assumed number of slabs.
+    parts : by protocol, slabs (positive, healthy) per part.
     """
 
     series: int
@@ -74,8 +83,8 @@ class ExpectedCounts:
     ignored: Expected
     slabs: int
     healthy: int
-    paper: tuple[tuple[int, int], ...]
-    strict: tuple[tuple[int, int], ...]
+    on_real_slices: int
+    parts: Mapping[str, tuple[tuple[int, int], ...]]
 
 
 def expect_counts(
@@ -87,6 +96,10 @@ def expect_counts(
     slabs_per_scan: int = SLABS_PER_SCAN,
     min_overlap_mm: float = MIN_OVERLAP_MM,
     n_shifts: int = N_SHIFTS,
+    z_extents_mm: Mapping[str, tuple[float, float]] | None = None,
+    rule: PositiveRule = "overlap",
+    ratios: Sequence[float] = DEFAULT_RATIOS,
+    add_healthy: bool = False,
 ) -> ExpectedCounts:
     """Return the expected counts for axial scans (slabs stacked along world z).
 
@@ -96,6 +109,9 @@ def expect_counts(
     thickness_mm : slab thickness, slabs side by side.
     slabs_per_scan : assumed, since only the images tell.
     min_overlap_mm : as for the labels.
+    z_extents_mm : lowest and highest face of each series' slices, where they are known: slabs are
+        then counted on them, and laid from the lowest face on.
+    rule, ratios, add_healthy : as for the splits.
     n_shifts : number of shifts of the slab grid, evenly spaced over one thickness.
     """
     if thickness_mm <= 0 or slabs_per_scan < 1 or n_shifts < 1:
@@ -103,17 +119,24 @@ def expect_counts(
             f"thickness {thickness_mm} mm, {slabs_per_scan} slabs per scan, {n_shifts} shifts: "
             "all must be above 0"
         )
+    extents = z_extents_mm or {}
+    starts = {uid: extents[uid][0] if uid in extents else 0.0 for uid in series}
     outside = _findings_outside_nodules(nodules, findings)
     shifts = np.arange(n_shifts) * thickness_mm / n_shifts
     grids = [
-        _count_on_grid(nodules, outside, series, shift, thickness_mm, min_overlap_mm)
+        _count_on_grid(nodules, outside, starts, shift, thickness_mm, min_overlap_mm, rule)
         for shift in shifts
     ]
     touched, positive, best, ignored = (
         Expected(float(np.mean(values)), min(values), max(values))
         for values in zip(*grids, strict=True)
     )
-    slabs = len(series) * slabs_per_scan
+    slabs = sum(
+        math.ceil((extents[uid][1] - extents[uid][0]) / thickness_mm - _WHOLE)
+        if uid in extents
+        else slabs_per_scan
+        for uid in series
+    )
     n_positive = round(positive.mean)
     healthy = max(0, slabs - n_positive - round(ignored.mean))
     return ExpectedCounts(
@@ -128,8 +151,12 @@ def expect_counts(
         ignored=ignored,
         slabs=slabs,
         healthy=healthy,
-        paper=_paper_parts(len(nodules), n_positive, healthy),
-        strict=_strict_parts(n_positive, healthy),
+        on_real_slices=sum(uid in extents for uid in series),
+        parts={
+            "paper": _paper_parts(len(nodules), n_positive, healthy, ratios, add_healthy),
+            "strict": _parts(n_positive, healthy, STRICT_RATES, ratios),
+            "fold": _parts(n_positive, healthy, FOLD_RATES, (N_FOLDS - 2, 1, 1)),
+        },
     )
 
 
@@ -155,22 +182,33 @@ def cut_by_grid(
 def _count_on_grid(
     nodules: Sequence[Nodule],
     findings: Sequence[Finding],
-    series: Sequence[str],
+    starts_mm: Mapping[str, float],
     shift_mm: float,
     thickness_mm: float,
     min_overlap_mm: float,
+    rule: PositiveRule,
 ) -> tuple[int, int, int, int]:
     """Return the number of touched, positive, best and ignored slabs for one slab grid."""
-    z = np.array([n.centre_xyz_mm[2] for n in nodules]) - shift_mm
+    series = list(starts_mm)
+    z = np.array([n.centre_xyz_mm[2] - starts_mm[n.seriesuid] for n in nodules]) - shift_mm
     diameters = np.array([n.diameter_mm for n in nodules])
     overlap, section, slab = cut_by_grid(z, diameters, thickness_mm)
     codes = _codes([n.seriesuid for n in nodules], series, slab)
+    middle = np.abs(z[:, None] - (slab + 0.5) * thickness_mm) < 0.5 * diameters[:, None]
     positive, best = set(), set()
-    for row, width, code in zip(overlap, section, codes, strict=True):
-        positive |= set(code[positive_slabs(row, width, min_overlap_mm=min_overlap_mm)].tolist())
+    for row, width, code, cut in zip(overlap, section, codes, middle, strict=True):
+        is_positive = positives_by_rule(
+            rule,
+            row,
+            width,
+            thickness_mm=thickness_mm,
+            cuts_middle=cut,
+            min_overlap_mm=min_overlap_mm,
+        )
+        positive |= set(code[is_positive].tolist())
         best |= set(code[positive_slabs(row, width, min_overlap_mm=np.inf)].tolist())
     touched = set(codes[overlap > 0].tolist())
-    z = np.array([f.centre_xyz_mm[2] for f in findings]) - shift_mm
+    z = np.array([f.centre_xyz_mm[2] - starts_mm[f.seriesuid] for f in findings]) - shift_mm
     overlap, _, slab = cut_by_grid(z, np.array([f.extent_mm for f in findings]), thickness_mm)
     excluded = set(_codes([f.seriesuid for f in findings], series, slab)[overlap > 0].tolist())
     return len(touched), len(positive), len(best), len((touched | excluded) - positive)
@@ -199,21 +237,28 @@ def _findings_outside_nodules(
     return tuple(outside)
 
 
-def _paper_parts(n_nodules: int, n_positive: int, n_healthy: int) -> tuple[tuple[int, int], ...]:
+def _paper_parts(
+    n_nodules: int, n_positive: int, n_healthy: int, ratios: Sequence[float], add_healthy: bool
+) -> tuple[tuple[int, int], ...]:
     positives = min(n_positive, round(n_nodules * PAPER_POSITIVES / PAPER_NODULES))
     healthy = min(n_healthy, round(positives * PAPER_HEALTHY / PAPER_POSITIVES))
-    return _parts(positives, healthy, PAPER_RATES)
-
-
-def _strict_parts(n_positive: int, n_healthy: int) -> tuple[tuple[int, int], ...]:
-    return _parts(n_positive, n_healthy, STRICT_RATES)
+    if not add_healthy:
+        return _parts(positives, healthy, PAPER_RATES, ratios)
+    *kept, (test_positive, test_healthy) = zip(
+        shares(positives, ratios), shares(healthy, ratios), strict=True
+    )
+    rate = PAPER_RATES["test"].rate
+    assert rate is not None
+    wanted = round(test_positive * (1 - rate) / rate)
+    test_healthy = min(max(wanted, test_healthy), test_healthy + n_healthy - healthy)
+    return (*kept, (test_positive, test_healthy))
 
 
 def _parts(
-    n_positive: int, n_healthy: int, rates: Mapping[str, RateRule]
+    n_positive: int, n_healthy: int, rates: Mapping[str, RateRule], ratios: Sequence[float]
 ) -> tuple[tuple[int, int], ...]:
     parts = []
-    counts = zip(shares(n_positive, DEFAULT_RATIOS), shares(n_healthy, DEFAULT_RATIOS), strict=True)
+    counts = zip(shares(n_positive, ratios), shares(n_healthy, ratios), strict=True)
     for name, (positive, healthy) in zip(PARTS, counts, strict=True):
         rate = rates[name].rate
         if rate is not None and positive and healthy:

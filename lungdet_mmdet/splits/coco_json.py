@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+import numpy as np
+from pycocotools import mask as coco_mask
+
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.annotations.tables import UNKNOWN_DIAMETER, Finding, Nodule
 from lungdet_mmdet.errors import LungDetError
@@ -21,6 +24,7 @@ from lungdet_mmdet.splits.split_part import SplitPart
 Read = TypeVar("Read", "CocoContent", SlabSet)
 # Pixels and millimetres are written to a ten-thousandth: far below a voxel, and short to read.
 _DIGITS = 4
+_ELLIPSE_CORNERS = 32
 
 
 def coco_of_part(
@@ -33,18 +37,22 @@ def coco_of_part(
     """Return the COCO dictionary of a part.
 
     ``images`` are the slab records plus ``id``, ``seriesuid`` and ``slab_index``; ``annotations``
-    carry the category 1 with ``iscrowd`` 1 for ignore regions. Ids count from 1. Beyond COCO:
-    ``series`` (all series of the part), ``nodules`` (all nodules that count, unseen ones included),
-    ``unseen_nodules`` (to be counted as missed), ``discarded_nodules`` (do not count: their slabs
-    were left out for the positive rate), ``excluded`` (irrelevant findings, repeated readers' lines
-    included) and ``patients`` where known.
+    carry the category 1 with ``iscrowd`` 1 for ignore regions, ``label`` ("mask" or "sphere") and,
+    where any scan of the part has masks, ``segmentation`` (RLE; an ellipse for a sphere). Ids count
+    from 1. Beyond COCO: ``series`` (all series of the part), ``nodules`` (all nodules that count,
+    unseen ones included), ``unseen_nodules`` (to be counted as missed), ``discarded_nodules`` (do
+    not count: their slabs were left out for the positive rate), ``excluded`` (irrelevant findings,
+    repeated readers' lines included) and ``patients`` where known.
     """
+    with_masks = any(scan.scan.masks for scan in part.scans)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, slab in enumerate(part.slabs, start=1):
         images.append(_image(image_id, slab))
+        geometry = slab.slab.geometry
+        size = (geometry.height, geometry.width) if with_masks else None
         for label in slab.labels:
-            annotations.append(_annotation(len(annotations) + 1, image_id, label))
+            annotations.append(_annotation(len(annotations) + 1, image_id, label, size))
     uids = [scan.seriesuid for scan in part.scans]
     return {
         "info": dict(info),
@@ -76,9 +84,12 @@ def _image(image_id: int, slab: LabelledSlab) -> dict[str, Any]:
     return {**slab.slab.fields, "id": image_id, "seriesuid": slab.seriesuid, "slab_index": index}
 
 
-def _annotation(annotation_id: int, image_id: int, label: SlabLabel) -> dict[str, Any]:
+def _annotation(
+    annotation_id: int, image_id: int, label: SlabLabel, size: tuple[int, int] | None
+) -> dict[str, Any]:
     x0, y0, x1, y1 = label.box_xyxy_px
     width, height = x1 - x0, y1 - y0
+    segmentation = {} if size is None else {"segmentation": _segmentation(label, size)}
     return {
         "id": annotation_id,
         "image_id": image_id,
@@ -90,18 +101,41 @@ def _annotation(annotation_id: int, image_id: int, label: SlabLabel) -> dict[str
         "nodule_id": label.nodule_id,
         "diameter_mm": label.diameter_mm,
         "overlap_mm": round(label.overlap_mm, _DIGITS),
+        "label": label.source,
+        **segmentation,
     }
+
+
+def _segmentation(label: SlabLabel, size: tuple[int, int]) -> dict[str, Any]:
+    """Return a label's run lengths: the mask's own, or those of the ellipse in a sphere's box."""
+    if label.rle is not None:
+        return {"size": list(size), "counts": label.rle}
+    x0, y0, x1, y1 = label.box_xyxy_px
+    angles = np.linspace(0, 2 * np.pi, _ELLIPSE_CORNERS, endpoint=False)
+    x = 0.5 * (x0 + x1 + (x1 - x0) * np.cos(angles))
+    y = 0.5 * (y0 + y1 + (y1 - y0) * np.sin(angles))
+    (rle,) = coco_mask.frPyObjects([np.column_stack([x, y]).ravel().tolist()], *size)
+    return {"size": list(size), "counts": rle["counts"].decode("ascii")}
 
 
 def _counting_nodules(part: SplitPart) -> list[dict[str, Any]]:
     counting = frozenset[str]().union(*(slab.nodule_ids for slab in part.slabs))
     counting |= {item.nodule.nodule_id for item in part.unseen}
     return [
-        {**_nodule(nodule), "coverage": scan.scan.coverage.get(nodule.nodule_id)}
+        {
+            **_nodule(nodule),
+            "coverage": scan.scan.coverage.get(nodule.nodule_id),
+            "label": "mask" if nodule.nodule_id in scan.scan.masks else "sphere",
+            **_ratings(scan.scan.ratings.get(nodule.nodule_id)),
+        }
         for scan in part.scans
         for nodule in scan.scan.nodules
         if nodule.nodule_id in counting
     ]
+
+
+def _ratings(ratings: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"ratings": dict(ratings)} if ratings else {}
 
 
 def _nodule(nodule: Nodule) -> dict[str, Any]:
@@ -201,6 +235,7 @@ def slab_set_from_coco(content: Mapping[str, Any]) -> SlabSet:
             is_ignored=is_ignored,
             kind=annotation.get("kind") or ("grazed" if is_ignored else "nodule"),
             nodule_id=str(annotation.get("nodule_id") or ""),
+            rle=annotation.get("segmentation"),
         )
         boxes.setdefault(annotation["image_id"], []).append(box)
     slabs = {
@@ -215,6 +250,11 @@ def slab_set_from_coco(content: Mapping[str, Any]) -> SlabSet:
         discarded=tuple(_nodule_of(item) for item in content.get("discarded_nodules", ())),
         unseen=tuple(_nodule_of(item) for item in content.get("unseen_nodules", ())),
         info=content.get("info", {}),
+        ratings={
+            str(item["nodule_id"]): dict(item["ratings"])
+            for item in content.get("nodules", ())
+            if item.get("ratings")
+        },
     )
 
 
@@ -285,6 +325,8 @@ class CohortSummary:
     discarded : nodules whose slabs were left out for the rate; not in ``nodules``.
     lost_to_mask : nodules with less than 90 % of their voxels in the lung mask.
     coverage_unknown : nodules for which that share is not known.
+    labels : rule by which boxes were made: "auto", "sphere" or "mask".
+    nodules_by_label : number of nodules whose boxes come from masks, and from spheres.
     """
 
     split: str
@@ -305,6 +347,8 @@ class CohortSummary:
     discarded: int
     lost_to_mask: int
     coverage_unknown: int
+    labels: str
+    nodules_by_label: tuple[tuple[str, int], ...]
 
 
 def summarise(
@@ -339,4 +383,18 @@ def summarise(
         discarded=len(coco.get("discarded_nodules", ())),
         lost_to_mask=sum(share is not None and share < min_coverage for share in coverages),
         coverage_unknown=sum(share is None for share in coverages),
+        labels=str(info.get("labels", "sphere")),
+        nodules_by_label=count_by_label(nodules),
     )
+
+
+def count_by_label(nodules: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
+    """Return how many nodules of an annotation file have boxes from masks, and from spheres."""
+    from_mask = sum(nodule.get("label") == "mask" for nodule in nodules)
+    return ("mask", from_mask), ("sphere", len(nodules) - from_mask)
+
+
+def label_text(summary: CohortSummary) -> str:
+    """Return a summary's labels in words, e.g. ``auto: 12 mask, 3 sphere``."""
+    counts = ", ".join(f"{count} {name}" for name, count in summary.nodules_by_label)
+    return f"{summary.labels}: {counts}"

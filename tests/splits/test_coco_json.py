@@ -62,6 +62,7 @@ def test_annotations(coco):
         "nodule_id": "1.2/0",
         "diameter_mm": 4,
         "overlap_mm": 4.0,
+        "label": "sphere",
     }
     # Nodule 1 reaches from 6.5 to 9.5; the finding from 15 to 25, and touches slab 1 in a point.
     kinds = [(a["image_id"], a["kind"], a["iscrowd"]) for a in coco["annotations"]]

@@ -11,6 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lungdet_mmdet.annotations.mask_nodules import nodules_of_labels
+from lungdet_mmdet.annotations.scan_masks import mask_record
+from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.identity import PHANTOM_UID_PREFIX
@@ -60,12 +63,12 @@ def write_slab_folder(
     for number in range(n_series):
         uid = f"{PHANTOM_UID_PREFIX}.{SIZE_CODE}.{seed}.{1 + number}"
         images = rng.normal(TISSUE_GREY, 8.0, (n_slabs, size_px, size_px))
-        nodules = []
+        nodules: list[dict] = []
+        masks: dict[int, np.ndarray] = {}
         if with_nodules:
             index = min(1, n_slabs - 1)
             diameter = float(rng.uniform(5.0, 7.4))
             x, y = (float(v) for v in rng.uniform(16.0, size_px - 16.0, 2))
-            images[index] = _with_disc(images[index], x, y, diameter / 2.0 / SPACING_MM)
             nodules = [
                 {
                     "nodule_id": f"{uid}/0",
@@ -74,7 +77,10 @@ def write_slab_folder(
                     "coverage": 1.0,
                 }
             ]
-        records.append(_write_series(folder / "slabs" / uid, uid, number, images, nodules))
+            disc = _disc(images[index].shape, x, y, diameter / 2.0 / SPACING_MM)
+            images[index] = np.where(disc, NODULE_GREY, images[index])
+            masks = {index: disc}
+        records.append(_write_series(folder / "slabs" / uid, uid, number, images, nodules, masks))
     if prep_pipeline is not None:
         scans = [{"seriesuid": r["seriesuid"], "status": "ok"} for r in records]
         write_json(
@@ -84,17 +90,21 @@ def write_slab_folder(
     return folder
 
 
-def _with_disc(image: np.ndarray, x: float, y: float, radius: float) -> np.ndarray:
-    rows, columns = np.indices(image.shape)
-    inside = (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
-    return np.where(inside, NODULE_GREY, image)
+def _disc(shape_yx: tuple[int, ...], x: float, y: float, radius: float) -> np.ndarray:
+    rows, columns = np.indices(shape_yx)
+    return (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
 
 
 def _write_series(
-    folder: Path, uid: str, number: int, images: np.ndarray, nodules: list[dict]
+    folder: Path,
+    uid: str,
+    number: int,
+    images: np.ndarray,
+    nodules: list[dict],
+    masks: dict[int, np.ndarray],
 ) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
-    slabs = []
+    slabs, geometries = [], []
     for index, image in enumerate(images):
         grey = np.clip(np.rint(image), 0, 255).astype(np.uint8)
         name = f"{index:03d}.png"
@@ -108,7 +118,18 @@ def _write_series(
             spacing_xy_mm=(SPACING_MM, SPACING_MM),
             origin_xyz_mm=(0.0, 0.0, middle),
         )
+        geometries.append(geometry)
         slabs.append({**geometry.as_record(), "file_name": f"{uid}/{name}"})
+    grid = ScanGeometry(
+        (len(images), *images.shape[1:]),
+        (SLAB_THICKNESS_MM, SPACING_MM, SPACING_MM),
+        (0.0, 0.0, 0.0),
+    )
+    for nodule, (index, disc) in zip(nodules, masks.items(), strict=True):
+        labels = np.zeros(images.shape, np.uint8)
+        labels[index] = disc
+        (found,) = nodules_of_labels(labels, grid, source=uid)
+        nodule["mask"] = mask_record(found, grid, grid, geometries, {})
     record = {
         "seriesuid": uid,
         "subset": number % N_SUBSETS,

@@ -100,4 +100,5 @@ def scored_split(
         match_slabs(truth, detections, **(matching or {})),
         match_marks_of_split(seen, marks),
         ScoringOptions(**options),
+        marks=marks,
     )

@@ -97,13 +97,36 @@ def write_metaimage(
     OutputError
         If the files cannot be written.
     """
+    suffixes = (".zraw" if compress else ".raw", ".mhd")
+    _write(folder, name, volume, geometry, suffixes, compress)
+    return folder / f"{name}.mhd"
+
+
+def write_mha(folder: Path, name: str, volume: np.ndarray, geometry: ScanGeometry) -> Path:
+    """Write ``<name>.mha``, header and compressed pixels in one file; return its path.
+
+    Parameters and errors as of `write_metaimage`.
+    """
+    _write(folder, name, volume, geometry, (".mha",), True)
+    return folder / f"{name}.mha"
+
+
+def _write(
+    folder: Path,
+    name: str,
+    volume: np.ndarray,
+    geometry: ScanGeometry,
+    suffixes: tuple[str, ...],
+    compress: bool,
+) -> None:
+    """Write beside the target and rename the files of `suffixes`, the header last."""
     scratch = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.mkdtemp(dir=folder, prefix=f".{name}.", suffix=FOLDER_SUFFIX)
         # Level 1: noise hardly compresses, higher levels only take longer.
-        sitk.WriteImage(_image_of(volume, geometry), f"{scratch}/{name}.mhd", compress, 1)
-        for suffix in (".zraw" if compress else ".raw", ".mhd"):
+        sitk.WriteImage(_image_of(volume, geometry), f"{scratch}/{name}{suffixes[-1]}", compress, 1)
+        for suffix in suffixes:
             os.replace(f"{scratch}/{name}{suffix}", folder / f"{name}{suffix}")
     except OSError as error:
         raise output_error(folder, error) from error
@@ -113,7 +136,6 @@ def write_metaimage(
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
-    return folder / f"{name}.mhd"
 
 
 def write_nifti(path: Path, volume: np.ndarray, geometry: ScanGeometry) -> None:

@@ -22,18 +22,20 @@ class RandomSlabRotate(BaseTransform):
     """Rotate by a random angle about the image centre.
 
     A nodule is modelled as a sphere, so its box keeps its size and only its centre turns; mmdet's
-    own Rotate would let every box grow.
+    own Rotate would let every box grow. Where masks are loaded they turn too, and the boxes are the
+    tight ones of the turned masks.
 
     Required Keys:
 
     - img (array (y, x, c))
     - gt_bboxes (HorizontalBoxes) (optional)
+    - gt_masks (BitmapMasks) (optional)
     - gt_bboxes_labels (np.int64 array), gt_ignore_flags (bool array) (optional)
 
     Modified Keys:
 
     - img, gt_bboxes (clipped to the image; boxes whose centre leaves it are dropped)
-    - gt_bboxes_labels, gt_ignore_flags (of the boxes kept)
+    - gt_masks, gt_bboxes_labels, gt_ignore_flags (of the boxes kept)
 
     Parameters
     ----------
@@ -66,15 +68,34 @@ class RandomSlabRotate(BaseTransform):
 def _rotate_annotations(results: dict, *, angle_deg: float, height: int, width: int) -> None:
     boxes = results["gt_bboxes"]
     rotated = rotate_boxes(boxes.tensor.numpy(), angle_deg=angle_deg, height=height, width=width)
+    if "gt_masks" in results:
+        rotated = _rotate_masks(results, rotated, angle_deg=angle_deg)
     boxes.tensor = boxes.tensor.new_tensor(rotated)
     centres = 0.5 * (rotated[:, :2] + rotated[:, 2:])
     # Less than half of such a nodule is still to be seen: no target for a detector.
     kept = np.all((centres >= 0) & (centres <= (width, height)), axis=1)
     boxes.clip_((height, width))
     results["gt_bboxes"] = boxes[kept]
+    if "gt_masks" in results:
+        results["gt_masks"] = results["gt_masks"][np.flatnonzero(kept)]
     for key in ("gt_bboxes_labels", "gt_ignore_flags"):
         if key in results:
             results[key] = results[key][kept]
+
+
+def _rotate_masks(results: dict, boxes: np.ndarray, *, angle_deg: float) -> np.ndarray:
+    """Turn the masks; return their tight boxes, and the given ones where nothing is left."""
+    masks = results["gt_masks"]
+    boxes = boxes.copy()
+    turned = np.zeros_like(masks.masks)
+    for row, mask in enumerate(masks.masks):
+        # Cut at one half: an outline as smooth as the image's own.
+        turned[row] = rotate_slab(255 * mask, angle_deg=angle_deg) > 127
+        if turned[row].any():
+            ys, xs = np.nonzero(turned[row])
+            boxes[row] = xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
+    results["gt_masks"] = type(masks)(turned, masks.height, masks.width)
+    return boxes
 
 
 @TRANSFORMS.register_module()

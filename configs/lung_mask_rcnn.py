@@ -1,0 +1,25 @@
+# mmdet's Mask R-CNN on slabs with nodule masks (prepare_luna16.py --nodule-masks): boxes and outlines.
+# Anchors as in lung_faster_rcnn.py.
+_base_ = ['./_base_/paper_recipe.py', 'mmdet::_base_/models/mask-rcnn_r50_fpn.py']
+
+data_root = '{{$LUNGDET_DATA:data/prepared}}'
+model = dict(
+    data_preprocessor=dict(bgr_to_rgb=False),
+    backbone=dict(
+        init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')),
+    rpn_head=dict(anchor_generator=dict(scales=[2])),
+    roi_head=dict(
+        bbox_roi_extractor=dict(finest_scale=14),
+        bbox_head=dict(num_classes=1),
+        mask_roi_extractor=dict(finest_scale=14),
+        mask_head=dict(num_classes=1)),
+    test_cfg=dict(rcnn=dict(score_thr=0.001)))
+train_dataloader = dict(dataset=dict(with_masks=True))
+val_evaluator = [
+    dict(type='SizeBandMetric', ann_file=data_root + '/annotations/val.json', choose='max_f1'),
+    dict(type='FROCMetric', ann_file=data_root + '/annotations/val.json'),
+    dict(type='MaskBandMetric', ann_file=data_root + '/annotations/val.json')]
+test_evaluator = [
+    dict(type='SizeBandMetric', ann_file=data_root + '/annotations/test.json'),
+    dict(type='FROCMetric', ann_file=data_root + '/annotations/test.json'),
+    dict(type='MaskBandMetric', ann_file=data_root + '/annotations/test.json')]

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from lungdet_mmdet.annotations.tables import Nodule
+from lungdet_mmdet.scoring.rated_groups import rated_groups, rated_scores
+from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
+from lungdet_mmdet.scoring.submission import Marks
+
+
+def split(ratings):
+    """Two scans of one slab: a nodule of 10 mm at (15, 15) each."""
+    box = (10.0, 10.0, 10.0, 10.0)
+    slabs, nodules = {}, []
+    for img_id, uid in ((1, "1.1"), (2, "1.2")):
+        boxes = (TruthBox(box, 10.0, nodule_id=f"{uid}/0"),)
+        slabs[img_id] = Slab(img_id, uid, 0, (1.0, 1.0, 7.5), boxes=boxes)
+        nodules.append(Nodule(f"{uid}/0", uid, (15.0, 15.0, 0.0), 10.0))
+    return SlabSet(slabs, ("1.1", "1.2"), tuple(nodules), ratings=ratings)
+
+
+RATINGS = {"1.1/0": {"texture": 4.5, "malignancy": 2.5}, "1.2/0": {"texture": 1.25}}
+
+
+def test_means_are_rounded_halves_upward():
+    found = {(g.rating, g.group): g.nodule_ids for g in rated_groups(split(RATINGS))}
+    assert found["texture", "solid"] == {"1.1/0"}
+    assert found["texture", "ground-glass"] == {"1.2/0"}
+    assert found["texture", "part-solid"] == frozenset()
+    assert found["malignancy", "3"] == {"1.1/0"}
+
+
+def test_a_group_is_scored_by_its_own_nodules():
+    # Only the first scan's nodule is found.
+    detections = [
+        SlabDetections(1, np.array([[10, 10, 20, 20]]), np.array([0.9])),
+        SlabDetections(2, np.zeros((0, 4)), np.zeros(0)),
+    ]
+    marks = Marks(("1.1",), np.array([[15.0, 15.0, 0.0]]), np.array([0.9]))
+    figures, intervals, counts = rated_scores(
+        split(RATINGS),
+        detections,
+        marks,
+        max_detections=100,
+        max_marks_per_scan=100,
+        n_resamples=20,
+        seed=0,
+    )
+    assert (counts["n_texture_solid"], counts["n_texture_part-solid"]) == (1, 0)
+    assert figures["AP50_texture_solid"] == pytest.approx(1.0)
+    assert figures["sensitivity_texture_solid"] == 1.0
+    # The found nodule of the other group is no false positive here.
+    assert figures["AP50_texture_ground-glass"] == 0.0
+    assert figures["sensitivity_texture_ground-glass"] == 0.0
+    assert np.isnan(figures["AP50_texture_part-solid"])
+    assert set(intervals) == set(figures)
+
+
+def test_without_ratings_there_are_no_groups():
+    assert rated_groups(split({})) == []
