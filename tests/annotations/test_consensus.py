@@ -2,6 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
 from lungdet_mmdet.annotations.consensus import (
     PlacedMask,
     consensus_nodules,
@@ -10,9 +11,8 @@ from lungdet_mmdet.annotations.consensus import (
     reading_mask,
 )
 from lungdet_mmdet.annotations.lidc import Contour, Reading
-from tests.nodules.lidc_files import square
-
 from lungdet_mmdet.errors import LungDetError
+from tests.annotations.lidc_files import square
 
 
 def reading(*contours, reader=None, **ratings):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from lungdet_mmdet.annotations.lidc import (
     RATINGS,
     find_database,
@@ -7,9 +8,8 @@ from lungdet_mmdet.annotations.lidc import (
     read_patients_of_database,
 )
 from lungdet_mmdet.annotations.lidc_xml import read_lidc_xml, read_lidc_xml_folder
-from tests.nodules.lidc_files import RATED, square, write_database, write_xml
-
 from lungdet_mmdet.errors import LungDetError
+from tests.annotations.lidc_files import RATED, square, write_database, write_xml
 
 SERIES = {
     "1.3": {"patient": "P-2", "pixel_mm": 0.5, "z_mm": [2.0, 1.0], "readings": []},

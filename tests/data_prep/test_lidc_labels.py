@@ -5,13 +5,13 @@ import sys
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from lungdet_mmdet.annotations.lidc import installed_database
-from tests.nodules.lidc_files import square, write_database, write_xml
 
+from lungdet_mmdet.annotations.lidc import installed_database
 from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.preparation.lidc_labelling import label_luna16_folder
 from lungdet_mmdet.runs.executors import SerialExecutor
+from tests.annotations.lidc_files import square, write_database, write_xml
 
 # Pixels of 0.5 mm, slices of 2 mm from z = -10 up.
 GRID = ScanGeometry((6, 40, 50), (2.0, 0.5, 0.5), (5.0, -20.0, -10.0))

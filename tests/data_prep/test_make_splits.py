@@ -3,7 +3,8 @@ import subprocess
 import sys
 
 import pytest
-from tests.nodules.lidc_files import write_database
+
+from tests.annotations.lidc_files import write_database
 
 HEADER = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
 
