@@ -31,6 +31,12 @@ def parse_args() -> argparse.Namespace:
         "--long", action="store_true", help=f"train for {LONG_ITERS} iterations instead of minutes"
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of the phantoms")
+    parser.add_argument(
+        "--labels",
+        choices=("auto", "sphere", "mask"),
+        default="auto",
+        help="what boxes come from; phantoms have masks, which auto takes",
+    )
     return parser.parse_args()
 
 
@@ -52,7 +58,8 @@ def plan(args: argparse.Namespace) -> list[CommandStep]:
             f"data_prep/prepare_luna16.py {cohort} {prepared} --config {config} --workers 2",
         ),
         CommandStep(
-            "split by scan into train, val and test", f"data_prep/make_splits.py {prepared} {SPLIT}"
+            "split by scan into train, val and test",
+            f"data_prep/make_splits.py {prepared} {SPLIT} --labels {args.labels}",
         ),
         CommandStep(
             "train a small Deformable-DETR",
