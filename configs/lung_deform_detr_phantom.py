@@ -77,7 +77,7 @@ train_dataloader = dict(
 val_dataloader = dict(batch_size=8, num_workers=1)
 test_dataloader = dict(batch_size=8, num_workers=1)
 
-max_iters = 600
+max_iters = 700
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',

@@ -21,7 +21,7 @@ SCANS = 100
 MEAN_NODULES = 6
 # Enough test scans for a figure that means something; rates as the scans have them.
 SPLIT = "--ratios 0.75 0.1 0.15 --positive-rate train=natural val=natural test=natural"
-DEMO_ITERS, LONG_ITERS = 600, 3000
+DEMO_ITERS, LONG_ITERS = 700, 4000
 
 
 def parse_args() -> argparse.Namespace:
