@@ -93,10 +93,12 @@ class SizeBandMetric(BaseMetric):
         threshold: float | None = None,
         choose: str | None = None,
         outfile: str | None = None,
-        collect_device: str = "cpu",
+        collect_device: str = "gpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
+        # "gpu" gathers by messages over any backend; "cpu" writes files that all machines of a
+        # run would have to share.
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         if threshold is not None and choose is not None:
             raise LungDetError(
@@ -184,10 +186,12 @@ class FROCMetric(BaseMetric):
         max_candidates: int = MAX_MARKS_PER_SCAN,
         submission_file: str | None = None,
         bootstrap: int = 0,
-        collect_device: str = "cpu",
+        collect_device: str = "gpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
+        # "gpu" gathers by messages over any backend; "cpu" writes files that all machines of a
+        # run would have to share.
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         self.ann_file = ann_file
         self.min_score = min_score

@@ -21,8 +21,13 @@ NOT_COMPILED = "not compiled (pure PyTorch ops of lungdet_mmdet)"
 """What mmcv reports as its compiler, for example in the environment dump of a training log."""
 
 INSTALL_COMPILED = (
-    "mim install onedl-mmcv (or, with OpenMMLab's own packages, mim install mmcv==2.1.0)"
+    "pip install onedl-mim && mim install onedl-mmcv --only-binary=onedl-mmcv (or, with "
+    "OpenMMLab's own packages, mim install mmcv==2.1.0); there are wheels for some versions of "
+    "Python, torch and CUDA only"
 )
+
+WITHOUT_COMPILED = "pip install --force-reinstall --no-deps --no-binary onedl-mmcv onedl-mmcv"
+"""Installs mmcv without its ops; their places are then taken by this package's."""
 
 
 class _StandInModule(ModuleType):
@@ -86,6 +91,27 @@ def install_finder() -> None:
     """Make ``mmcv._ext`` importable where it is missing; a second call changes nothing."""
     if not any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
         sys.meta_path.append(StandInFinder())
+
+
+def check_extension() -> None:
+    """Load ``mmcv._ext``, compiled or standing in.
+
+    Raises
+    ------
+    LungDetError
+        If mmcv's compiled extension is there and does not load, as after a change of torch.
+    """
+    # The extension is linked against torch's libraries, which have to be loaded first.
+    import torch
+
+    try:
+        importlib.import_module(EXTENSION)
+    except (ImportError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LungDetError(
+            f"mmcv's compiled ops do not load with torch {torch.__version__} ({reason}). Install "
+            f"mmcv for this torch ({INSTALL_COMPILED}), or mmcv without ops: {WITHOUT_COMPILED}"
+        ) from error
 
 
 def is_stand_in() -> bool:
