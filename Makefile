@@ -9,7 +9,7 @@ OLD := .venv-openmmlab
 .PHONY: install demo demo-scratch demo-long fuzz test test-openmmlab lint dist reliability clean
 .DELETE_ON_ERROR:
 
-$(STAMP): setup.py constraints.txt
+$(STAMP): setup.py constraints.txt constraints-gpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt torch
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]"

@@ -62,6 +62,9 @@ setup(
             "hypothesis>=6.100",
             "ruff>=0.6",
             "mypy>=1.10",
+            # The kernels of deformable attention, interpreted on a CPU. Builds of torch for CUDA
+            # bring the one version that fits them.
+            "triton>=3.0; platform_system == 'Linux'",
             *CLUSTER,
             *DICOM,
             *DOWNLOAD,

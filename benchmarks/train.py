@@ -177,7 +177,7 @@ def _steps(config: Any, order: dict[str, Any]) -> StepFigures:
     config.param_scheduler = []
     config.default_hooks.checkpoint = None
     config.default_hooks.pop("operating_point", None)
-    config.custom_hooks = []
+    config.custom_hooks = [{"type": "DetectorSetupHook"}]
     config.log_level = "WARNING"
     runner = Runner.from_cfg(config)
     runner.train()

@@ -8,7 +8,7 @@ data_root = '{{$LUNGDET_DATA:data/prepared}}'
 plain_train_pipeline = [
     dict(type='LoadImageFromFile', color_type='color'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs', meta_keys={{_base_.meta_keys}}),
+    dict(type='PackSlab', meta_keys={{_base_.meta_keys}}),
 ]
 positives_only = dict(ann_file='annotations/train.json', positive_rate=1.0)
 train_dataloader = dict(

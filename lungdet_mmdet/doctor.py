@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lungdet_mmdet import versions
+from lungdet_mmdet.ops import INSTALL_COMPILED, WITHOUT_COMPILED
+from lungdet_mmdet.runs.cores import describe_cores
 from lungdet_mmdet.runs.workplace import OFFLINE_VARIABLE, is_offline
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ EXTRAS = {
 def describe_platform() -> Line:
     """Return which Python, system and number of cores this is."""
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
-    text = f"Python {platform.python_version()}, {system}, {os.cpu_count()} CPU cores"
+    text = f"Python {platform.python_version()}, {system}, {describe_cores()}"
     return Line(OK, "python", text)
 
 
@@ -91,6 +93,10 @@ def check_imports() -> Iterator[Line]:
     """Import every library that is needed."""
     stack_remedy = "read the error; reinstall the versions named in constraints.txt"
     modules = {**SCIENCE_MODULES, **dict.fromkeys(MM_MODULES, stack_remedy)}
+    modules["mmcv.ops"] = (
+        f"compiled ops fit one version of torch: {INSTALL_COMPILED}; or mmcv without ops: "
+        f"{WITHOUT_COMPILED}"
+    )
     for name, remedy in modules.items():
         try:
             module = importlib.import_module(name)
@@ -109,6 +115,33 @@ def check_extras() -> Iterator[Line]:
             yield Line(NOTE, name, f"not installed (optional: {purpose})", remedy)
 
 
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def unused_gpu() -> str | None:
+    """Say why torch does not use the NVIDIA GPU of this machine, and the remedy; None if it does.
+
+    None also where no driver is there, or where ``CUDA_VISIBLE_DEVICES`` is empty: then the CPU is
+    what is wanted.
+    """
+    import torch
+
+    if torch.cuda.is_available() or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return None
+    if not (shutil.which("nvidia-smi") or NVIDIA_DRIVER.is_file()):
+        return None
+    if torch.version.cuda is None:
+        return (
+            "there is an NVIDIA driver, but this torch is built for CPU only; install a CUDA build "
+            "of torch: https://pytorch.org/get-started/locally"
+        )
+    return (
+        f"torch is built for CUDA {torch.version.cuda} but finds no usable GPU; check that "
+        "'nvidia-smi' lists a GPU, and whether its driver is too old for that CUDA version (then "
+        "update it, or install a torch built for an older CUDA)"
+    )
+
+
 def check_devices() -> Iterator[Line]:
     """Name the GPUs, or say why there is none to use."""
     import torch
@@ -121,22 +154,18 @@ def check_devices() -> Iterator[Line]:
             yield Line(OK, f"cuda:{index}", text)
         yield Line(OK, "amp", "fp16 mixed precision is available")
         return
-    if shutil.which("nvidia-smi") and torch.version.cuda is None:
-        yield Line(
-            WARN,
-            "cuda",
-            "there is an NVIDIA driver, but this torch is built for CPU only",
-            "install a CUDA build of torch: https://pytorch.org/get-started/locally",
-        )
-    elif shutil.which("nvidia-smi"):
-        yield Line(
-            WARN,
-            "cuda",
-            f"torch is built for CUDA {torch.version.cuda} but finds no usable GPU",
-            "check that 'nvidia-smi' lists a GPU and that its driver supports that CUDA version",
-        )
-    else:
+    if fault := unused_gpu():
+        problem, _, remedy = fault.partition("; ")
+        yield Line(WARN, "cuda", problem, remedy)
+    elif torch.version.cuda is None:
         yield Line(NOTE, "cuda", "no GPU: training and inference run on the CPU")
+    else:
+        yield Line(
+            NOTE,
+            "cuda",
+            f"no GPU: training and inference run on the CPU; this torch is built for CUDA "
+            f"{torch.version.cuda}, one for CPUs takes a tenth of the space",
+        )
     yield Line(NOTE, "amp", "no GPU: --amp falls back to plain precision")
 
 
@@ -144,10 +173,10 @@ def check_attention() -> Iterator[Line]:
     """Run the deformable attention forward and backward on every kind of device there is."""
     import torch
 
-    from lungdet_mmdet.ops import INSTALL_COMPILED, stand_in
+    import lungdet_mmdet.plugin  # noqa: F401  (so that what a run would use is looked at)
+    from lungdet_mmdet.ops import INSTALL_COMPILED, attention_choice, stand_in
 
-    standing_in = stand_in.is_stand_in()
-    kind = "pure PyTorch stand-in" if standing_in else "compiled"
+    kind = "pure PyTorch stand-in" if stand_in.is_stand_in() else "compiled"
     yield Line(OK, "mmcv ops", kind)
     expected = None
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
@@ -161,15 +190,10 @@ def check_attention() -> Iterator[Line]:
             yield Line(FAIL, topic, f"does not work: {error}", remedy)
             continue
         expected = output
-        if device == "cpu":
-            yield Line(OK, topic, "works (on the CPU mmcv uses its own PyTorch version)")
-        elif standing_in:
-            remedy = f"for full speed: {INSTALL_COMPILED}"
-            yield Line(
-                WARN, topic, "works, but the op is not compiled: slower, needs more memory", remedy
-            )
-        else:
-            yield Line(OK, topic, "works, compiled")
+        text = f"works; {attention_choice.describe_attention(torch.device(device))}"
+        fault = attention_choice.is_slow_on(torch.device(device))
+        remedy = f"install triton, which CUDA builds of torch bring; or {INSTALL_COMPILED}"
+        yield Line(WARN, topic, text, remedy) if fault else Line(OK, topic, text)
 
 
 def _attention_output(device: str) -> torch.Tensor:

@@ -7,10 +7,12 @@ import contextlib
 import io
 
 import lungdet_mmdet  # noqa: F401  (makes mmcv.ops importable first)
+from lungdet_mmdet.ops.stand_in import check_extension
 
 # On import mmdet prints two lines about a cloud package that nobody here uses; with worker
 # processes they would swamp the progress bar.
 with contextlib.redirect_stdout(io.StringIO()):
+    check_extension()
     import mmdet.datasets  # noqa: F401
 
 from lungdet_mmdet import datasets, evaluation, models

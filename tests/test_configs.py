@@ -136,7 +136,7 @@ def test_augmentations_are_the_papers(config):
         "RandomSlabRotate",
         "RandomSlabBrightness",
         "RandomSlabNoise",
-        "PackDetInputs",
+        "PackSlab",
     ]
     flip = steps["RandomFlip"]
     chance = dict(zip(flip.direction, flip.prob, strict=True))

@@ -6,6 +6,7 @@ python tools/benchmark.py depth PREPARED_DIR [--shake 0.15] [--json OUT]
 python tools/benchmark.py infer SCAN --checkpoint MODEL.pth [--threads 2] [--json OUT]
 python tools/benchmark.py runtimes SCAN --checkpoint MODEL.pth [--threads 2] [--json OUT]
 python tools/benchmark.py train CONFIG --data PREPARED_DIR [--workers 1 2 4] [--json OUT]
+python tools/benchmark.py gpu [CONFIG] [--batches 6 18] [--json OUT]
 """
 
 from __future__ import annotations
@@ -84,7 +85,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="speed of the training step that the loader has to feed (default: %(default)s)",
     )
     train.set_defaults(run=run_train)
-    for command in (prep, depth, infer, runtimes, train):
+
+    gpu = commands.add_parser(
+        "gpu", help="attention ops, training steps and inference by precision, in one table"
+    )
+    add = gpu.add_argument
+    add("config", type=Path, nargs="?", default=DEFAULT_CONFIG, help="(default: the paper's)")
+    add("--device", default="cuda", help="cpu tries the command (default: %(default)s)")
+    add("--size", type=int, default=512, help="side of a slab in pixels (default: %(default)s)")
+    add("--batches", type=int, nargs="+", default=[6, 18], help="slabs per training step")
+    add("--repeat", type=int, default=10, help="repeats; the median counts (default: %(default)s)")
+    gpu.set_defaults(run=run_gpu)
+    for command in (prep, depth, infer, runtimes, train, gpu):
         command.add_argument("--json", type=Path, help="write the figures there, too")
     return parser.parse_args(argv)
 
@@ -176,6 +188,26 @@ def run_train(args: argparse.Namespace) -> tuple[list[str], dict]:
         "training": None if steps is None else vars(steps),
     }
     return report_lines(loader, steps), figures
+
+
+def run_gpu(args: argparse.Namespace) -> tuple[list[str], dict]:
+    from dataclasses import asdict
+
+    from benchmarks.gpu import benchmark_gpu, report_lines
+    from lungdet_mmdet.apis.model_building import choose_device
+
+    choose_device(args.device)
+    rows = []
+    for row in benchmark_gpu(
+        args.config,
+        device=args.device,
+        size_px=args.size,
+        batches=args.batches,
+        repeats=args.repeat,
+    ):
+        print(row.what, row.milliseconds, row.fault, flush=True)
+        rows.append(row)
+    return report_lines(rows, args.device), {"rows": [asdict(row) for row in rows]}
 
 
 if __name__ == "__main__":

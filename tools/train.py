@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_prep_pipeline,
         read_config,
     )
+    from lungdet_mmdet.doctor import unused_gpu
     from lungdet_mmdet.engine.runtime import (
         choose_log_backends,
         fall_back_from_amp,
@@ -82,13 +84,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         use_amp,
     )
     from lungdet_mmdet.engine.starting_point import choose_pretrained, resume_from, start_from
-    from lungdet_mmdet.runs.atomic_files import check_writable
+    from lungdet_mmdet.errors import LungDetError
+    from lungdet_mmdet.runs.atomic_files import check_writable, only_run_in
+    from lungdet_mmdet.runs.cores import describe_cores
 
     config = read_config(
         args.config, data=args.data, work_dir=args.work_dir, cfg_options=args.cfg_options
     )
     check_data(config, ("train", "val"))
     check_writable(Path(config.work_dir))
+    if fault := unused_gpu():
+        raise LungDetError(
+            f"{fault}. To train on the CPU all the same, set CUDA_VISIBLE_DEVICES= (to nothing)"
+        )
     notes = [
         *check_config_leaks(config, allow=args.allow_leak),
         *check_prep_pipeline(config, allow=args.allow_other_prep),
@@ -109,10 +117,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             choose_pretrained(config, args.pretrained)
 
-    runner = Runner.from_cfg(config)
-    for note in filter(None, notes):
-        print_log(note, logger="current", level=logging.WARNING)
-    runner.train()
+    # Of several processes on a machine the first one holds the folder for all.
+    first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    with only_run_in(Path(config.work_dir)) if first else contextlib.nullcontext():
+        runner = Runner.from_cfg(config)
+        for note in filter(None, notes):
+            print_log(note, logger="current", level=logging.WARNING)
+        print_log(describe_cores(), logger="current")
+        runner.train()
     return 0
 
 

@@ -1,6 +1,8 @@
 # The prepared slabs: loading, the paper's augmentations, evaluation by size band.
 # The folder comes from the environment variable LUNGDET_DATA or --data of the tools.
 data_root = '{{$LUNGDET_DATA:data/prepared}}'
+# Loading processes: our tools count the cores, mmdet's own take two.
+num_workers = int('{{$LUNGDET_WORKERS:2}}')
 
 meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
              'flip_direction', 'seriesuid', 'slab_index', 'z_range_mm', 'spacing', 'origin',
@@ -15,19 +17,19 @@ train_pipeline = [
     dict(type='RandomSlabRotate', max_angle_deg=15.0),
     dict(type='RandomSlabBrightness', max_change=0.15),
     dict(type='RandomSlabNoise', sd_percent=(0.001, 0.18)),
-    dict(type='PackDetInputs', meta_keys=meta_keys),
+    dict(type='PackSlab', meta_keys=meta_keys),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile', color_type='color'),
     # No resizing: a pixel is the same number of millimetres in every slab. The step is here because
     # mmdet's heads need a scale factor.
     dict(type='Resize', scale_factor=1.0, keep_ratio=True),
-    dict(type='PackDetInputs', meta_keys=meta_keys),
+    dict(type='PackSlab', meta_keys=meta_keys),
 ]
 
 train_dataloader = dict(
     batch_size=6,
-    num_workers=2,
+    num_workers=num_workers,
     # Fresh workers every epoch, seeded by ExactResumeHook: a resumed epoch draws the same
     # augmentations as an uninterrupted one.
     persistent_workers=False,
@@ -43,7 +45,7 @@ train_dataloader = dict(
         pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=6,
-    num_workers=2,
+    num_workers=num_workers,
     persistent_workers=True,
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
@@ -56,7 +58,7 @@ val_dataloader = dict(
         pipeline=test_pipeline))
 test_dataloader = dict(
     batch_size=6,
-    num_workers=2,
+    num_workers=num_workers,
     persistent_workers=True,
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),

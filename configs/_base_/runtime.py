@@ -12,6 +12,8 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'))
 
 custom_hooks = [
+    # Boxes, matching costs and losses in 32 bits under mixed precision; logs which attention runs.
+    dict(type='DetectorSetupHook'),
     # Random numbers and half-accumulated gradients, so that a resumed run is the uninterrupted one.
     dict(type='ExactResumeHook'),
     dict(type='StopOnBadLossHook'),

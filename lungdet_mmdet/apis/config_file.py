@@ -13,6 +13,7 @@ import lungdet_mmdet.plugin  # noqa: F401  (registers everything before anything
 from lungdet_mmdet.datasets.luna16_slabs import missing_data_message
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps
+from lungdet_mmdet.runs.cores import loading_processes, usable_cores
 from lungdet_mmdet.runs.file_names import MANIFEST_NAME
 from lungdet_mmdet.splits.leak_check import check_leaks
 
@@ -43,6 +44,8 @@ def _inner(dataset: dict) -> list[dict]:
 
 
 DATA_VARIABLE = "LUNGDET_DATA"
+WORKERS_VARIABLE = "LUNGDET_WORKERS"
+"""Loading processes of each loader; set before the start, it overrides the number of cores."""
 
 
 def read_config(
@@ -70,6 +73,9 @@ def read_config(
         raise LungDetError(f"{path}: no such config")
     if data is not None:
         os.environ[DATA_VARIABLE] = str(data)
+    trainings = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun says so
+    workers = loading_processes(usable_cores(), trainings)
+    os.environ.setdefault(WORKERS_VARIABLE, str(workers))
     config = Config.fromfile(str(path))
     if cfg_options:
         config.merge_from_dict(cfg_options)

@@ -315,7 +315,9 @@ def detect_scans(
         If the checkpoint or an option cannot be used; a bad scan is recorded instead.
     """
     # Here and not where the name is exported: the file's digest belongs to the options.
+    from lungdet_mmdet.apis.model_building import choose_device
     from lungdet_mmdet.apis.model_file import file_sha256, read_model_file
+    from lungdet_mmdet.ops.attention_choice import describe_attention
 
     out_dir = Path(out_dir)
     if dask:
@@ -342,6 +344,8 @@ def detect_scans(
         trust_checkpoint=trust_checkpoint,
         label_map=label_map,
     )
+    if not dask:
+        say(describe_attention(choose_device(device)))
     if workers == 0 and not dask:
         detector_for(options)
     check_writable(out_dir)

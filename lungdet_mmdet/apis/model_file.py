@@ -91,7 +91,7 @@ MODEL_TYPES = frozenset(
 )
 """Parts of detectors that read no file and import nothing."""
 
-TEST_PIPELINE_TYPES = frozenset(["LoadImageFromFile", "Resize", "Pad", "PackDetInputs"])
+TEST_PIPELINE_TYPES = frozenset(["LoadImageFromFile", "Resize", "Pad", "PackDetInputs", "PackSlab"])
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9_.,+-]{0,80}")
 _REMEDY = (
     "the file is refused. If you trust whoever made it, load it with --trust-checkpoint "

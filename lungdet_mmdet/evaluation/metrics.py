@@ -105,10 +105,12 @@ class SizeBandMetric(BaseMetric):
         choose: str | None = None,
         outfile: str | None = None,
         keep: bool = False,
-        collect_device: str = "cpu",
+        collect_device: str = "gpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
+        # "gpu" gathers by messages over any backend; "cpu" writes files that all machines of a
+        # run would have to share.
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         if threshold is not None and choose is not None:
             raise LungDetError(
@@ -206,10 +208,12 @@ class FROCMetric(BaseMetric):
         submission_file: str | None = None,
         bootstrap: int = 0,
         keep: bool = False,
-        collect_device: str = "cpu",
+        collect_device: str = "gpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
+        # "gpu" gathers by messages over any backend; "cpu" writes files that all machines of a
+        # run would have to share.
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         self.ann_file = ann_file
         self.min_score = min_score

@@ -1,5 +1,9 @@
 """Ops that mmcv compiles, and pure PyTorch versions of those that this package needs."""
 
 INSTALL_COMPILED = (
-    "mim install onedl-mmcv (or, with OpenMMLab's own packages, mim install mmcv==2.1.0)"
+    "pip install onedl-mim && mim install onedl-mmcv --only-binary=onedl-mmcv (or, with "
+    "OpenMMLab's own packages, mim install mmcv==2.1.0); there are wheels for some versions of "
+    "Python, torch and CUDA only"
 )
+WITHOUT_COMPILED = "pip install --force-reinstall --no-deps --no-binary onedl-mmcv onedl-mmcv"
+"""Installs mmcv without its ops; their places are then taken by this package's."""

@@ -32,7 +32,7 @@ def deform_attn(
         (levels,) integer first key of each level.
     sampling_locations
         (batch, queries, heads, levels, points, 2), x then y, as a share of the level's width and
-        height. What lies outside reads zero.
+        height. What lies outside reads zero, and so does a level without pixels.
     attention_weights
         (batch, queries, heads, levels, points).
 
@@ -44,7 +44,7 @@ def deform_attn(
     """
     batch, keys, heads, channels = value.shape
     queries, levels, points = sampling_locations.shape[1], *sampling_locations.shape[3:5]
-    if sampling_locations.numel() == 0:
+    if sampling_locations.numel() == 0 or keys == 0:
         return value.new_zeros(batch, queries, heads * channels)
     compute = _compute_dtype(value)
     samples = levels * points
@@ -62,7 +62,9 @@ def deform_attn(
     whole = torch.int32 if batch * keys * heads < _INT32_ROWS else torch.int64
     device = value.device
     head = torch.arange(heads, dtype=whole, device=device).view(heads, 1)
-    level = level_start_index.to(whole).repeat_interleave(points) * heads
+    # A level without pixels may start behind the last key; what is read there weighs nothing.
+    first_key = level_start_index.to(whole).clamp(max=keys - 1)
+    level = first_key.repeat_interleave(points) * heads
     image = torch.arange(batch, dtype=whole, device=device) * (keys * heads)
     image = image.repeat_interleave(queries).view(-1, 1, 1)
     stride = shapes[:, 1].to(whole) * heads
@@ -114,8 +116,8 @@ def _neighbours(share: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
     return (
         low_inside,
         high_inside,
-        (1 - above) * (low_inside == low),
-        above * (high_inside == high),
+        (1 - above) * ((low_inside == low) & (size > 0)),
+        above * ((high_inside == high) & (size > 0)),
     )
 
 

@@ -3,7 +3,8 @@
 mmcv calls that version wherever its CUDA op cannot be used, above all on a CPU, where it takes most
 of a detector's time: it samples every level with ``grid_sample`` and holds all samples before it
 sums them. The same sums as one weighted embedding bag take a fraction of it
-(docs/benchmarks.md; the results differ by rounding). A compiled op is not touched.
+(docs/benchmarks.md; the results differ by rounding). What runs on a GPU is chosen in
+:mod:`lungdet_mmdet.ops.attention_choice`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
+from lungdet_mmdet.ops import attention_choice
+from lungdet_mmdet.ops.attention_choice import CHOICE, OF_MMCV
 from lungdet_mmdet.ops.deform_attn import deform_attn
 
 NAME = "multi_scale_deformable_attn_pytorch"
 KEPT = "multi_scale_deformable_attn_pytorch_of_mmcv"
 """Under this name the replaced function stays in mmcv's module."""
-
-CHOICE, OF_MMCV = "LUNGDET_ATTENTION", "mmcv"
-"""Environment variable, and its value that leaves mmcv's function in place."""
 
 
 def embedding_bag_attention(
@@ -43,7 +43,10 @@ def embedding_bag_attention(
     """
     sizes = value_spatial_shapes.prod(1)
     starts = sizes.cumsum(0) - sizes
-    return deform_attn(value, value_spatial_shapes, starts, sampling_locations, attention)
+    inputs = (value, value_spatial_shapes, starts, sampling_locations, attention)
+    if value.is_cuda:  # bfloat16: mmcv keeps it from its compiled op
+        return attention_choice.CudaAttention.apply(*inputs, 64)
+    return deform_attn(*inputs)
 
 
 def install() -> None:
@@ -56,6 +59,7 @@ def install() -> None:
     if os.environ.get(CHOICE) != OF_MMCV and not hasattr(module, KEPT):
         setattr(module, KEPT, getattr(module, NAME))
         setattr(module, NAME, embedding_bag_attention)
+    attention_choice.install()
 
 
 def mmcv_attention() -> Callable[..., Tensor]:

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.ops import INSTALL_COMPILED
+from lungdet_mmdet.ops import INSTALL_COMPILED, WITHOUT_COMPILED
 
 EXTENSION = "mmcv._ext"
 
@@ -83,6 +83,27 @@ def install_finder() -> None:
     """Make ``mmcv._ext`` importable where it is missing; a second call changes nothing."""
     if not any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
         sys.meta_path.append(StandInFinder())
+
+
+def check_extension() -> None:
+    """Load ``mmcv._ext``, compiled or standing in.
+
+    Raises
+    ------
+    LungDetError
+        If mmcv's compiled extension is there and does not load, as after a change of torch.
+    """
+    # The extension is linked against torch's libraries, which have to be loaded first.
+    import torch
+
+    try:
+        importlib.import_module(EXTENSION)
+    except (ImportError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LungDetError(
+            f"mmcv's compiled ops do not load with torch {torch.__version__} ({reason}). Install "
+            f"mmcv for this torch ({INSTALL_COMPILED}), or mmcv without ops: {WITHOUT_COMPILED}"
+        ) from error
 
 
 def is_stand_in() -> bool:

@@ -13,14 +13,17 @@ from typing import NoReturn
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import is_disk_full
+from lungdet_mmdet.runs.cores import use_cores_calmly
 from lungdet_mmdet.runs.executors import signal_behind
 
 
 def run_and_exit(main: Callable[[], int]) -> NoReturn:
     """Call `main` and leave with its exit code, 1 after an error, 130 after Ctrl-C.
 
+    Before that it settles how threads wait, while no tool has loaded torch yet.
     Errors that name their remedy, and a full disk wherever it is met, are told without a traceback.
     """
+    use_cores_calmly()
     try:
         code = main()
     except LungDetError as error:

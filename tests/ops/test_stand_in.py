@@ -95,6 +95,14 @@ def test_a_broken_extension_is_not_hidden(tmp_path):
     assert "ImportError: undefined symbol" in out
 
 
+def test_a_broken_extension_is_told_with_what_to_do(tmp_path):
+    code = "from lungdet_mmdet.ops.stand_in import check_extension; check_extension()"
+    out = run_beside_fake_mmcv(tmp_path, code, "raise ImportError('undefined symbol: _ZN3c10')")
+    assert "LungDetError: mmcv's compiled ops do not load with torch" in out
+    assert "undefined symbol: _ZN3c10" in out
+    assert "--no-binary onedl-mmcv" in out
+
+
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, lungdet_mmdet; print(sorted({'torch', 'mmcv', 'mmdet'} & set(sys.modules)))"
     root = Path(lungdet_mmdet.__file__).parents[1]

@@ -28,6 +28,10 @@ default_hooks = dict(
     logger=dict(interval=1),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=3))
 """
+INFINITE = (
+    BY_ITERATION
+    + "train_dataloader['sampler'] = dict(_delete_=True, type='InfiniteSampler', shuffle=True)"
+)
 KILLED = """
 custom_imports = dict(imports=['lungdet_mmdet.plugin', 'killer'], allow_failed_imports=False)
 custom_hooks = [*_base_.custom_hooks, dict(type='KillHook', iteration={iteration})]
@@ -50,8 +54,8 @@ def losses(work_dir):
     # Killed in the third epoch; killed after the checkpoint of iteration 3, in the second pass over
     # the data, with one batch of two accumulated.
     ("lines", "iteration", "total"),
-    [("", 12, 15), (BY_ITERATION, 7, 9)],
-    ids=["by epoch", "by iteration"],
+    [("", 12, 15), (BY_ITERATION, 7, 9), (INFINITE, 7, 9)],
+    ids=["by epoch", "by iteration", "by iteration, skipping what was trained"],
 )
 @pytest.mark.reliability("a process killed at a chosen point of train (to 1e-6)")
 def test_killed_and_resumed_equals_uninterrupted(

@@ -141,3 +141,29 @@ def test_tensorboard_is_used_where_it_is_installed(train, monkeypatch):
         monkeypatch.setattr(importlib.util, "find_spec", with_tensorboard(installed))
         types = [backend.type for backend in train().visualizer.vis_backends]
         assert types == ["LocalVisBackend"] + ["TensorboardVisBackend"] * installed
+
+
+def test_a_second_training_in_the_same_folder_is_refused(train, tmp_path):
+    from lungdet_mmdet.runs.atomic_files import only_run_in
+
+    with (
+        only_run_in(tmp_path / "run"),
+        pytest.raises(LungDetError, match="another run is writing there"),
+    ):
+        train()
+    train()  # free again
+
+
+def test_a_gpu_that_torch_cannot_use_stops_training_with_a_way_out(train, monkeypatch):
+    import torch
+
+    from lungdet_mmdet import doctor as hardware
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(hardware.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    with pytest.raises(LungDetError, match="finds no usable GPU.*CUDA_VISIBLE_DEVICES="):
+        train()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    train()

@@ -2,7 +2,7 @@
 
 Preparation: LoadCTScan, ResampleScan, OtsuLungMask, DropPeripheralSlices, CropToLungs, WindowHU,
 CLAHE, MIPSlabs, MIPChannels, NeighbourChannels. Training: RandomSlabRotate, RandomSlabBrightness,
-RandomSlabNoise, RandomSlabWindow, PasteNodules.
+RandomSlabNoise, RandomSlabWindow, PasteNodules, PackSlab.
 """
 
 from lungdet_mmdet.datasets.transforms.augmentation import (
@@ -10,6 +10,7 @@ from lungdet_mmdet.datasets.transforms.augmentation import (
     RandomSlabNoise,
     RandomSlabRotate,
 )
+from lungdet_mmdet.datasets.transforms.pack_slab import PackSlab
 from lungdet_mmdet.datasets.transforms.paste_nodules import PasteNodules
 from lungdet_mmdet.datasets.transforms.random_slab_window import RandomSlabWindow
 from lungdet_mmdet.datasets.transforms.scan_steps import (
@@ -32,6 +33,7 @@ __all__ = [
     "MIPSlabs",
     "NeighbourChannels",
     "OtsuLungMask",
+    "PackSlab",
     "PasteNodules",
     "RandomSlabBrightness",
     "RandomSlabNoise",

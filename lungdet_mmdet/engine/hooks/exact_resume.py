@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import IterBasedTrainLoop, Runner
+from torch.utils.data import DataLoader
 
 PENDING_KEY = "lungdet_pending_gradients"
 
@@ -27,10 +29,94 @@ def seed_worker(worker_id: int) -> None:
 
     mmengine's own function gives a worker the same seed in every epoch.
     """
-    seed = _seed(torch.initial_seed(), worker_id)
+    _seed_all(_seed(torch.initial_seed(), worker_id))
+
+
+class Draw(int):
+    """An index of a dataset that carries the seed of its augmentation."""
+
+    seed: int
+
+    def __new__(cls, index: int, seed: int = 0) -> Draw:  # noqa: D102
+        self = super().__new__(cls, index)
+        self.seed = seed
+        return self
+
+
+class SeededSampler:
+    """A sampler whose every draw has a seed: of the run, the epoch, the process, and its number.
+
+    So an augmentation does not depend on which were drawn before it, nor on the worker that makes
+    it: samplers that skip what was trained (``InfiniteSampler``) resume exactly. Whatever else the
+    sampler can do, it can still do.
+    """
+
+    def __init__(self, sampler: Any, seed: int) -> None:
+        self._sampler = sampler
+        self._seed = seed
+        self._epoch = self._drawn = 0
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Count draws anew."""
+        self._epoch, self._drawn = epoch, 0
+
+    def __iter__(self) -> Iterator[Draw]:
+        for index in self._sampler:
+            yield Draw(index, _seed(self._seed, self._epoch, get_rank(), self._drawn))
+            self._drawn += 1
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __getattr__(self, name: str) -> Any:
+        own = getattr(self.__dict__["_sampler"], name)
+        if name != "skip":
+            return own
+
+        def skip(samples: int) -> None:
+            own(samples)
+            self._drawn = samples
+
+        return skip
+
+
+class SeededReads:
+    """Reads a batch of a dataset, each sample with the random numbers of its draw.
+
+    torch's loader calls it as the dataset's ``__getitems__``, also where that is a join of others.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __call__(self, indices: Sequence[int]) -> list[Any]:
+        """Return the samples of some indices."""
+        return [self._read(index) for index in indices]
+
+    def _read(self, index: int) -> Any:
+        if isinstance(index, Draw):
+            _seed_all(index.seed)
+        return self.dataset[int(index)]
+
+
+def _seed_all(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def seed_draws(loader: DataLoader, seed: int) -> SeededSampler:
+    """Let a loader seed every draw; call it before its workers start."""
+    sampler, batches = loader.sampler, loader.batch_sampler
+    if batches is not None and batches.sampler is not sampler:
+        sampler = batches.sampler
+    seeded = SeededSampler(sampler, seed)
+    if batches is not None:
+        batches.sampler = seeded
+    # torch forbids to set it, for fear of a batch sampler that goes on with the old one.
+    object.__setattr__(loader, "sampler", seeded)
+    loader.dataset.__getitems__ = SeededReads(loader.dataset)
+    return seeded
 
 
 @HOOKS.register_module()
@@ -43,14 +129,16 @@ class ExactResumeHook(Hook):
     to the last bit on a CPU, within the noise of its kernels on a GPU. With several processes the
     pending gradients are those of the first process.
 
-    Needs ``persistent_workers=False`` and ``worker_init_fn=dict(type='seed_worker')`` in the
-    training loader where that loads in worker processes.
+    OpenMMLab's own mmengine starts the workers of a run by iterations before any hook is called,
+    and draws all batches again when it resumes: ``worker_init_fn=dict(type='seed_worker')`` and
+    ``persistent_workers=False`` in the training loader keep that exact.
     """
 
     priority = "VERY_HIGH"
 
     def __init__(self) -> None:
         self._pending: dict[str, torch.Tensor] = {}
+        self._sampler: SeededSampler | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Take the pending gradients out of a checkpoint."""
@@ -59,6 +147,7 @@ class ExactResumeHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Give the loader a generator, and put pending gradients back in a resumed run."""
         runner.train_dataloader.generator = torch.Generator()
+        self._sampler = seed_draws(runner.train_dataloader, runner.seed)
         if self._pending and runner.iter > 0:
             for name, parameter in _parameters(runner).items():
                 if name in self._pending:
@@ -69,8 +158,11 @@ class ExactResumeHook(Hook):
         """Seed what the data of this epoch depends on."""
         # A run by iterations is one epoch, and mmengine replays its data when it resumes.
         by_iterations = isinstance(runner.train_loop, IterBasedTrainLoop)
-        seed = _seed(runner.seed, 0 if by_iterations else runner.epoch, get_rank())
+        epoch = 0 if by_iterations else runner.epoch
+        seed = _seed(runner.seed, epoch, get_rank())
         runner.train_dataloader.generator.manual_seed(seed)
+        if self._sampler is not None:
+            self._sampler.begin_epoch(epoch)
         random.seed(seed)
         np.random.seed(seed)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.ops.detr_heads import REMEDY, slab_name
 
 
 @HOOKS.register_module()
@@ -44,9 +44,11 @@ def _has_positive(dataset: Any) -> bool:
 class StopOnBadLossHook(Hook):
     """Ends training when a loss is NaN or infinite, before a checkpoint of it is saved.
 
+    All losses leave the GPU together: one wait for an iteration.
+
     Parameters
     ----------
-    interval : look at every so manieth iteration; looking waits for the GPU.
+    interval : stop at every so manieth iteration only.
 
     Raises
     ------
@@ -54,7 +56,8 @@ class StopOnBadLossHook(Hook):
         Naming the losses, the iteration and every slab of the batch.
     """
 
-    priority = "VERY_HIGH"
+    # Before mmengine's RuntimeInfoHook, which would wait for the GPU once for each loss.
+    priority = "HIGHEST"
 
     def __init__(self, interval: int = 1) -> None:
         self.interval = interval
@@ -66,29 +69,18 @@ class StopOnBadLossHook(Hook):
         data_batch: dict | None = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Look at the losses of the iteration that has just ended."""
-        if not outputs or not self.every_n_train_iters(runner, self.interval):
+        """Look at the losses of the iteration that has just ended, and leave them on the CPU."""
+        if not outputs:
             return
-        losses = {name: torch.as_tensor(value) for name, value in outputs.items()}
-        bad = {n: v.mean().item() for n, v in losses.items() if not torch.isfinite(v).all()}
-        if not bad:
+        values = [torch.as_tensor(value).detach().float().mean() for value in outputs.values()]
+        on_cpu = torch.stack([value.to(values[0].device) for value in values]).cpu()
+        outputs.update(zip(outputs, on_cpu, strict=True))
+        if torch.isfinite(on_cpu).all() or not self.every_n_train_iters(runner, self.interval):
             return
+        bad = {n: v.item() for n, v in outputs.items() if not torch.isfinite(v)}
         named = ", ".join(f"{name} = {value}" for name, value in bad.items())
-        slabs = "; ".join(_slab_names(data_batch or {}))
+        metas = [sample.metainfo for sample in (data_batch or {}).get("data_samples", ())]
         raise LungDetError(
             f"iteration {runner.iter + 1} (epoch {runner.epoch + 1}): {named}. "
-            f"Slabs of the batch: {slabs}. Look at them with tools/browse_dataset.py; if they are "
-            "sound, lower optim_wrapper.optimizer.lr or train without AMP, and go on from the last "
-            "checkpoint with --resume"
+            f"Slabs of the batch: {'; '.join(map(slab_name, metas))}. {REMEDY}"
         )
-
-
-def _slab_names(data_batch: dict) -> Sequence[str]:
-    names = []
-    for sample in data_batch.get("data_samples", ()):
-        info = sample.metainfo
-        if "seriesuid" in info:
-            names.append(f"{info['seriesuid']} slab {info['slab_index']}")
-        else:
-            names.append(str(info.get("img_path", info.get("img_id", "?"))))
-    return names

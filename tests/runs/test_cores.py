@@ -1,0 +1,59 @@
+import os
+
+import pytest
+
+from lungdet_mmdet.runs import cores
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 4),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "150000 100000\n"}, 2),  # one and a half cores: two threads have work
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, 4),
+        ({"cpu.max": "900000 100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 4),
+        ({"cpu.max": "nonsense"}, 4),
+    ],
+)
+def test_cores_by_affinity_and_quota(four_cores, tmp_path, files, expected):
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert cores.usable_cores(tmp_path) == expected
+
+
+def test_threads_sleep_and_are_no_more_than_the_cores(four_cores, monkeypatch):
+    monkeypatch.setattr(cores, "usable_cores", lambda: 4)
+    for name in (cores.WAIT, cores.THREADS):
+        monkeypatch.setenv(name, "")  # so that monkeypatch puts back what was there
+        monkeypatch.delenv(name)
+    cores.use_cores_calmly()
+    assert os.environ[cores.WAIT] == "PASSIVE"
+    assert os.environ[cores.THREADS] == "4"
+    assert cores.describe_cores() == "4 of 64 cores, OMP_NUM_THREADS=4, OpenMP waits passive"
+
+
+def test_what_the_user_set_stays(four_cores, monkeypatch):
+    monkeypatch.setenv(cores.WAIT, "ACTIVE")
+    monkeypatch.setenv(cores.THREADS, "7")
+    cores.use_cores_calmly()
+    assert (os.environ[cores.WAIT], os.environ[cores.THREADS]) == ("ACTIVE", "7")
+
+
+@pytest.mark.parametrize(
+    ("usable", "trainings", "expected"),
+    [(1, 1, 1), (2, 1, 1), (8, 1, 7), (64, 1, 8), (64, 8, 7), (4, 8, 1)],
+)
+def test_loading_processes(usable, trainings, expected):
+    assert cores.loading_processes(usable, trainings) == expected
