@@ -14,7 +14,9 @@ from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.scoring.submission import COLUMNS
 
 NOTICE = "Research software. Not a medical device and not for clinical use."
-MORE_COLUMNS = ("diameter_mm", "z_min_mm", "z_max_mm", "slab_ids", "rank", "above_threshold")
+MORE_COLUMNS = (
+    "diameter_mm", "z_min_mm", "z_max_mm", "slab_ids", "rank", "above_threshold", "lungs",
+)  # fmt: skip
 SLICER_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
     "Schema/markups-schema-v1.0.3.json#"
@@ -75,8 +77,17 @@ def nearest_image(slices: Sequence[DicomSlice], point_xyz_mm: np.ndarray) -> dic
     }
 
 
-def candidates_csv(seriesuid: str, records: Iterable[Mapping[str, Any]]) -> str:
-    """Return the candidates as a table that begins with the columns of a LUNA16 submission."""
+def candidates_csv(
+    seriesuid: str, records: Iterable[Mapping[str, Any]], *, verdict: str = ""
+) -> str:
+    """Return the candidates as a table that begins with the columns of a LUNA16 submission.
+
+    Parameters
+    ----------
+    seriesuid : the scan's name, the same in no other scan of a table; see ``series_name``.
+    records : of :func:`candidate_records`.
+    verdict : on the lung mask: candidates outside the lungs are of no worth.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow([*COLUMNS, *MORE_COLUMNS])
@@ -91,20 +102,26 @@ def candidates_csv(seriesuid: str, records: Iterable[Mapping[str, Any]]) -> str:
                 " ".join(map(str, record["slab_indices"])),
                 record["rank"],
                 int(record["above_threshold"]),
+                verdict,
             ]
         )
     return text.getvalue()
 
 
 def candidates_json(
-    findings: ScanFindings, records: Sequence[Mapping[str, Any]], *, fingerprint: Mapping[str, str]
+    findings: ScanFindings,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    fingerprint: Mapping[str, str],
+    name: str = "",
 ) -> dict[str, Any]:
-    """Return all about a scan's result, but for its pictures."""
+    """Return all about a scan's result, but for its pictures; `name` is that of its folder."""
     return {
         "format": "lungdet_mmdet candidates",
         "format_version": 1,
         "notice": NOTICE,
         "seriesuid": findings.scan.seriesuid,
+        "name": name or findings.scan.seriesuid,
         "source": findings.source,
         "coordinates": {
             "centre_xyz_mm": "world point in LPS millimetres (left, posterior, superior)",

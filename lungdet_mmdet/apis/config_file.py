@@ -10,11 +10,13 @@ from pathlib import Path
 from mmengine.config import Config
 
 import lungdet_mmdet.plugin  # noqa: F401  (registers everything before anything is built)
+from lungdet_mmdet.apis.config_text import DATA_VARIABLE, config_from_file
 from lungdet_mmdet.datasets.luna16_slabs import missing_data_message
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.preparation.manifest import MANIFEST_NAME
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps
 from lungdet_mmdet.splits.leak_check import check_leaks
+from lungdet_mmdet.splits.prepared import check_finished
 
 PARTS = ("train", "val", "test")
 
@@ -42,9 +44,6 @@ def _inner(dataset: dict) -> list[dict]:
     return [leaf for one in inner for leaf in _inner(one)] if inner else [dataset]
 
 
-DATA_VARIABLE = "LUNGDET_DATA"
-
-
 def read_config(
     path: Path,
     *,
@@ -70,14 +69,24 @@ def read_config(
         raise LungDetError(f"{path}: no such config")
     if data is not None:
         os.environ[DATA_VARIABLE] = str(data)
-    config = Config.fromfile(str(path))
+    config = config_from_file(Path(path))
     if cfg_options:
         config.merge_from_dict(cfg_options)
+    _drop_persistence_without_workers(config)
     if work_dir is not None:
         config.work_dir = str(work_dir)
     elif config.get("work_dir") is None:
         config.work_dir = str(Path("work_dirs") / Path(path).stem)
     return config
+
+
+def _drop_persistence_without_workers(config: Config) -> None:
+    """Let ``num_workers=0`` work: torch refuses options that only workers have."""
+    for part in ("train", "val", "test"):
+        loader = config.get(f"{part}_dataloader")
+        if loader and loader.get("num_workers") == 0:
+            loader.persistent_workers = False
+            loader.pop("prefetch_factor", None)
 
 
 def check_data(config: Config, parts: tuple[str, ...]) -> None:
@@ -89,6 +98,8 @@ def check_data(config: Config, parts: tuple[str, ...]) -> None:
         Naming the missing file and the commands that make it.
     """
     for part in parts:
+        for dataset in datasets(config, part):
+            check_finished(Path(dataset.get("data_root") or ""))
         for path in annotation_files(config, part):
             if not path.is_file():
                 raise LungDetError(missing_data_message(path))

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.splits.coco_json import CohortSummary, summarise
+from lungdet_mmdet.splits.coco_json import CohortSummary, check_slab_image, read_coco, summarise
 from lungdet_mmdet.splits.split_part import draw_at_positive_rate
 
 TABLE_WIDTH = 100
@@ -102,6 +102,11 @@ class LUNA16SlabDataset(CocoDataset):
         """Load slabs, draw the wanted positive rate, and log what the split holds."""
         if not Path(self.ann_file).is_file():
             raise LungDetError(missing_data_message(self.ann_file))
+        if not read_coco(self.ann_file)["images"]:
+            raise LungDetError(
+                f"{self.ann_file}: holds no slab; prepare more scans, or make the splits again "
+                "with other ratios or another seed: python data_prep/make_splits.py PREPARED_DIR"
+            )
         data_list = super().load_data_list()
         if self.positive_rate is not None:
             ignore_flags = [[i["ignore_flag"] for i in info["instances"]] for info in data_list]
@@ -130,6 +135,7 @@ class LUNA16SlabDataset(CocoDataset):
                 f"{self.ann_file}: image {image.get('file_name')} has no {', '.join(missing)}; "
                 "make the splits again: python data_prep/make_splits.py PREPARED_DIR"
             )
+        check_slab_image(image, source=str(self.ann_file))
         info.update({field: image[field] for field in SLAB_FIELDS})
         return info
 

@@ -75,7 +75,7 @@ def draw_gallery(
         if predictions is None
         else read_predictions(predictions)
     )
-    slab_set = slab_set.restricted_to(item.img_id for item in detections)
+    slab_set = slab_set.seen_by(detections)
     outcomes = [
         slab_outcome(slab_set.slabs[item.img_id], item, threshold=applied.value)
         for item in detections

@@ -19,7 +19,7 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation import FROCMetric, SizeBandMetric
 from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_checkpoint
 from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES
-from lungdet_mmdet.scoring.results import TestedRun, data_warnings
+from lungdet_mmdet.scoring.results import TestedRun, data_warnings, failed_scan_warnings
 from lungdet_mmdet.scoring.slab_records import (
     SlabDetections,
     SlabSet,
@@ -251,6 +251,7 @@ def run_slab_test(
         seconds_per_slab=network.seconds_per_slab,
     )
     notes = data_warnings(coco["info"], scores, data=run.data)
+    notes += failed_scan_warnings(slab_set)
     notes += applied.warnings(data=run.data, split=run.split)
     run = replace(run, warnings=(*notes, *warnings))
     return SlabTestOutcome(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -155,6 +156,21 @@ def code_version() -> str:
         name = path.relative_to(package).as_posix()
         digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return f"{lungdet_mmdet.__version__}+{digest.hexdigest()[:12]}"
+
+
+def check_code(sent_by: str) -> None:
+    """Refuse to work for a process of another version: the pixels would be others.
+
+    Raises
+    ------
+    LungDetError
+        If `sent_by`, the :func:`code_version` of whoever sent the work, is not this process's own.
+    """
+    if sent_by != code_version():
+        raise LungDetError(
+            f"this worker ({socket.gethostname()}) has the preparation code {code_version()}, the "
+            f"run has {sent_by}; install the same version on all machines"
+        )
 
 
 def code_files() -> list[Path]:

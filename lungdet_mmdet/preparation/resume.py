@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,14 @@ class PrepareJob:
     out_dir : the prepared dataset's folder.
     steps : the prep pipeline, plain dicts.
     imports : modules that register steps beyond this package's own.
+    code : preparation code of whoever sends the job; a worker of another version refuses it.
     """
 
     scan: ScanOnDisk
     out_dir: Path
     steps: list[dict]
     imports: tuple[str, ...] = ()
+    code: str = field(default_factory=code_version)
 
     @property
     def seriesuid(self) -> str:

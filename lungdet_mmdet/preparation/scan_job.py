@@ -16,7 +16,7 @@ import skimage
 from lungdet_mmdet.annotations.slab_boxes import nodule_coverage
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import ScanOnDisk
-from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, run_steps
+from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, check_code, run_steps
 from lungdet_mmdet.preparation.resume import RECORD_NAME, PrepareJob, fingerprint
 from lungdet_mmdet.reports.mask_preview import PreviewNodule, encode_jpeg, mask_preview
 from lungdet_mmdet.runs.atomic_files import replacing_folder, write_json
@@ -183,6 +183,7 @@ def prepare_scan(job: PrepareJob) -> PreparedScan:
     LungDetError
         If the scan cannot be prepared or written; nothing is left behind then.
     """
+    check_code(job.code)
     pipeline = build_prep_pipeline(job.steps, imports=job.imports)
     began = time.perf_counter()
     # Before reading: a file that changes while it is read then counts as changed.

@@ -189,7 +189,7 @@ def scan_row(rank: int, scan: dict[str, Any], preview: bytes | None) -> str:
         "slabs": scan["slabs"],
     }
     attributes = " ".join(f'data-{key}="{escape(str(value))}"' for key, value in data.items())
-    subset = "" if scan["subset"] is None else f"subset {scan['subset']}"
+    subset = "" if scan["subset"] is None else escape(f"subset {scan['subset']}")
     scan_cell = f'<div class="uid">{escape(scan["seriesuid"])}</div><div class="dim">{subset}</div>'
     cells = [
         f'<td class="num dim">{rank}</td>',

@@ -242,6 +242,7 @@ function setThreshold(value) {
   fillTable(); draw();
 }
 
+byId('warning').textContent = data.warning; byId('warning').hidden = !data.warning;
 byId('title').textContent = data.title;
 byId('subtitle').textContent = data.slabs.length + ' slabs, ' + data.candidates.length
   + ' candidates';
@@ -293,6 +294,7 @@ PAGE = """<!DOCTYPE html>
 body { margin: 0; background: var(--back); color: var(--text);
   font: 14px/1.45 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 .notice { background: #6b1d1d; color: #fff; padding: 6px 16px; font-weight: 600; }
+.warning { background: #8a5a00; color: #fff; padding: 6px 16px; font-weight: 600; }
 header { padding: 10px 16px 2px; }
 h1 { font-size: 16px; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 13px; margin: 0 0 6px; color: var(--faint); text-transform: uppercase;
@@ -341,6 +343,7 @@ figcaption { font-size: 12px; color: var(--faint); text-align: center; }
 </head>
 <body>
 <div class="notice">%NOTICE%</div>
+<div class="warning" id="warning" hidden></div>
 <header><h1 id="title"></h1><div class="faint" id="subtitle"></div></header>
 <main>
 <div class="left">
@@ -452,6 +455,7 @@ class ReportScan:
     spacing_xy_mm : pixel size of the slabs.
     slabs : from the feet upwards.
     candidates : best first.
+    warning : what stands above all else: why the result is not to be trusted; "" where it may be.
     """
 
     title: str
@@ -462,6 +466,7 @@ class ReportScan:
     spacing_xy_mm: tuple[float, float]
     slabs: Sequence[ReportSlab]
     candidates: Sequence[ReportCandidate]
+    warning: str = ""
 
 
 def report_html(scan: ReportScan) -> str:
@@ -515,6 +520,7 @@ def _page_data(scan: ReportScan) -> dict[str, Any]:
     seen, plain = uris[: len(scan.slabs)], uris[len(scan.slabs) :]
     return {
         "title": scan.title,
+        "warning": scan.warning,
         "facts": [list(fact) for fact in scan.facts],
         "flags": list(scan.flags),
         "threshold": scan.threshold,

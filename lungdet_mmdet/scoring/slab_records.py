@@ -71,11 +71,49 @@ class UnseenNodule:
 
 
 @dataclass(frozen=True)
+class SlabDetections:
+    """What a model found on one slab: boxes (N, 4) xyxy in slab pixels and scores (N,).
+
+    ``seriesuid`` and ``slab_index`` say which slab it was; None where the sample does not say.
+    Image ids do not: every split counts its slabs from 1.
+    """
+
+    img_id: int
+    boxes_xyxy_px: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    seriesuid: str | None = None
+    slab_index: int | None = None
+
+    def __post_init__(self) -> None:
+        """Bring both arrays to float64 and check that they belong together."""
+        boxes = np.asarray(self.boxes_xyxy_px, dtype=np.float64).reshape(-1, 4)
+        scores = np.asarray(self.scores, dtype=np.float64).reshape(-1)
+        if len(boxes) != len(scores):
+            raise LungDetError(
+                f"slab {self.img_id}: {len(boxes)} boxes but {len(scores)} scores; one score is "
+                "needed for each box"
+            )
+        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+            raise LungDetError(
+                f"slab {self.img_id}: a predicted box or score is not finite; the model has "
+                "diverged, look at the training loss"
+            )
+        object.__setattr__(self, "boxes_xyxy_px", boxes)
+        object.__setattr__(self, "scores", scores)
+
+    @property
+    def top_score(self) -> float:
+        """The highest box score, 0.0 where nothing was found."""
+        return float(self.scores.max()) if len(self.scores) else 0.0
+
+
+@dataclass(frozen=True)
 class SlabSet:
     """The annotated slabs of one split, with the scan-level truth behind them.
 
     ``excluded`` are findings that are neither right nor wrong to find; ``discarded`` are nodules
-    that do not count, because their slabs were left out of the split on purpose.
+    that do not count, because their slabs were left out of the split on purpose. ``failed`` are
+    series that could not be prepared: nobody looked at them.
     """
 
     slabs: Mapping[int, Slab]
@@ -84,7 +122,39 @@ class SlabSet:
     excluded: tuple[Finding, ...] = ()
     discarded: tuple[Nodule, ...] = ()
     unseen: tuple[UnseenNodule, ...] = ()
+    failed: tuple[str, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def not_looked_at(self) -> tuple[str, ...]:
+        """Series that are no scans without false positives.
+
+        By LUNA16's own rules every series of the challenge counts, whatever became of it.
+        """
+        return () if self.info.get("data") == "LUNA16" else self.failed
+
+    def seen_by(self, detections: Iterable[SlabDetections]) -> SlabSet:
+        """Return the set as far as it was looked at, see :meth:`restricted_to`.
+
+        Raises
+        ------
+        LungDetError
+            When a detection was made on another slab than the one of its image id: on another
+            split, or on slabs prepared anew.
+        """
+        items = list(detections)
+        for item in items:
+            slab = self.slabs.get(item.img_id)
+            if slab is None:
+                continue
+            made_on = (item.seriesuid or slab.seriesuid, item.slab_index)
+            if made_on[0] != slab.seriesuid or made_on[1] not in (None, slab.slab_index):
+                raise LungDetError(
+                    f"image {item.img_id} is slab {slab.slab_index} of series {slab.seriesuid} in "
+                    f"the annotation file, but was slab {made_on[1]} of {made_on[0]} to the model: "
+                    "these are two splits; give the metric the ann_file of the dataset it is run on"
+                )
+        return self.restricted_to(item.img_id for item in items)
 
     def restricted_to(self, img_ids: Iterable[int]) -> SlabSet:
         """Return the set as far as it was looked at.
@@ -115,49 +185,29 @@ class SlabSet:
             excluded=tuple(item for item in self.excluded if item.seriesuid in kept),
             discarded=tuple(item for item in self.discarded if item.seriesuid in kept),
             unseen=tuple(item for item in self.unseen if item.seriesuid in kept),
+            failed=tuple(uid for uid in self.failed if uid in kept),
             info=self.info,
         )
-
-
-@dataclass(frozen=True)
-class SlabDetections:
-    """What a model found on one slab: boxes (N, 4) xyxy in slab pixels and scores (N,)."""
-
-    img_id: int
-    boxes_xyxy_px: NDArray[np.float64]
-    scores: NDArray[np.float64]
-
-    def __post_init__(self) -> None:
-        """Bring both arrays to float64 and check that they belong together."""
-        boxes = np.asarray(self.boxes_xyxy_px, dtype=np.float64).reshape(-1, 4)
-        scores = np.asarray(self.scores, dtype=np.float64).reshape(-1)
-        if len(boxes) != len(scores):
-            raise LungDetError(
-                f"slab {self.img_id}: {len(boxes)} boxes but {len(scores)} scores; one score is "
-                "needed for each box"
-            )
-        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-            raise LungDetError(
-                f"slab {self.img_id}: a predicted box or score is not finite; the model has "
-                "diverged, look at the training loss"
-            )
-        object.__setattr__(self, "boxes_xyxy_px", boxes)
-        object.__setattr__(self, "scores", scores)
-
-    @property
-    def top_score(self) -> float:
-        """The highest box score, 0.0 where nothing was found."""
-        return float(self.scores.max()) if len(self.scores) else 0.0
 
 
 def unique_by_slab(detections: Iterable[SlabDetections]) -> list[SlabDetections]:
     """Keep the first record of every slab, ordered by image id.
 
     Distributed runs pad the last batch with slabs that another process has already seen.
+
+    Raises
+    ------
+    LungDetError
+        When two slabs have the same image id.
     """
     first: dict[int, SlabDetections] = {}
     for item in detections:
-        first.setdefault(item.img_id, item)
+        before = first.setdefault(item.img_id, item)
+        if (before.seriesuid, before.slab_index) != (item.seriesuid, item.slab_index):
+            raise LungDetError(
+                f"image {item.img_id} is slab {before.slab_index} of {before.seriesuid} and slab "
+                f"{item.slab_index} of {item.seriesuid}: two splits at once; test them one by one"
+            )
     return [first[img_id] for img_id in sorted(first)]
 
 
@@ -193,7 +243,13 @@ def read_predictions(path: str | Path) -> list[SlabDetections]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         return [
-            SlabDetections(row["img_id"], np.asarray(row["bboxes"]), np.asarray(row["scores"]))
+            SlabDetections(
+                row["img_id"],
+                np.asarray(row["bboxes"]),
+                np.asarray(row["scores"]),
+                row["seriesuid"],
+                row["slab_index"],
+            )
             for row in rows
         ]
     except FileNotFoundError:
@@ -254,6 +310,7 @@ def slab_set_from_coco(content: Mapping[str, Any]) -> SlabSet:
             UnseenNodule(item["seriesuid"], float(item["diameter_mm"]))
             for item in content.get("unseen_nodules", ())
         ),
+        failed=tuple(content.get("failed_series", ())),
         info=content.get("info", {}),
     )
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.series_name import check_series_name
 from lungdet_mmdet.splits.labels import LabelledSlab, SlabLabel, Status
 from lungdet_mmdet.splits.split_part import SplitPart
 
@@ -29,7 +30,8 @@ def coco_of_part(
 
     ``images`` are the slab records plus ``id``, ``seriesuid`` and ``slab_index``; ``annotations``
     carry the category 1 with ``iscrowd`` 1 for ignore regions. Ids count from 1. Beyond COCO:
-    ``series`` (all series of the part), ``nodules`` (all nodules that count, unseen ones included),
+    ``series`` (all series of the part), ``failed_series`` (those of them that could not be
+    prepared), ``nodules`` (all nodules that count, unseen ones included),
     ``unseen_nodules`` (to be counted as missed), ``discarded_nodules`` (do not count: their slabs
     were left out for the positive rate), ``excluded`` (irrelevant findings, repeated readers' lines
     included) and ``patients`` where known.
@@ -47,6 +49,7 @@ def coco_of_part(
         "images": images,
         "annotations": annotations,
         "series": uids,
+        "failed_series": [scan.seriesuid for scan in part.scans if scan.scan.failure is not None],
         "patients": {uid: patients[uid] for uid in uids if uid in patients} if patients else {},
         "nodules": _counting_nodules(part),
         "unseen_nodules": [
@@ -127,6 +130,8 @@ def read_coco(path: str | Path) -> dict[str, Any]:
         raise LungDetError(
             f"{path}: cannot be read as JSON ({error}); make the splits again"
         ) from None
+    for image in coco.get("images", ()) if isinstance(coco, dict) else ():
+        check_slab_image(image, source=str(path))
     missing = {"info", "images", "annotations", "series", "nodules"} - set(coco)
     if missing:
         raise LungDetError(
@@ -134,6 +139,23 @@ def read_coco(path: str | Path) -> dict[str, Any]:
             "data_prep/make_splits.py"
         )
     return coco
+
+
+def check_slab_image(image: Mapping[str, Any], *, source: str) -> None:
+    """Refuse a slab whose series or file leads out of the prepared folder.
+
+    Raises
+    ------
+    LungDetError
+        Naming `source` and the value.
+    """
+    uid = check_series_name(str(image.get("seriesuid", "")), source=source)
+    name = str(image.get("file_name", f"{uid}/"))
+    if PurePosixPath(name).parts[:-1] != (uid,) and name != f"{uid}/":
+        raise LungDetError(
+            f"{source}: the image {name!r} of series {uid} is not in the series' own folder; make "
+            "the splits again with data_prep/make_splits.py"
+        )
 
 
 def slab_statuses(coco: Mapping[str, Any]) -> list[Status]:

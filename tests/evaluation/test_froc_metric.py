@@ -115,3 +115,9 @@ def test_annotations_without_the_nodules_behind_them_are_refused(ann_file, coco)
 
     with pytest.raises(LungDetError, match="nodules"):
         run(FROCMetric(str(ann_file)), sample(0))
+
+
+def test_slabs_of_another_split_are_refused(ann_file):
+    other = {**sample(0, (*HIT, 0.5)), "seriesuid": "x", "slab_index": 0}
+    with pytest.raises(LungDetError, match="was slab 0 of x to the model: these are two splits"):
+        run(FROCMetric(str(ann_file)), other)

@@ -100,7 +100,7 @@ def write_metaimage(
     scratch = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.mkdtemp(dir=folder, prefix=f".{name}.", suffix=FOLDER_SUFFIX)
+        scratch = tempfile.mkdtemp(dir=folder, prefix=f".{name}.lungdet-", suffix=FOLDER_SUFFIX)
         image = sitk.GetImageFromArray(volume)
         image.SetSpacing(geometry.spacing_xyz_mm.tolist())
         image.SetOrigin(geometry.origin_xyz_mm)
