@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.command_line import run_and_exit
 
 
 def parse_args() -> argparse.Namespace:
@@ -66,9 +65,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LungDetError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped; run the same command again to go on from here")
+    run_and_exit(main)

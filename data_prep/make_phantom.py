@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.cohort import plan_cohort, write_cohort
 from lungdet_mmdet.phantom.scan import DEFAULT_MEAN_NODULES
+from lungdet_mmdet.runs.command_line import run_and_exit
 
 
 def parse_args() -> argparse.Namespace:
@@ -71,7 +71,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LungDetError as error:
-        sys.exit(f"make_phantom: {error}")
+    run_and_exit(main)

@@ -12,12 +12,10 @@ Splits are cheap: they can be remade at any time without preparing the scans aga
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from lungdet_mmdet.annotations.lidc import installed_database, slice_extents_mm
-
 from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM, POSITIVE_RULES
 from lungdet_mmdet.annotations.tables import (
     read_findings,
@@ -27,6 +25,7 @@ from lungdet_mmdet.annotations.tables import (
     read_subsets,
 )
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.command_line import run_and_exit
 from lungdet_mmdet.splits.accounting import (
     SLAB_THICKNESS_MM,
     SLABS_PER_SCAN,
@@ -45,14 +44,10 @@ from lungdet_mmdet.splits.split_writer import (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = _parser().parse_args(argv)
-    try:
-        if options.dry_run:
-            _dry_run(options)
-        else:
-            print("\n".join(report_lines(_make(options))))
-    except LungDetError as error:
-        print(f"make_splits: {error}", file=sys.stderr)
-        return 1
+    if options.dry_run:
+        _dry_run(options)
+    else:
+        print("\n".join(report_lines(_make(options))))
     return 0
 
 
@@ -192,4 +187,4 @@ def _extents(database: Path | None, series: Sequence[str]) -> dict[str, tuple[fl
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit(main)

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import lungdet_mmdet  # noqa: F401
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.command_line import run_and_exit
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "lung_deform_detr.py"
-INTERRUPTED = 130
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -63,19 +62,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
-    try:
-        return _prepare(args)
-    except LungDetError as error:
-        print(f"prepare_luna16: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+    return _prepare(parse_args(argv))
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from mmengine.config import Config
+    from lungdet_mmdet.apis.config_text import config_from_file
 
     from lungdet_mmdet.luna16.folder import read_luna16_folder
     from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort, summary_lines
@@ -98,7 +89,7 @@ def _prepare(args: argparse.Namespace) -> int:
         read_from=[args.luna16_dir, *([args.nodule_masks] if args.nodule_masks else [])],
         write_to=args.out_dir,
     )
-    config = Config.fromfile(args.config, import_custom_modules=False)
+    config = config_from_file(args.config, import_custom_modules=False)
     steps = prep_steps(config, source=str(args.config))
     if args.mask:
         steps = override_mask_method(steps, args.mask)
@@ -142,4 +133,4 @@ def _split(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit(main)

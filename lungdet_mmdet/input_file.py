@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -42,19 +44,84 @@ def check_input_file(path: Path) -> None:
         )
 
 
-def unreadable_folders(folder: Path) -> list[str]:
-    """Return one sentence for each folder in `folder` that the user may not look into.
+# What systems and archives leave beside files: their wastebaskets, previews and forks.
+_GHOST_FOLDERS = frozenset(
+    {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
+)
+_APPLE_DOUBLE = "._"
 
-    A search for files passes over them, and what is in them would be missed without a word.
+
+def is_ghost(name: str) -> bool:
+    """Say whether a file or folder of that name is never input: hidden, or made by a system."""
+    return name.startswith(".") or name in _GHOST_FOLDERS
+
+
+@dataclass
+class FileSearch:
+    """The files below a folder, and what was passed over.
+
+    Parameters
+    ----------
+    folders : (folder, its files) in the order of their paths, those without files left out.
+    closed : one sentence for each folder that may not be looked into.
+    hidden : hidden files and folders, without those that systems make by themselves.
     """
-    found: list[str] = []
+
+    folders: list[tuple[Path, list[Path]]] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    hidden: list[Path] = field(default_factory=list)
+
+    @property
+    def files(self) -> Iterator[Path]:
+        """All files."""
+        return (path for _, paths in self.folders for path in paths)
+
+    def notes(self) -> list[str]:
+        """Return what the user should know of the search."""
+        notes = list(self.closed)
+        if self.hidden:
+            notes.append(
+                printable(
+                    f"{len(self.hidden)} hidden files or folders passed over, e.g. "
+                    f"{self.hidden[0]}; rename them if they are scans"
+                )
+            )
+        return notes
+
+
+def search_files(folder: Path) -> FileSearch:
+    """Find every file below a folder; links to folders are followed, each folder once."""
+    found = FileSearch()
 
     def note(error: OSError) -> None:
-        found.append(printable(f"{error.filename}: cannot be searched ({error.strerror})"))
+        text = f"{error.filename}: cannot be searched ({error.strerror})"
+        found.closed.append(printable(text))
 
-    for _ in os.walk(folder, onerror=note):
-        pass
-    return sorted(found)
+    visited = set()
+    for root, folders, names in os.walk(folder, onerror=note, followlinks=True):
+        real = os.path.realpath(root)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        hidden = [n for n in (*folders, *names) if n.startswith(".") and _is_someones(n)]
+        found.hidden += [Path(root, name) for name in hidden]
+        # Real folders before links to them, so that names do not depend on who links to what.
+        folders[:] = sorted(
+            (name for name in folders if not is_ghost(name)),
+            key=lambda name: (os.path.islink(os.path.join(root, name)), name),
+        )
+        paths = [Path(root, name) for name in sorted(names) if not is_ghost(name)]
+        if paths:
+            found.folders.append((Path(root), paths))
+    found.closed.sort()
+    return found
+
+
+def _is_someones(name: str) -> bool:
+    """Say whether a hidden name may be a user's scan: it has the look of one."""
+    suffixes = (".mhd", ".mha", ".nrrd", ".nii", ".nii.gz", ".dcm")
+    return not name.startswith(_APPLE_DOUBLE) and name.lower().endswith(suffixes)
 
 
 MAX_DEFLATE_RATIO = 1032

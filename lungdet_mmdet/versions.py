@@ -75,6 +75,22 @@ REQUIREMENTS = (
 )
 
 
+SAFE_TORCH = "2.10"
+"""First torch whose reader of plain weights has no known hole (CVE-2025-32434, CVE-2026-24747)."""
+
+
+def unsafe_torch(version: str) -> str:
+    """Say why a torch must not read files of strangers; "" where it may."""
+    found = _parse(version)
+    if found is not None and found.release >= _parse(SAFE_TORCH).release:  # type: ignore[union-attr]
+        return ""
+    return (
+        f"torch {version} can be made to run code by a crafted model file, also where it reads "
+        f"plain weights alone; use torch >= {SAFE_TORCH} for files of others. If you trust whoever "
+        "made the file, load it with --trust-checkpoint"
+    )
+
+
 def check_versions() -> None:
     """Refuse a set of libraries that this package does not run on.
 

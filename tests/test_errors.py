@@ -10,6 +10,7 @@ from lungdet_mmdet.errors import LungDetError
         ("a\x1b[2J.mha: bad", "a\\x1b[2J.mha: bad"),
         ("a\x9b1m\r\x07", "a\\x9b1m\\x0d\\x07"),
         ("a\udcff.mha", "a\\udcff.mha"),
+        ("a\u202egnp.mha\u2028b", "a\\u202egnp.mha\\u2028b"),
         ("two\nlines\tof größe", "two\nlines\tof größe"),
     ],
 )

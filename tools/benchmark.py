@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_prep(args: argparse.Namespace) -> tuple[list[str], dict]:
-    from mmengine.config import Config
+    from lungdet_mmdet.apis.config_text import config_from_file
 
     from benchmarks.prep import (
         benchmark_folder,
@@ -127,7 +127,7 @@ def run_prep(args: argparse.Namespace) -> tuple[list[str], dict]:
         raise LungDetError(
             f"{args.path}: give a scan file without --workers, or a folder with --workers 1 2"
         )
-    config = Config.fromfile(args.config, import_custom_modules=False)
+    config = config_from_file(args.config, import_custom_modules=False)
     steps = prep_steps(config, source=str(args.config))
     if args.workers:
         runs = [benchmark_folder(args.path, steps, workers=n) for n in args.workers]

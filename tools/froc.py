@@ -17,6 +17,7 @@ from lungdet_mmdet.annotations.tables import Nodule, read_findings, read_nodules
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_json
+from lungdet_mmdet.runs.command_line import run_and_exit
 from lungdet_mmdet.scoring.froc import (
     FP_RATES,
     MAX_MARKS_PER_SCAN,
@@ -152,18 +153,14 @@ def print_result(result: FrocResult, submission: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    try:
-        if args.ceiling:
-            run_ceiling(args)
-            return 0
-        result, warnings = evaluate(args)
-        if args.plot is not None:
-            from lungdet_mmdet.reports.score_plots import save_froc_plot
+    if args.ceiling:
+        run_ceiling(args)
+        return 0
+    result, warnings = evaluate(args)
+    if args.plot is not None:
+        from lungdet_mmdet.reports.score_plots import save_froc_plot
 
-            save_froc_plot(args.plot, result, title=Path(args.submission).name)
-    except LungDetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        save_froc_plot(args.plot, result, title=Path(args.submission).name)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print_result(result, args.submission)
@@ -174,4 +171,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit(main)

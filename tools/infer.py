@@ -67,6 +67,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--series", metavar="UID", help="DICOM series to read")
     parser.add_argument(
+        "--anonymous",
+        action="store_true",
+        help="results hold no path, no name and no patient data; scans are named by their content",
+    )
+    parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
         help="also load checkpoints that can run code of whoever made them",
@@ -91,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         series_uid=args.series,
         trust_checkpoint=args.trust_checkpoint,
         label_map=args.label_map,
+        anonymous=args.anonymous,
         say=print,
     )
     for line in run.lines():

@@ -10,12 +10,13 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from lungdet_mmdet.runs.command_line import run_and_exit
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reliability.md"
@@ -113,4 +114,4 @@ def with_table(page: str, table: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit(main)

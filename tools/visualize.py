@@ -75,14 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def draw_pipeline_figure(args: argparse.Namespace) -> None:
-    from mmengine.config import Config
+    from lungdet_mmdet.apis.config_text import config_from_file
 
     from lungdet_mmdet.annotations.tables import read_nodules
     from lungdet_mmdet.preparation.pipeline_stages import draw_pipeline, record_stages
     from lungdet_mmdet.preparation.prep_pipeline import prep_imports, prep_steps
     from lungdet_mmdet.runs.atomic_files import write_bytes
 
-    config = Config.fromfile(args.config, import_custom_modules=False)
+    config = config_from_file(args.config, import_custom_modules=False)
     steps = prep_steps(config, source=str(args.config))
     table = args.annotations or find_table(args.scan)
     rows = read_nodules(table).rows if table else ()

@@ -15,4 +15,6 @@ test_cfg = dict(type='TestLoop')
 # torch's StepLR with step size 10 and gamma 0.1
 param_scheduler = [dict(type='StepLR', step_size=10, gamma=0.1, by_epoch=True)]
 
-auto_scale_lr = dict(enable=False, base_batch_size=36)
+# Of one process and one batch: mmengine compares it with batch size x processes, and leaves out that
+# gradients are accumulated over 6 batches, which they are with any number of processes.
+auto_scale_lr = dict(enable=False, base_batch_size=6)

@@ -90,11 +90,18 @@ def study_labels(
         spacing = float(np.median(np.diff(z_mm))) if len(z_mm) > 1 else 1.0
         pairs = match_without_origin(rows[found.seriesuid], nodules, z_mm, found.pixel_mm, spacing)
         matched += len(pairs)
-        for row, nodule in pairs:
+        for row, member in pairs:
             for _ in range(n_shifts):
                 first = float(rng.uniform(0, thickness_mm))
                 cuts += _cuts(
-                    row, nodule, z_mm, found.pixel_mm, spacing, first, thickness_mm, min_overlap_mm
+                    row,
+                    member,
+                    z_mm,
+                    found.pixel_mm,
+                    spacing,
+                    first,
+                    thickness_mm,
+                    min_overlap_mm,
                 )
     return LabelStudy(tuple(cuts), len(table), of_readers, matched)
 
@@ -188,7 +195,7 @@ def _box_mm(
 ) -> np.ndarray | None:
     """Return one reader's tight box (x0, y0, x1, y1) over the slices whose middle is in a slab."""
     heights = z_mm[placed.start_zyx[0] : placed.stop_zyx[0]]
-    held = placed.mask[(heights >= low) & (heights < high)].any(axis=0)
+    held = np.any(placed.mask[(heights >= low) & (heights < high)], axis=0)
     if not held.any():
         return None
     rows, columns = np.flatnonzero(held.any(axis=1)), np.flatnonzero(held.any(axis=0))

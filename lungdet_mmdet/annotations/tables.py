@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Generic, TypeVar
 from lungdet_mmdet.annotations.csv_rows import CsvRows, read_csv_rows
 from lungdet_mmdet.ct.geometry import MAX_COORDINATE_MM
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.series_name import check_series_name
 
 # LUNA16 writes -1 for irrelevant findings whose size was not measured; its evaluation gives them
 # a diameter of 10 mm.
@@ -23,8 +23,6 @@ MAX_DIAMETER_MM = 200.0
 _ROW_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 _SERIES_NAMES = ("series_instance_uid", "seriesinstanceuid", "series instance uid", "series uid")
 _PATIENT_NAMES = ("patient", "patientid", "patient id", "subject id", "subject_id")
-# A series UID names a folder of the prepared data, so it must be a plain file name.
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 Row = TypeVar("Row")
 
@@ -235,9 +233,4 @@ def _read_mapping(
 
 
 def _series_uid(rows: CsvRows, text: str, number: int) -> str:
-    if not _PLAIN_NAME.fullmatch(text):
-        raise LungDetError(
-            f"{rows.path}, line {number}: {text!r} is no series UID (letters, digits, '.', '-' "
-            "and '_' are allowed, since it names a folder); correct the line"
-        )
-    return text
+    return check_series_name(text, source=f"{rows.path}, line {number}")

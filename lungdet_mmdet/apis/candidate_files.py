@@ -26,6 +26,7 @@ MORE_COLUMNS = (
     "slab_ids",
     "rank",
     "above_threshold",
+    "lungs",
 )
 SLICER_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
@@ -136,8 +137,17 @@ def nearest_image(slices: Sequence[DicomSlice], point_xyz_mm: np.ndarray) -> dic
     }
 
 
-def candidates_csv(seriesuid: str, records: Iterable[Mapping[str, Any]]) -> str:
-    """Return the candidates as a table that begins with the columns of a LUNA16 submission."""
+def candidates_csv(
+    seriesuid: str, records: Iterable[Mapping[str, Any]], *, verdict: str = ""
+) -> str:
+    """Return the candidates as a table that begins with the columns of a LUNA16 submission.
+
+    Parameters
+    ----------
+    seriesuid : the scan's name, the same in no other scan of a table; see ``series_name``.
+    records : of :func:`candidate_records`.
+    verdict : on the lung mask: candidates outside the lungs are of no worth.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow([*COLUMNS, *MORE_COLUMNS])
@@ -154,20 +164,26 @@ def candidates_csv(seriesuid: str, records: Iterable[Mapping[str, Any]]) -> str:
                 " ".join(map(str, record["slab_indices"])),
                 record["rank"],
                 int(record["above_threshold"]),
+                verdict,
             ]
         )
     return text.getvalue()
 
 
 def candidates_json(
-    findings: ScanFindings, records: Sequence[Mapping[str, Any]], *, fingerprint: Mapping[str, str]
+    findings: ScanFindings,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    fingerprint: Mapping[str, str],
+    name: str = "",
 ) -> dict[str, Any]:
-    """Return all about a scan's result, but for its pictures."""
+    """Return all about a scan's result, but for its pictures; `name` is that of its folder."""
     return {
         "format": "lungdet_mmdet candidates",
         "format_version": 1,
         "notice": NOTICE,
         "seriesuid": findings.scan.seriesuid,
+        "name": name or findings.scan.seriesuid,
         "source": findings.source,
         "coordinates": {
             "centre_xyz_mm": "world point in LPS millimetres (left, posterior, superior)",

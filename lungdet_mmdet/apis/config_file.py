@@ -10,12 +10,14 @@ from pathlib import Path
 from mmengine.config import Config
 
 import lungdet_mmdet.plugin  # noqa: F401  (registers everything before anything is built)
+from lungdet_mmdet.apis.config_text import DATA_VARIABLE, config_from_file
 from lungdet_mmdet.datasets.luna16_slabs import missing_data_message
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps
 from lungdet_mmdet.runs.cores import loading_processes, usable_cores
 from lungdet_mmdet.runs.file_names import MANIFEST_NAME
 from lungdet_mmdet.splits.leak_check import check_leaks
+from lungdet_mmdet.splits.prepared import check_finished
 
 PARTS = ("train", "val", "test")
 
@@ -43,7 +45,6 @@ def _inner(dataset: dict) -> list[dict]:
     return [leaf for one in inner for leaf in _inner(one)] if inner else [dataset]
 
 
-DATA_VARIABLE = "LUNGDET_DATA"
 WORKERS_VARIABLE = "LUNGDET_WORKERS"
 """Loading processes of each loader; set before the start, it overrides the number of cores."""
 
@@ -76,14 +77,24 @@ def read_config(
     trainings = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun says so
     workers = loading_processes(usable_cores(), trainings)
     os.environ.setdefault(WORKERS_VARIABLE, str(workers))
-    config = Config.fromfile(str(path))
+    config = config_from_file(Path(path))
     if cfg_options:
         config.merge_from_dict(cfg_options)
+    _drop_persistence_without_workers(config)
     if work_dir is not None:
         config.work_dir = str(work_dir)
     elif config.get("work_dir") is None:
         config.work_dir = str(Path("work_dirs") / Path(path).stem)
     return config
+
+
+def _drop_persistence_without_workers(config: Config) -> None:
+    """Let ``num_workers=0`` work: torch refuses options that only workers have."""
+    for part in ("train", "val", "test"):
+        loader = config.get(f"{part}_dataloader")
+        if loader and loader.get("num_workers") == 0:
+            loader.persistent_workers = False
+            loader.pop("prefetch_factor", None)
 
 
 def check_data(config: Config, parts: tuple[str, ...]) -> None:
@@ -95,6 +106,8 @@ def check_data(config: Config, parts: tuple[str, ...]) -> None:
         Naming the missing file and the commands that make it.
     """
     for part in parts:
+        for dataset in datasets(config, part):
+            check_finished(Path(dataset.get("data_root") or ""))
         for path in annotation_files(config, part):
             if not path.is_file():
                 raise LungDetError(missing_data_message(path))

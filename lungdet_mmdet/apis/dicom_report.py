@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import struct
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,20 @@ ALGORITHM_NAME = "lungdet_mmdet"
 SERIES_NUMBER = 9001
 
 
+# What a report repeats of its images. Each may be empty, and where one is missing or no date at all
+# it must be: a report without a birth date is a report.
+_REPEATED = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
+    "StudyDate", "StudyTime", "ReferringPhysicianName",
+)  # fmt: skip
+# Whose images they are, and when and where they were made.
+_PERSONAL = (*_REPEATED, "PatientAge", "PatientAddress", "OtherPatientIDs", "InstitutionName")
+
+
+class DicomReportError(LungDetError):
+    """The images lack what a report cannot do without."""
+
+
 def has_highdicom() -> bool:
     """Say whether the packages for DICOM reports are installed."""
     return all(importlib.util.find_spec(name) is not None for name in ("highdicom", "pydicom"))
@@ -34,16 +50,22 @@ def write_dicom_sr(
     findings: ScanFindings,
     records: Sequence[Mapping[str, Any]],
     slices: Sequence[DicomSlice],
+    *,
+    anonymous: bool = False,
 ) -> None:
     """Write the candidates above the threshold as a Comprehensive SR.
 
     Each is a circle on the image nearest to its centre, with diameter and score. The template knows
     no report without a finding: where no candidate is above the threshold, there is no file.
+    ``anonymous`` leaves the patient and the visit blank; the UIDs stay, or the report would be of
+    no images.
 
     Raises
     ------
     LungDetError
-        If highdicom is not installed, or the images lack what a report has to repeat.
+        If highdicom is not installed.
+    DicomReportError
+        If the images lack what a report cannot do without, such as UIDs.
     """
     chosen = [r for r in records if r["above_threshold"]]
     if not chosen:
@@ -51,12 +73,11 @@ def write_dicom_sr(
     if not has_highdicom():
         raise LungDetError("DICOM reports need highdicom: pip install 'lungdet-mmdet[dicom]'")
     import highdicom as hd
-    import pydicom
 
     by_uid = {s.instance_uid: s for s in slices}
     used = {r["dicom_image"]["sop_instance_uid"] for r in chosen}
-    evidence = [pydicom.dcmread(by_uid[uid].path, stop_before_pixels=True) for uid in sorted(used)]
     try:
+        evidence = [_evidence(by_uid[uid].path, anonymous=anonymous) for uid in sorted(used)]
         report = hd.sr.ComprehensiveSR(
             evidence=evidence,
             content=_measurement_report(findings, chosen, by_uid, evidence),
@@ -67,14 +88,48 @@ def write_dicom_sr(
             manufacturer=ALGORITHM_NAME,
             is_complete=True,
         )
-    except (AttributeError, KeyError, ValueError) as error:
-        raise LungDetError(
-            f"{slices[0].path.parent}: the images lack what a DICOM report repeats ({error}); "
-            "uninstall highdicom to go without the report"
+        content = io.BytesIO()
+        report.save_as(content)
+    except (AttributeError, KeyError, TypeError, ValueError, struct.error) as error:
+        raise DicomReportError(
+            f"the images lack what one has to repeat ({type(error).__name__}: {error})"
         ) from error
-    content = io.BytesIO()
-    report.save_as(content)
     write_bytes(path, content.getvalue())
+
+
+def _evidence(path: Path, *, anonymous: bool) -> Any:
+    """Read an image's header, and blank what is missing in it, malformed or personal."""
+    import pydicom
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about values that are blanked here
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        for keyword in _REPEATED:
+            if anonymous or not _is_sound(dataset, keyword):
+                setattr(dataset, keyword, "")
+    if anonymous:
+        for keyword in _PERSONAL:
+            if keyword in dataset:
+                setattr(dataset, keyword, "")
+    return dataset
+
+
+def _is_sound(dataset: Any, keyword: str) -> bool:
+    """Say whether a header has a value that can be repeated."""
+    from pydicom.valuerep import DA, TM
+
+    try:
+        value = getattr(dataset, keyword)
+        if value is None:
+            return False
+        if keyword.endswith("Date"):
+            DA(value)
+        elif keyword.endswith("Time"):
+            TM(value)
+        str(value).encode("utf-8")
+    except (AttributeError, ValueError, TypeError, LookupError):
+        return False
+    return True
 
 
 def _measurement_report(

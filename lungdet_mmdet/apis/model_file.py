@@ -24,6 +24,7 @@ from lungdet_mmdet.apis.training_checkpoint import read_training_checkpoint
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import check_input_file
 from lungdet_mmdet.runs.atomic_files import write_bytes
+from lungdet_mmdet.versions import unsafe_torch
 
 MODEL_TYPES = frozenset(
     [
@@ -155,6 +156,8 @@ def _check(value: Any, types: frozenset[str], place: str, *, depth: int) -> None
 
 FORMAT = "lungdet_mmdet model"
 FORMAT_VERSION = 1
+_ZIP_MAGIC = b"PK\x03\x04"
+_NOT_OF_TORCH = "its parts are compressed, which torch never does; publish the model again"
 _FIELDS = {
     "config": Mapping,
     "state_dict": Mapping,
@@ -251,17 +254,17 @@ def read_model_file(path: Path | str, *, trust: bool = False) -> ModelFile:
     if not path.is_file():
         raise LungDetError(f"{path}: no such checkpoint")
     check_input_file(path)
-    # Torch's older format is not a zip; its restricted reader was once broken out of.
-    if not zipfile.is_zipfile(path):
-        raise LungDetError(
-            f"{path}: not a checkpoint of torch >= 1.6, or a truncated one; copy it again"
-        )
+    _check_archive(path)
+    if not trust and (caution := unsafe_torch(str(torch.__version__))):
+        raise LungDetError(f"{path}: {caution}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
+    except pickle.UnpicklingError as error:
         if not trust:
             raise LungDetError(_not_safe(path, "it cannot be read without running code")) from error
         content = None
+    except Exception as error:  # whatever torch makes of damage: it has no error of its own for it
+        raise LungDetError(_damaged(path, error)) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         if not trust:
             raise LungDetError(_not_safe(path, "it is not a published model"))
@@ -284,6 +287,35 @@ def read_model_file(path: Path | str, *, trust: bool = False) -> ModelFile:
         data=content["data"],
         made_with=content["made_with"],
     )
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse what is no archive of torch's from its first byte on, or has other bytes than written.
+
+    Torch's older format is no zip, and its restricted reader was once broken out of; a zip may
+    stand behind it in one file. Torch does not compare the checksums that it writes.
+    """
+    try:
+        with path.open("rb") as file:
+            begins_as_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+        if not begins_as_zip or not zipfile.is_zipfile(path):
+            raise LungDetError(
+                f"{path}: not a checkpoint of torch >= 1.6, or a truncated one; copy it again"
+            )
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise LungDetError(f"{path}: {_NOT_OF_TORCH}")
+            damaged = archive.testzip()
+    except LungDetError:
+        raise
+    except Exception as error:  # zipfile raises a dozen kinds at damaged headers
+        raise LungDetError(_damaged(path, error)) from error
+    if damaged is not None:
+        raise LungDetError(_damaged(path, f"the checksum of {damaged} is wrong"))
+
+
+def _damaged(path: Path, reason: object) -> str:
+    return f"{path}: the file is damaged ({reason}); copy or download it again"
 
 
 def _check_fields(content: Mapping[str, Any], path: Path) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 
 import lungdet_mmdet
+from lungdet_mmdet.apis.config_text import config_from_file
 from lungdet_mmdet.apis.model_building import build_model
 from lungdet_mmdet.apis.model_file import ModelFile, read_model_file, write_model_file
 from lungdet_mmdet.apis.training_checkpoint import read_training_checkpoint
@@ -18,6 +19,8 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
 from lungdet_mmdet.runs.file_names import ANNOTATION_FOLDER
 
+# The folders of an absolute path; the name behind them stays.
+_FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^/\\\s'\"]+[/\\])+")
 _PACKAGES = (("mmdet", ("onedl-mmdetection", "mmdet")), ("mmcv", ("onedl-mmcv", "mmcv")))
 
 
@@ -53,7 +56,7 @@ def publish_model(
         raise LungDetError(f"{checkpoint}: no such checkpoint; train one with tools/train.py")
     if config_path is not None and not config_path.is_file():
         raise LungDetError(f"{config_path}: no such config; check the path")
-    config = None if config_path is None else Config.fromfile(str(config_path))
+    config = None if config_path is None else config_from_file(config_path)
     parts = read_training_checkpoint(checkpoint, config=config)
     metrics = metrics or {}
     point = parts.operating_point
@@ -70,7 +73,7 @@ def publish_model(
         config=parts.config,
         state_dict=parts.state_dict,
         threshold=None if threshold is None else float(threshold),
-        metrics=_plain(metrics),
+        metrics=without_places(_plain(metrics)),
         data=data_provenance(root, required=data_root is not None)
         | {"training": _plain(parts.trained)}
         | ({"operating_point": _plain(point.as_record())} if point is not None else {})
@@ -147,6 +150,28 @@ def versions() -> dict[str, str]:
             except metadata.PackageNotFoundError:
                 continue
     return found
+
+
+def without_places(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures without what says whose scans they are of, or where they lie.
+
+    Warnings of leaks name series and patients, and paths name users: how many warnings there were
+    is kept. Files are named without their folders.
+    """
+    kept = {key: _without_folders(value) for key, value in metrics.items() if key != "warnings"}
+    if metrics.get("warnings"):
+        kept["n_warnings"] = len(metrics["warnings"])
+    return kept
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, str):
+        return _FOLDERS.sub("", value)
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -59,7 +59,20 @@ def report_scan(findings: ScanFindings, records: Sequence[Mapping[str, Any]]) ->
         spacing_xy_mm=findings.slab_geometries[0].spacing_xy_mm,
         slabs=slabs,
         candidates=[_candidate(findings, r) for r in records if r["score"] >= least],
+        warning=lung_warning(str(findings.lung_summary.get("verdict", "ok"))),
     )
+
+
+def lung_warning(verdict: str) -> str:
+    """Return what a verdict on the lung mask means for a result; "" where it is "ok"."""
+    if verdict == "implausible":
+        return (
+            "no lungs were found (verdict: implausible): the result is of no worth; are the values "
+            "Hounsfield units, and is this a chest CT?"
+        )
+    if verdict != "ok":
+        return f"the lung mask is in doubt (verdict: {verdict}): look at it before the result"
+    return ""
 
 
 def lung_outline(findings: ScanFindings, geometry: SlabGeometry) -> list[np.ndarray]:

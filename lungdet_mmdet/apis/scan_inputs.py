@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lungdet_mmdet.ct.dicom.folder_files import sort_files
 from lungdet_mmdet.ct.dicom.reading import read_dicom_series
 from lungdet_mmdet.ct.dicom.series import (
     DicomSeries,
     choose_series,
     lost_series_message,
-    survey_folder,
+    survey_files,
 )
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, SCAN_SUFFIXES, read_scan, scan_suffix
 from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.errors import LungDetError, printable
-from lungdet_mmdet.input_file import check_input_file, unreadable_folders
+from lungdet_mmdet.input_file import check_input_file, search_files
 from lungdet_mmdet.runs.scan_runs import ScanFailure, failure_of
+from lungdet_mmdet.series_name import series_name_of
 
+# Long names are cut before a digest is added, and still name folders.
+_TITLE_LENGTH = 100
 # LUNA16's masks lie beside its scans and are MetaImages too.
 _MASK_FOLDERS = frozenset({"seg-lungs-LUNA16", "lung_masks"})
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True)
@@ -37,26 +40,56 @@ class ScanInput:
     path : the scan file, or the folder of the DICOM series.
     name : name of its output folder, unique among the inputs.
     series : the DICOM series, None for scan files.
+    title : its name by itself, which other inputs may have as well.
     """
 
     path: Path
     name: str
     series: DicomSeries | None = None
+    title: str = ""
+
+    @property
+    def long_name(self) -> str:
+        """A name that no other input has: the title with a digest of where the scan lies."""
+        return f"{self.title[:_TITLE_LENGTH]}-{self.place_digest()[:8]}"
+
+    def place_digest(self) -> str:
+        """Return a digest of where the scan lies, and of which series it is."""
+        place = self.series.slices[0].path.parent if self.series else self.path
+        digest = hashlib.sha256(os.fsencode(place.resolve()))
+        if self.series is not None:
+            digest.update(self.series.identity.encode())
+        return digest.hexdigest()
 
     def load(self) -> CTScan:
         """Read the scan."""
         return read_scan(self.path) if self.series is None else read_dicom_series(self.series)
 
+    def _files(self) -> list[Path]:
+        """Return the files that the scan is read from."""
+        if self.series is not None:
+            return sorted(s.path for s in self.series.slices)
+        if scan_suffix(self.path) in METAIMAGE_SUFFIXES:
+            return list(dict.fromkeys([self.path, read_metaimage_header(self.path).data_path]))
+        return [self.path]
+
+    def files_digest(self) -> str:
+        """Return a digest of names, sizes and times of change: all that is known without reading.
+
+        Where it is the same, so are the bytes; where it is not, they may be.
+        """
+        digest = hashlib.sha256()
+        for path in self._files():
+            stat = path.stat()
+            digest.update(
+                os.fsencode(path.name) + f"\0{stat.st_size} {stat.st_mtime_ns}\0".encode()
+            )
+        return digest.hexdigest()
+
     def content_digest(self) -> str:
         """Return a digest of all bytes that the scan is read from."""
-        if self.series is not None:
-            paths = sorted(s.path for s in self.series.slices)
-        elif scan_suffix(self.path) in METAIMAGE_SUFFIXES:
-            paths = list(dict.fromkeys([self.path, read_metaimage_header(self.path).data_path]))
-        else:
-            paths = [self.path]
         digest = hashlib.sha256()
-        for path in paths:
+        for path in self._files():
             digest.update(os.fsencode(path.name) + b"\0")
             with path.open("rb") as file:
                 while block := file.read(1 << 20):
@@ -125,15 +158,22 @@ def _add_list(path: Path, series_uid: str | None, listed: InputList) -> None:
 
 def _add_folder(folder: Path, series_uid: str | None, listed: InputList) -> None:
     before = len(listed.scans)
-    closed = unreadable_folders(folder)
-    if any(text.startswith(f"{folder}: ") for text in closed):
-        raise LungDetError(f"{closed[0]}; check its permissions")
-    listed.notes += closed
+    search = search_files(folder)
+    if any(text.startswith(f"{folder}: ") for text in search.closed):
+        raise LungDetError(f"{search.closed[0]}; check its permissions")
+    listed.notes += search.notes()
     if series_uid is None:
-        files = sorted(p for p in folder.rglob("*") if scan_suffix(p) and p.is_file())
+        files = sorted(p for p in search.files if scan_suffix(p) and p.is_file())
         listed.scans += [_of_file(path) for path in files if not _is_mask(path, folder)]
-    dicom = survey_folder(folder)
+    dicom = survey_files(
+        sort_files([path for path in paths if not scan_suffix(path)]) for _, paths in search.folders
+    )
     found = dicom.series
+    listed.notes += dicom.notes
+    mixed = {series.uid: series.mixed_with for series in found if series.mixed_with}
+    if series_uid is None:
+        listed.failures += [ScanFailure(uid, "input", why) for uid, why in mixed.items()]
+        found = [series for series in found if not series.mixed_with]
     listed.failures += [
         ScanFailure(uid, "input", lost_series_message(paths)) for uid, paths in dicom.lost.items()
     ]
@@ -142,9 +182,9 @@ def _add_folder(folder: Path, series_uid: str | None, listed: InputList) -> None
     else:
         chosen = _thinnest_of_every_study(folder, found, listed)
     for series in chosen:
-        name = _safe_name(series.uid)
-        listed.scans.append(ScanInput(series.slices[0].path.parent, name, series))
-    if len(listed.scans) == before and not found and not dicom.lost:
+        name = series_name_of(series.uid)
+        listed.scans.append(ScanInput(series.slices[0].path.parent, name, series, name))
+    if len(listed.scans) == before and not dicom.series and not dicom.lost:
         raise LungDetError(
             f"{folder}: no scan in this folder or below it; name one that holds "
             f"{', '.join(SCAN_SUFFIXES)} files or DICOM images"
@@ -159,9 +199,9 @@ def _is_mask(path: Path, folder: Path) -> bool:
 def _thinnest_of_every_study(
     folder: Path, found: Sequence[DicomSeries], listed: InputList
 ) -> list[DicomSeries]:
-    studies: dict[str, list[DicomSeries]] = {}
+    studies: dict[tuple[str, str], list[DicomSeries]] = {}
     for series in found:
-        studies.setdefault(series.study_uid, []).append(series)
+        studies.setdefault((series.patient, series.study_uid), []).append(series)
     chosen = []
     for series_of_study in studies.values():
         try:
@@ -181,22 +221,11 @@ def _thinnest_of_every_study(
 
 
 def _of_file(path: Path) -> ScanInput:
-    return ScanInput(path, _safe_name(path.name[: -len(scan_suffix(path))]))
-
-
-def _safe_name(name: str) -> str:
-    """Return a name that is one plain folder name on every system."""
-    return _UNSAFE.sub("_", name).strip(".")[:120] or "scan"
+    name = series_name_of(path.name[: -len(scan_suffix(path))])
+    return ScanInput(path, name, title=name)
 
 
 def _with_unique_names(scans: list[ScanInput]) -> list[ScanInput]:
     """Tell scans of one name apart by a digest of their paths, so that none overwrites another."""
-    taken: dict[str, int] = {}
-    for scan in scans:
-        taken[scan.name.lower()] = taken.get(scan.name.lower(), 0) + 1
-    return [
-        replace(s, name=f"{s.name}-{hashlib.sha256(os.fsencode(s.path.resolve())).hexdigest()[:8]}")
-        if taken[s.name.lower()] > 1
-        else s
-        for s in scans
-    ]
+    taken = Counter(scan.name.lower() for scan in scans)
+    return [replace(s, name=s.long_name) if taken[s.name.lower()] > 1 else s for s in scans]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from lungdet_mmdet.ct.dicom.reading import read_dicom_folder
+from lungdet_mmdet.ct.file_grid import FileGrid, regular
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.files.metaimage_pixels import check_compressed_pixels
 from lungdet_mmdet.ct.files.nifti_check import check_nifti
+from lungdet_mmdet.ct.files.nifti_reading import read_nifti
 from lungdet_mmdet.ct.files.nrrd_check import check_nrrd
-from lungdet_mmdet.ct.geometry import MAX_VOXELS, ScanGeometry, geometry_of_file, to_canonical
+from lungdet_mmdet.ct.geometry import MAX_VOXELS, ScanGeometry, to_canonical
 from lungdet_mmdet.ct.scan import CTScan, as_int16_hu
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import check_input_file
@@ -22,6 +23,10 @@ from lungdet_mmdet.input_file import check_input_file
 METAIMAGE_SUFFIXES = (".mhd", ".mha")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 SCAN_SUFFIXES = (*METAIMAGE_SUFFIXES, ".nrrd", *NIFTI_SUFFIXES)
+_IMAGE_IO = {
+    **dict.fromkeys(METAIMAGE_SUFFIXES, "MetaImageIO"),
+    ".nrrd": "NrrdImageIO",
+}
 
 
 def scan_suffix(path: Path) -> str:
@@ -30,17 +35,23 @@ def scan_suffix(path: Path) -> str:
     return next((s for s in sorted(SCAN_SUFFIXES, key=len, reverse=True) if name.endswith(s)), "")
 
 
-def image_geometry(image: sitk.Image, *, source: str) -> ScanGeometry:
-    """Return the grid of a 3-D SimpleITK image; the only place where its axis order is turned."""
+def grid_of_image(image: sitk.Image | sitk.ImageFileReader) -> FileGrid:
+    """Return the grid of a 3-D image, or of a reader that knows its header.
+
+    The only place where SimpleITK's axis order is turned.
+    """
     x, y, z = image.GetSize()
-    dx, dy, dz = image.GetSpacing()
-    return geometry_of_file(
+    return FileGrid(
         size_zyx=(z, y, x),
-        spacing_zyx_mm=(dz, dy, dx),
-        origin_xyz_mm=tuple(image.GetOrigin()),
-        direction=tuple(image.GetDirection()),
-        source=source,
+        spacing_xyz_mm=np.array(image.GetSpacing()),
+        origin_xyz_mm=np.array(image.GetOrigin()),
+        axes_xyz=np.array(image.GetDirection()).reshape(3, 3),
     )
+
+
+def image_geometry(image: sitk.Image, *, source: str) -> ScanGeometry:
+    """Return the regular grid of a 3-D SimpleITK image."""
+    return grid_of_image(image).checked(source=source)
 
 
 def read_scan(path: Path | str, *, series_uid: str | None = None) -> CTScan:
@@ -64,12 +75,13 @@ def read_scan(path: Path | str, *, series_uid: str | None = None) -> CTScan:
     path = Path(path)
     if path.is_dir():
         return read_dicom_folder(path, series_uid=series_uid)
-    values, file_geometry = read_volume(path)
+    values, grid, flags = _read_file(path)
     return _canonical_scan(
         values,
-        file_geometry,
+        grid,
         seriesuid=path.name[: -len(scan_suffix(path))],
         source=str(path),
+        flags=flags,
     )
 
 
@@ -86,25 +98,8 @@ def read_volume(path: Path) -> tuple[np.ndarray, ScanGeometry]:
     LungDetError
         As `read_scan`.
     """
-    suffix = scan_suffix(path)
-    if not suffix:
-        raise LungDetError(
-            f"{path}: unknown scan format; known: {', '.join(SCAN_SUFFIXES)} or a DICOM folder"
-        )
-    check_input_file(path)
-    header = None
-    if suffix in METAIMAGE_SUFFIXES:
-        header = read_metaimage_header(path)
-    elif suffix == ".nrrd":
-        check_nrrd(path)
-    else:
-        check_nifti(path)
-    values, geometry = _read_pixels(path, size_xyz=header.size_xyz if header else None)
-    if header is not None:
-        check_compressed_pixels(header, values)
-    if suffix in NIFTI_SUFFIXES:
-        geometry = _with_decimal_spacing(geometry)
-    return values, geometry
+    values, grid, _ = _read_file(path)
+    return values, grid.checked(source=str(path))
 
 
 def read_scan_geometry(path: Path) -> ScanGeometry:
@@ -117,6 +112,7 @@ def read_scan_geometry(path: Path) -> ScanGeometry:
     """
     read_metaimage_header(path)
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(_IMAGE_IO[scan_suffix(path)])
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
@@ -125,31 +121,36 @@ def read_scan_geometry(path: Path) -> ScanGeometry:
         raise LungDetError(
             f"{path}: cannot be read ({reason}); the file is damaged: copy or convert it again"
         ) from error
-    x, y, z = reader.GetSize()
-    dx, dy, dz = reader.GetSpacing()
-    return geometry_of_file(
-        size_zyx=(z, y, x),
-        spacing_zyx_mm=(dz, dy, dx),
-        origin_xyz_mm=tuple(reader.GetOrigin()),
-        direction=tuple(reader.GetDirection()),
-        source=str(path),
-    )
+    return grid_of_image(reader).checked(source=str(path))
 
 
-def _with_decimal_spacing(geometry: ScanGeometry) -> ScanGeometry:
-    """Undo NIfTI's 32-bit spacings: 0.8203120231628418 mm was 0.820312 mm.
-
-    Without it, the same scan would be resampled a little differently from every other format.
-    """
-    dz, dy, dx = (float(str(np.float32(value))) for value in geometry.spacing_zyx_mm)
-    return replace(geometry, spacing_zyx_mm=(dz, dy, dx))
+def _read_file(path: Path) -> tuple[np.ndarray, FileGrid, tuple[str, ...]]:
+    """Return values (z, y, x), the grid that the file states, and remarks on it."""
+    suffix = scan_suffix(path)
+    if not suffix:
+        raise LungDetError(
+            f"{path}: unknown scan format; known: {', '.join(SCAN_SUFFIXES)} or a DICOM folder"
+        )
+    check_input_file(path)
+    if suffix in NIFTI_SUFFIXES:
+        return read_nifti(path, check_nifti(path))
+    if suffix == ".nrrd":
+        check_nrrd(path)
+        values, grid = _read_pixels(path, size_xyz=None)
+    else:
+        header = read_metaimage_header(path)
+        values, grid = _read_pixels(path, size_xyz=header.size_xyz)
+        check_compressed_pixels(header, values)
+    return values, grid, ()
 
 
 def _read_pixels(
     path: Path, *, size_xyz: tuple[int, int, int] | None
-) -> tuple[np.ndarray, ScanGeometry]:
+) -> tuple[np.ndarray, FileGrid]:
     """Read a checked file; `size_xyz` is what the check found, None where it was not looked at."""
     reader = sitk.ImageFileReader()
+    # Named, for ITK knows suffixes in small letters only.
+    reader.SetImageIO(_IMAGE_IO[scan_suffix(path)])
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
@@ -176,31 +177,35 @@ def _read_pixels(
         raise LungDetError(
             f"{path}: cannot be read ({reason}); the file is damaged: copy or convert it again"
         ) from error
-    return sitk.GetArrayFromImage(image), image_geometry(image, source=str(path))
+    return sitk.GetArrayFromImage(image), grid_of_image(image)
 
 
 def scan_from_image(
     image: sitk.Image, *, seriesuid: str, source: str, flags: tuple[str, ...] = ()
 ) -> CTScan:
     """Turn a 3-D scalar SimpleITK image of Hounsfield values into a :class:`CTScan`."""
-    geometry = image_geometry(image, source=source)
     values = sitk.GetArrayFromImage(image)
-    return _canonical_scan(values, geometry, seriesuid=seriesuid, source=source, flags=flags)
+    return _canonical_scan(
+        values, grid_of_image(image), seriesuid=seriesuid, source=source, flags=flags
+    )
 
 
 def _canonical_scan(
     values: np.ndarray,
-    file_geometry: ScanGeometry,
+    grid: FileGrid,
     *,
     seriesuid: str,
     source: str,
     flags: tuple[str, ...] = (),
 ) -> CTScan:
-    volume_hu, geometry = to_canonical(as_int16_hu(values, source=source), file_geometry)
+    volume, file_geometry, tilt_flags = regular(
+        as_int16_hu(values, source=source), grid, source=source
+    )
+    volume_hu, geometry = to_canonical(volume, file_geometry)
     return CTScan(
         volume_hu=np.ascontiguousarray(volume_hu),
         geometry=geometry,
         file_geometry=file_geometry,
         seriesuid=seriesuid,
-        flags=flags,
+        flags=(*flags, *tilt_flags),
     )

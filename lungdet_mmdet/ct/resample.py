@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 
-from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.geometry import MAX_VOXELS, ScanGeometry
 from lungdet_mmdet.errors import LungDetError
 
 # Spacings closer than this give the same grid to within a hundredth of a voxel over 1000 voxels.
@@ -84,6 +84,12 @@ def resample_volume(
             f"slices of {geometry.size_zyx[1:]} pixels of {own_y} x {own_x} mm cannot be resampled "
             f"to {dy} x {dx} mm: the result would have {target.size_zyx[1:]} pixels; check the "
             "scan's spacing and the target spacing"
+        )
+    if math.prod(target.size_zyx) > MAX_VOXELS:
+        raise LungDetError(
+            f"a scan of {geometry.size_zyx} voxels (z, y, x) of {geometry.spacing_zyx_mm} mm would "
+            f"have {target.size_zyx} voxels of {(dz, dy, dx)} mm, more than {MAX_VOXELS}: no chest "
+            "CT is that coarse; check the scan's spacing and the target spacing"
         )
     source_z = (np.arange(target.size_zyx[0]) + 0.5) * dz / own_z - 0.5
     source_z = np.clip(source_z, 0, volume.shape[0] - 1)

@@ -18,7 +18,13 @@ from rich.table import Table
 
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.splits.coco_json import CohortSummary, label_text, read_coco, summarise
+from lungdet_mmdet.splits.coco_json import (
+    CohortSummary,
+    check_slab_image,
+    label_text,
+    read_coco,
+    summarise,
+)
 from lungdet_mmdet.splits.split_part import draw_at_positive_rate
 
 TABLE_WIDTH = 100
@@ -128,6 +134,11 @@ class LUNA16SlabDataset(CocoDataset):
             raise LungDetError(missing_data_message(self.ann_file))
         # Held here, so that index and summary share what is read once.
         content = read_coco(self.ann_file)
+        if not content["images"]:
+            raise LungDetError(
+                f"{self.ann_file}: holds no slab; prepare more scans, or make the splits again "
+                "with other ratios or another seed: python data_prep/make_splits.py PREPARED_DIR"
+            )
         data_list = super().load_data_list()
         if self.positive_rate is not None:
             ignore_flags = [[i["ignore_flag"] for i in info["instances"]] for info in data_list]
@@ -156,6 +167,7 @@ class LUNA16SlabDataset(CocoDataset):
                 f"{self.ann_file}: image {image.get('file_name')} has no {', '.join(missing)}; "
                 "make the splits again: python data_prep/make_splits.py PREPARED_DIR"
             )
+        check_slab_image(image, source=str(self.ann_file))
         if self.with_masks and any("mask" not in instance for instance in info["instances"]):
             raise LungDetError(
                 f"{self.ann_file}: has no segmentations; prepare the scans with "

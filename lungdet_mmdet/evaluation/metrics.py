@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
@@ -45,7 +46,8 @@ def detections_of(data_samples: Sequence[Mapping[str, Any]]) -> list[SlabDetecti
     """Return one record per data sample.
 
     Required keys of each sample: ``img_id`` and ``pred_instances`` with ``bboxes`` (N, 4) xyxy in
-    slab pixels and ``scores`` (N,).
+    slab pixels and ``scores`` (N,). ``seriesuid`` and ``slab_index``, where it has them, say which
+    slab it is.
     """
     records = []
     for sample in data_samples:
@@ -56,6 +58,8 @@ def detections_of(data_samples: Sequence[Mapping[str, Any]]) -> list[SlabDetecti
                 # double(): numpy does not know bfloat16, which mixed precision may leave behind.
                 boxes_xyxy_px=found["bboxes"].detach().cpu().double().numpy(),
                 scores=found["scores"].detach().cpu().double().numpy(),
+                seriesuid=sample.get("seriesuid"),
+                slab_index=sample.get("slab_index"),
             )
         )
     return records
@@ -132,6 +136,13 @@ class SizeBandMetric(BaseMetric):
         self.matched: MatchedSlabs | None = None
         self._slab_set: SlabSet | None = None
 
+    def figure_names(self) -> list[str]:
+        """Return the names of the figures: those of a split on which nothing was found."""
+        if self._slab_set is None:
+            self._slab_set = read_slab_set(self.ann_file)
+        nothing = [SlabDetections(n, np.zeros((0, 4)), np.zeros(0)) for n in self._slab_set.slabs]
+        return list(self._figures(nothing))
+
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the boxes and scores of one batch."""
         self.results.extend(detections_of(data_samples))
@@ -141,8 +152,13 @@ class SizeBandMetric(BaseMetric):
         if self._slab_set is None:
             self._slab_set = read_slab_set(self.ann_file)
         detections = unique_by_slab(results)
+        self._slab_set.seen_by(detections)
         if self.outfile is not None:
             write_predictions(self.outfile, self._slab_set, detections)
+        return self._figures(detections)
+
+    def _figures(self, detections: list[SlabDetections]) -> dict[str, float]:
+        assert self._slab_set is not None
         matched = match_slabs(
             self._slab_set,
             detections,
@@ -227,6 +243,16 @@ class FROCMetric(BaseMetric):
         self.marks: Marks | None = None
         self._slab_set: SlabSet | None = None
 
+    def figure_names(self) -> list[str]:
+        """Return the names of the figures, without computing any."""
+        intervals = ("CPM_ci95_low", "CPM_ci95_high") if self.bootstrap else ()
+        counts = ("n_scans", "n_nodules", "true_positives", "false_positives", "ignored")
+        return [
+            *("CPM", *intervals),
+            *(f"sensitivity_at_{rate:g}" for rate in FP_RATES),
+            *(f"froc_{name}" for name in (*counts, "duplicates")),
+        ]
+
     @property
     def slab_set(self) -> SlabSet:
         """The annotations, read once."""
@@ -293,7 +319,7 @@ def _figures(result: FrocResult) -> dict[str, float]:
         figures[f"sensitivity_at_{rate:g}"] = sensitivity
     matches = result.matches
     return figures | {
-        "froc_n_scans": float(len(matches.series)),
+        "froc_n_scans": float(matches.scans_looked_at.sum()),
         "froc_n_nodules": float(matches.true_positives + matches.false_negatives),
         "froc_true_positives": float(matches.true_positives),
         "froc_false_positives": float(matches.false_positives),

@@ -24,7 +24,7 @@ from lungdet_mmdet.scoring.box_depths import missing_depths_note, read_depths
 from lungdet_mmdet.scoring.ceiling import ReadDepths
 from lungdet_mmdet.scoring.froc import FrocMatches, cpm_difference
 from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES
-from lungdet_mmdet.scoring.results import TestedRun, data_warnings
+from lungdet_mmdet.scoring.results import TestedRun, data_warnings, failed_scan_warnings
 from lungdet_mmdet.scoring.slab_matching import MatchedSlabs
 from lungdet_mmdet.scoring.slab_records import (
     SlabDetections,
@@ -303,6 +303,7 @@ def run_slab_test(
         labels=label_text(summarise(coco)),
     )
     notes = data_warnings(coco["info"], scores, data=run.data)
+    notes += failed_scan_warnings(slab_set)
     notes += applied.warnings(data=run.data, split=run.split)
     flat = sum(not slab.depth_file_name for slab in slab_set.slabs.values())
     note = missing_depths_note(flat, len(slab_set.slabs))

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from lungdet_mmdet.annotations.tables import read_subsets
 from lungdet_mmdet.ct.dicom.header import read_dicom_header
 from lungdet_mmdet.ct.dicom.reading import read_dicom_series
-from lungdet_mmdet.ct.dicom.series import DicomSeries, lost_series_message
+from lungdet_mmdet.ct.dicom.series import lost_series_message, series_of_slices
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage
 from lungdet_mmdet.ct.scan import check_hounsfield
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.input_file import unreadable_folders
+from lungdet_mmdet.input_file import search_files
 from lungdet_mmdet.luna16.dicom_index import (
     ConversionSummary,
     ConvertedSeries,
+    FolderJob,
     SeriesFiles,
-    folders_with_files,
     look_through,
     series_of,
     write_accounts,
 )
 from lungdet_mmdet.runs.atomic_files import only_run_in, sweep_leftovers
 from lungdet_mmdet.runs.scan_runs import ExecutorFactory, ScanFailure, run_per_scan
-
-_PATIENT_ID = "0010|0020"
-# A UID names files here: nothing in it may lead elsewhere.
-_PLAIN_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*")
+from lungdet_mmdet.series_name import is_series_name
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,6 @@ class SeriesJob:
     """One series to convert, as it travels to a worker."""
 
     seriesuid: str
-    root: Path
     files: SeriesFiles
     folder: Path
     compress: bool
@@ -56,15 +49,23 @@ def convert_series(job: SeriesJob) -> ConvertedSeries:
         If the series is a CT that cannot be brought to a regular grid, is not in Hounsfield units,
         or cannot be written.
     """
-    if not _PLAIN_UID.fullmatch(job.seriesuid):
+    if not is_series_name(job.seriesuid):
         raise LungDetError(f"series UID {job.seriesuid!r} cannot name a file; repair the DICOM")
-    paths = [job.root / path for path in job.files.paths()]
+    paths = [Path(path) for path in job.files.paths()]
     headers = {path: read_dicom_header(path) for path in paths}
     slices = tuple(header for header in headers.values() if header is not None)
     damaged = tuple(path for path, header in headers.items() if header is None)
     if not slices:
         raise LungDetError(lost_series_message(damaged))
-    series = DicomSeries(job.seriesuid, slices, damaged)
+    parts = series_of_slices(job.seriesuid, slices, damaged)
+    if len(parts) > 1:
+        raise LungDetError(
+            parts[0].mixed_with
+            or f"series {job.seriesuid} is there {len(parts)} times, of different patients, "
+            f"studies or frames of reference (e.g. in {parts[0].slices[0].path.parent} and "
+            f"{parts[1].slices[0].path.parent}); convert their folders one by one"
+        )
+    (series,) = parts
     if series.why_unsuitable:
         return ConvertedSeries(job.seriesuid, "", len(paths), unsuitable=series.why_unsuitable)
     scan = read_dicom_series(series)
@@ -77,17 +78,7 @@ def convert_series(job: SeriesJob) -> ConvertedSeries:
         f"{job.folder.name}/{path.name}",
         len(paths),
         scan.flags,
-        _patient_id(slices[0].path),
-    )
-
-
-def _patient_id(path: Path) -> str:
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return (
-        reader.GetMetaData(_PATIENT_ID).strip(" \0") if reader.HasMetaDataKey(_PATIENT_ID) else ""
+        series.patient,
     )
 
 
@@ -151,7 +142,7 @@ def convert_dicom_tree(
             if _is_there(folder / f"{uid}.mhd"):
                 summary.skipped.append(uid)
             else:
-                jobs.append(SeriesJob(uid, root, found[uid], folder, compress))
+                jobs.append(SeriesJob(uid, found[uid], folder, compress))
         for folder in {job.folder for job in jobs}:
             sweep_leftovers(folder)
         summary.run = run_per_scan(
@@ -177,7 +168,8 @@ def _find_series(
     tell: Callable[[str], None],
 ) -> dict[str, SeriesFiles]:
     """Return the files of every series of a tree; what cannot be searched goes to `summary`."""
-    folders = folders_with_files(root)
+    search = search_files(root)
+    folders = [FolderJob(str(f), tuple(p.name for p in files)) for f, files in search.folders]
     indexing = run_per_scan(
         look_through, folders, make_executor, max_at_work=workers, description="finding series"
     )
@@ -189,8 +181,14 @@ def _find_series(
         *indexing.failures,
         *(
             ScanFailure(str(root), "input", f"{text}; check its permissions")
-            for text in unreadable_folders(root)
+            for text in search.closed
         ),
+    ]
+    # Named, for they may be slices that a series lacks: never left out without a word.
+    summary.failures += [
+        ScanFailure(content.folder, "input", content.note)
+        for content in indexing.results
+        if content.note
     ]
     found = series_of(indexing.results)
     if not found:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lungdet_mmdet.annotations.tables import read_patients
-from lungdet_mmdet.ct.dicom.header import is_dicom, read_dicom_header
-from lungdet_mmdet.ct.dicom.series import series_of_damaged_image
+from lungdet_mmdet.ct.dicom.folder_files import sort_files
+from lungdet_mmdet.ct.dicom.series import strangers_note
 from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
 from lungdet_mmdet.runs.scan_runs import RunSummary, ScanFailure, tally
 
+# What spreadsheets take for the beginning of a formula.
+_FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
 REJECTS_NAME, CONVERTED_NAME, PATIENTS_NAME = "rejects.json", "converted.json", "patients.csv"
 
 
@@ -109,13 +110,18 @@ def _read_list(path: Path) -> list[dict]:
         return []
 
 
+def as_cell(text: str) -> str:
+    """Return a text that a spreadsheet shows as it is, and does not run as a formula."""
+    return f"'{text}" if text.startswith(_FORMULA_BEGINS) else text
+
+
 def _write_patients(path: Path, summary: ConversionSummary) -> None:
     patients = read_patients(path) if path.is_file() else {}
     patients |= {s.seriesuid: s.patient_id for s in summary.converted if s.patient_id}
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["seriesuid", "patient_id"])
-    table.writerows(sorted(patients.items()))
+    table.writerows((uid, as_cell(patient)) for uid, patient in sorted(patients.items()))
     write_bytes(path, text.getvalue().encode("utf-8"))
 
 
@@ -125,12 +131,12 @@ class FolderJob:
 
     Parameters
     ----------
-    root : the tree.
-    folder : path of the folder relative to it.
+    folder : its path.
+    files : the names of its files.
     """
 
-    root: Path
     folder: str
+    files: tuple[str, ...]
 
     @property
     def seriesuid(self) -> str:
@@ -140,21 +146,15 @@ class FolderJob:
 
 @dataclass(frozen=True)
 class FolderContent:
-    """The series of one folder: file names by series UID, and how many files are no images."""
+    """The series of one folder: file names by series UID, and how many files are no images.
+
+    ``note`` names files that cannot be read and may be part of a series; "" where there are none.
+    """
 
     folder: str
     files_of: dict[str, tuple[str, ...]]
     others: int
-
-
-def folders_with_files(root: Path) -> list[FolderJob]:
-    """Return every folder of a tree that holds files, in order of its path."""
-    jobs = []
-    for folder, subfolders, names in os.walk(root):
-        subfolders.sort()
-        if names:
-            jobs.append(FolderJob(root, os.path.relpath(folder, root)))
-    return jobs
+    note: str = ""
 
 
 def look_through(job: FolderJob) -> FolderContent:
@@ -162,24 +162,16 @@ def look_through(job: FolderJob) -> FolderContent:
 
     A damaged image stays with its series, so that it is missed and not interpolated away.
     """
+    found = sort_files([Path(job.folder, name) for name in job.files])
     files_of: dict[str, list[str]] = {}
-    others = 0
-    for entry in sorted(os.scandir(job.root / job.folder), key=lambda e: e.name):
-        path = Path(entry.path)
-        # Path, unlike os.DirEntry, has an answer for a link that leads to itself.
-        if path.is_dir():
-            continue
-        uid = _series_of(path) if is_dicom(path) else None
-        if uid is None:
-            others += 1
-        else:
-            files_of.setdefault(uid, []).append(entry.name)
-    return FolderContent(job.folder, {uid: tuple(n) for uid, n in files_of.items()}, others)
-
-
-def _series_of(path: Path) -> str | None:
-    header = read_dicom_header(path)
-    return series_of_damaged_image(path) if header is None else header.series_uid
+    for uid, slices in found.slices.items():
+        files_of.setdefault(uid, []).extend(item.path.name for item in slices)
+    for uid, paths in found.damaged.items():
+        files_of.setdefault(uid, []).extend(path.name for path in paths)
+    note = strangers_note(found.strangers) if found.strangers else ""
+    return FolderContent(
+        job.folder, {uid: tuple(sorted(n)) for uid, n in files_of.items()}, found.others, note
+    )
 
 
 @dataclass(frozen=True)
@@ -190,7 +182,7 @@ class SeriesFiles:
 
     @classmethod
     def pack(cls, paths: Iterable[str]) -> SeriesFiles:
-        """Pack paths relative to the tree."""
+        """Pack the paths of the files."""
         return cls(zlib.compress("\0".join(paths).encode("utf-8", "surrogateescape")))
 
     def paths(self) -> list[str]:
@@ -203,7 +195,7 @@ def series_of(contents: Iterable[FolderContent]) -> dict[str, SeriesFiles]:
     found: dict[str, SeriesFiles] = {}
     for content in sorted(contents, key=lambda c: c.folder):
         for uid, names in content.files_of.items():
-            paths = [os.path.join(content.folder, name) for name in names]
+            paths = [str(Path(content.folder, name)) for name in names]
             before = found[uid].paths() if uid in found else []
             found[uid] = SeriesFiles.pack([*before, *paths])
     return dict(sorted(found.items()))

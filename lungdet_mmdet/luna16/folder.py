@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from lungdet_mmdet.annotations.tables import (
     read_subsets,
 )
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES
-from lungdet_mmdet.errors import LungDetError, printable
-from lungdet_mmdet.input_file import unreadable_folders
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.input_file import search_files
+from lungdet_mmdet.series_name import check_series_name
 
 LUNG_MASK_FOLDER = "seg-lungs-LUNA16"
 NODULE_MASK_FOLDER = "nodule_masks"
@@ -64,6 +65,7 @@ class Luna16Folder:
     missing_series : series that the tables name and that are not on disk.
     warnings : what was repaired or left out while reading the tables.
     patients : patient by series UID, of the scans for which a table tells.
+    misnamed : for each scan file whose name cannot be a series UID, its path and the reason.
     """
 
     root: Path
@@ -71,23 +73,36 @@ class Luna16Folder:
     missing_series: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
     patients: Mapping[str, str] = field(default_factory=dict)
+    misnamed: tuple[tuple[str, str], ...] = ()
 
 
-def _scan_files(root: Path, mask_folder: Path | None) -> dict[str, Path]:
+def _scan_files(
+    paths: Iterable[Path], root: Path, mask_folder: Path | None
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the scan files by series UID, and why the others cannot be scans by their names."""
     files: dict[str, Path] = {}
-    for path in sorted(root.rglob("*")):
+    misnamed: dict[str, str] = {}
+    for path in sorted(paths):
         inside = path.relative_to(root)
         if path.suffix.lower() not in METAIMAGE_SUFFIXES or LUNG_MASK_FOLDER in inside.parts:
             continue
         if mask_folder is not None and mask_folder in path.parents:
             continue
-        uid = printable(path.stem)
+        try:
+            str(path).encode()
+            uid = check_series_name(path.stem, source=str(path))
+        except UnicodeEncodeError:
+            misnamed[str(inside)] = f"{path}: the name is not valid UTF-8; rename the file"
+            continue
+        except LungDetError as error:
+            misnamed[str(inside)] = str(error)
+            continue
         if uid in files:
             raise LungDetError(
                 f"{root}: series {uid} is there twice, as {files[uid]} and {path}; remove one"
             )
         files[uid] = path
-    return files
+    return files, misnamed
 
 
 def read_luna16_folder(root: Path | str, *, nodule_masks: Path | str | None = None) -> Luna16Folder:
@@ -118,13 +133,14 @@ def read_luna16_folder(root: Path | str, *, nodule_masks: Path | str | None = No
         raise LungDetError(
             f"{root}: annotations.csv is missing; put LUNA16's tables beside its subset folders"
         )
-    files = _scan_files(root, masks.root if masks else None)
-    if not files:
+    search = search_files(root)
+    files, misnamed = _scan_files(search.files, root, masks.root if masks else None)
+    if not files and not misnamed:
         raise LungDetError(
             f"{root}: no .mhd or .mha scan; unpack LUNA16's subset*.zip files into this folder"
         )
     nodule_table = read_nodules(table) if table.is_file() else Table[Nodule](())
-    warnings = [*unreadable_folders(root), *nodule_table.warnings, *_mask_notes(masks, files)]
+    warnings = [*search.notes(), *nodule_table.warnings, *_mask_notes(masks, files)]
     findings: tuple[Finding, ...] = ()
     if (root / "annotations_excluded.csv").is_file():
         finding_table = read_findings(root / "annotations_excluded.csv")
@@ -146,6 +162,7 @@ def read_luna16_folder(root: Path | str, *, nodule_masks: Path | str | None = No
         missing_series=tuple(sorted(listed - set(files))),
         warnings=tuple(warnings),
         patients=_patients(root, masks, files),
+        misnamed=tuple(misnamed.items()),
     )
 
 

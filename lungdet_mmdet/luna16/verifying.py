@@ -10,6 +10,7 @@ from lungdet_mmdet.annotations.tables import read_nodules, read_series, read_sub
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, read_scan
 from lungdet_mmdet.errors import LungDetError, MissingFileError, TruncatedFileError
+from lungdet_mmdet.input_file import search_files
 from lungdet_mmdet.luna16.download import (
     ALL_SUBSETS,
     LUNG_MASKS,
@@ -190,8 +191,8 @@ def _table_checks(folder: Path, subsets: Sequence[int], report: VerifyReport) ->
     headers = {
         path.stem: path
         for suffix in METAIMAGE_SUFFIXES
-        for path in sorted(folder.rglob(f"*{suffix}"))
-        if masks not in path.relative_to(folder).parts
+        for path in sorted(search_files(folder).files)
+        if path.suffix.lower() == suffix and masks not in path.relative_to(folder).parts
     }
     named = _named_series(folder) | set(headers)
     if subsets:

@@ -11,12 +11,15 @@ from typing import Any
 
 from tqdm import tqdm
 
+import lungdet_mmdet
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import output_error
 from lungdet_mmdet.runs.workplace import OFFLINE_VARIABLE, is_offline
 
 ZENODO_API = "https://zenodo.org/api/records"
 TIMEOUT_S = 60
+# Zenodo refuses clients that do not say who they are.
+USER_AGENT = f"lungdet_mmdet/{lungdet_mmdet.__version__} (+https://pypi.org/project/lungdet-mmdet)"
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,17 @@ def list_record(record: int, *, api: str = ZENODO_API) -> tuple[dict[str, Remote
     import requests
 
     url = f"{api}/{record}"
+    headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
     try:
-        response = requests.get(url, timeout=TIMEOUT_S, headers={"Accept": "application/json"})
+        response = requests.get(url, timeout=TIMEOUT_S, headers=headers)
         response.raise_for_status()
         answer = response.json()
         files = {f.name: f for f in map(_remote_file, answer["files"])}
+    except requests.exceptions.HTTPError as error:
+        raise LungDetError(
+            f"{url}: the server refuses ({error}); look at the record's page in a browser, or name "
+            "a mirror with --api"
+        ) from error
     except requests.exceptions.RequestException as error:
         raise LungDetError(
             f"{url}: the list of files cannot be read ({error}); check the network connection and "
@@ -180,6 +189,7 @@ class ResumingDownloader:
         headers = {"Range": f"bytes={begin}-"} if begin else {}
         # The length on disk must be the one that was sent.
         headers["Accept-Encoding"] = "identity"
+        headers["User-Agent"] = USER_AGENT
         try:
             with requests.get(url, stream=True, timeout=TIMEOUT_S, headers=headers) as response:
                 if response.status_code in PASSING_ERRORS:
@@ -211,6 +221,8 @@ class ResumingDownloader:
                 for chunk in response.iter_content(CHUNK_BYTES):
                     part.write(chunk)
                     bar.update(len(chunk))
+                    if part.tell() > self.file.size_bytes:
+                        return  # more than the record promises: no end is waited for
         except OSError as error:
             # requests' own errors are OSErrors too; only those of the file have a number.
             if error.errno is None:

@@ -40,6 +40,7 @@ from lungdet_mmdet.runs.file_names import (
     SLAB_FOLDER,
 )
 from lungdet_mmdet.runs.scan_runs import (
+    MISNAMED,
     ExecutorFactory,
     RunSummary,
     ScanFailure,
@@ -47,6 +48,7 @@ from lungdet_mmdet.runs.scan_runs import (
     run_per_scan,
     tally,
 )
+from lungdet_mmdet.splits.prepared import UNFINISHED_NAME
 
 _WRITTEN_INTO = (".", SLAB_FOLDER, ANNOTATION_FOLDER)
 
@@ -125,6 +127,9 @@ def prepare_cohort(
         summary, jobs = _plan(folder, out_dir, steps, imports)
         for line in plan_lines(summary, len(jobs)):
             tell(line)
+        if summary.redone_because:
+            # From here on the folder holds two kinds of slabs until the run has ended.
+            write_json(out_dir / UNFINISHED_NAME, dict(summary.redone_because))
         journal = TimingJournal(out_dir, _seconds_of_manifest(out_dir))
 
         def note(scan: ScanTiming) -> None:
@@ -144,6 +149,8 @@ def prepare_cohort(
             # Workers were stopped in the midst of scans.
             sweep_leftovers(out_dir / SLAB_FOLDER)
         _write_accounts(folder, out_dir, steps, summary, without_source, journal)
+        if summary.finished:
+            (out_dir / UNFINISHED_NAME).unlink(missing_ok=True)
     return summary
 
 
@@ -152,6 +159,7 @@ def _plan(
 ) -> tuple[PreparationSummary, list[PrepareJob]]:
     """Decide by content which scans have to be prepared."""
     summary = PreparationSummary()
+    summary.failures += [ScanFailure(name, MISNAMED, reason) for name, reason in folder.misnamed]
     jobs = []
     for scan in folder.scans:
         job = PrepareJob(scan, out_dir, steps, imports)

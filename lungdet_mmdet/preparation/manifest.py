@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from lungdet_mmdet.preparation.scan_job import (
 )
 from lungdet_mmdet.runs.atomic_files import output_error
 from lungdet_mmdet.runs.file_names import SLAB_FOLDER
-from lungdet_mmdet.runs.scan_runs import ScanFailure
+from lungdet_mmdet.runs.scan_runs import MISNAMED, ScanFailure
 from lungdet_mmdet.splits.prepared import data_name
 
 OUTDATED_FOLDER = "outdated"
@@ -78,9 +77,11 @@ def sort_out(out_dir: Path, present: Collection[str], steps: list[dict]) -> Scan
 def _move_aside(folder: Path, target: Path) -> None:
     try:
         target.parent.mkdir(exist_ok=True)
-        if target.exists():
-            shutil.rmtree(target)
-        os.rename(folder, target)
+        free, number = target, 1
+        while free.exists():
+            number += 1
+            free = target.with_name(f"{target.name}.{number}")
+        os.rename(folder, free)
     except OSError as error:
         raise output_error(target, error) from error
 
@@ -116,14 +117,22 @@ def build_manifest(
     """
     failed = {failure.seriesuid: failure for failure in failures}
     entries, libraries = [], []
+    now = {"pipeline": pipeline_digest(steps), "pixels": str(PIXELS_VERSION)}
+    outdated: set[str] = set()
     for uid in sorted([*(scan.seriesuid for scan in folder.scans), *without_source.kept]):
         record = None if uid in failed else read_record(out_dir / SLAB_FOLDER / uid)
+        before = (record or {}).get("fingerprint") or {}
+        if record is not None and any(before.get(key) != value for key, value in now.items()):
+            # Not reached before the run ended: its slabs are those of another pipeline or code.
+            record, outdated = None, {*outdated, uid}
         if record is not None:
             entries.append(_entry_of_record(record, seconds.get(uid)))
             libraries.append(record.get("versions") or {})
+    recorded = {entry["seriesuid"] for entry in entries}
     for scan in folder.scans:
-        if scan.seriesuid not in {entry["seriesuid"] for entry in entries}:
-            entries.append(_entry_without_record(scan, failed.get(scan.seriesuid)))
+        if scan.seriesuid not in recorded:
+            is_old = scan.seriesuid in outdated
+            entries.append(_entry_without_record(scan, failed.get(scan.seriesuid), is_old=is_old))
     return {
         "data": data_name([entry["seriesuid"] for entry in entries]),
         "pipeline": steps,
@@ -156,11 +165,13 @@ def _entry_of_record(record: dict, seconds: float | None) -> dict[str, Any]:
     }
 
 
-def _entry_without_record(scan: ScanOnDisk, failure: ScanFailure | None) -> dict[str, Any]:
+def _entry_without_record(
+    scan: ScanOnDisk, failure: ScanFailure | None, *, is_old: bool = False
+) -> dict[str, Any]:
     return {
         "seriesuid": scan.seriesuid,
         "subset": scan.subset,
-        "status": "failed" if failure else "not prepared",
+        "status": "failed" if failure else "outdated" if is_old else "not prepared",
         "stage": failure.stage if failure else None,
         "reason": failure.reason if failure else "the run ended before",
         "slabs": 0,
@@ -222,8 +233,14 @@ def failure_entries(
             "excluded": findings_record(scans[failure.seriesuid]),
         }
         for failure in failures
+        if failure.stage != MISNAMED
     ]
-    entries += [entry for entry in earlier if entry.get("seriesuid") not in scans]
+    entries += [failure.as_dict() for failure in failures if failure.stage == MISNAMED]
+    entries += [
+        entry
+        for entry in earlier
+        if entry.get("seriesuid") not in scans and entry.get("stage") != MISNAMED
+    ]
     return sorted(entries, key=lambda entry: entry["seriesuid"])
 
 

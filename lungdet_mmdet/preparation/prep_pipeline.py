@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import lungdet_mmdet
 from lungdet_mmdet.errors import LungDetError
 
 PIXELS_VERSION = 2
@@ -18,6 +20,8 @@ Raise it by hand with every change of code that changes slabs, masks or the cove
 cohorts prepared before are then prepared again, and models trained on them are flagged.
 ``tests/preparation/test_golden_pixels.py`` fails when pixels change and this number does not.
 """
+CODE = f"{lungdet_mmdet.__version__}, pixels {PIXELS_VERSION}"
+"""The version of the package and of its pixels: what work done in several places must agree in."""
 # The steps of this package are at hand without the whole plugin, which would import mmdet's
 # data sets and models into every worker: seconds and 200 MB each.
 _OWN_STEPS = "lungdet_mmdet.datasets.transforms"
@@ -140,3 +144,18 @@ def run_steps(
         if after_step is not None:
             after_step(name, results)
     return results, seconds
+
+
+def check_code(sent_by: str) -> None:
+    """Refuse to work for a process of another version: the pixels would be others.
+
+    Raises
+    ------
+    LungDetError
+        If `sent_by`, the `CODE` of whoever sent the work, is not this process's own.
+    """
+    if sent_by != CODE:
+        raise LungDetError(
+            f"this worker ({socket.gethostname()}) has lungdet_mmdet {CODE}, the run has "
+            f"{sent_by}; install the same version on all machines"
+        )

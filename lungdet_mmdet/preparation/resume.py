@@ -12,7 +12,7 @@ from typing import Any
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import ScanOnDisk
-from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
+from lungdet_mmdet.preparation.prep_pipeline import CODE, PIXELS_VERSION
 from lungdet_mmdet.runs.atomic_files import output_error
 from lungdet_mmdet.runs.file_names import RECORD_NAME, SLAB_FOLDER
 
@@ -34,12 +34,14 @@ class PrepareJob:
     out_dir : the prepared dataset's folder.
     steps : the prep pipeline, plain dicts.
     imports : modules that register steps beyond this package's own.
+    code : preparation code of whoever sends the job; a worker of another version refuses it.
     """
 
     scan: ScanOnDisk
     out_dir: Path
     steps: list[dict]
     imports: tuple[str, ...] = ()
+    code: str = CODE
 
     @property
     def seriesuid(self) -> str:

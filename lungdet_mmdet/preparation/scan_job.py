@@ -17,7 +17,7 @@ from lungdet_mmdet.annotations.slab_boxes import nodule_coverage
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import ScanOnDisk
 from lungdet_mmdet.preparation.mask_records import add_masks
-from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, run_steps
+from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, check_code, run_steps
 from lungdet_mmdet.preparation.resume import PrepareJob, fingerprint
 from lungdet_mmdet.reports.mask_preview import PreviewNodule, mask_preview
 from lungdet_mmdet.reports.page import encoded_jpeg
@@ -185,6 +185,7 @@ def prepare_scan(job: PrepareJob) -> ScanTiming:
     LungDetError
         If the scan cannot be prepared or written; nothing is left behind then.
     """
+    check_code(job.code)
     pipeline = build_prep_pipeline(job.steps, imports=job.imports)
     began = time.perf_counter()
     # Before reading: a file that changes while it is read then counts as changed.

@@ -160,6 +160,7 @@ class ReportScan:
     spacing_xy_mm : pixel size of the slabs.
     slabs : from the feet upwards.
     candidates : best first.
+    warning : what stands above all else: why the result is not to be trusted; "" where it may be.
     """
 
     title: str
@@ -170,6 +171,7 @@ class ReportScan:
     spacing_xy_mm: tuple[float, float]
     slabs: Sequence[ReportSlab]
     candidates: Sequence[ReportCandidate]
+    warning: str = ""
 
 
 def report_html(scan: ReportScan) -> str:
@@ -212,6 +214,7 @@ def _page_data(scan: ReportScan) -> dict[str, Any]:
     seen, plain = uris[: len(scan.slabs)], uris[len(scan.slabs) :]
     return {
         "title": scan.title,
+        "warning": scan.warning,
         "facts": [list(fact) for fact in scan.facts],
         "flags": list(scan.flags),
         "threshold": scan.threshold,

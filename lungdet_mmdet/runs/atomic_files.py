@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,24 +53,56 @@ def held(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def is_taken(path: str | os.PathLike[str]) -> bool:
-    """Whether a process holds the file or folder at `path`."""
+    """Whether a process holds the file or folder at `path`.
+
+    Some network file systems know locks, but refuse to lock what is open for reading only, as a
+    folder always is: then nobody can tell, and what was touched lately counts as held.
+    """
     if fcntl is None:
-        return False
+        return _was_touched_lately(path)
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
     except OSError:
-        return False
+        return _was_touched_lately(path)
     try:
-        return not take(handle)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return _was_touched_lately(path)
     finally:
         os.close(handle)
+    return False
+
+
+# No scan, and no checkpoint, is written for longer.
+_LATELY_S = 24 * 3600.0
+
+
+def _was_touched_lately(path: str | os.PathLike[str]) -> bool:
+    try:
+        return time.time() - os.stat(path).st_mtime < _LATELY_S
+    except OSError:
+        return False
 
 
 FILE_SUFFIX = ".tmp"
 FOLDER_SUFFIX = ".partial"
 # A whole folder, moved aside while another takes its place.
 ASIDE_SUFFIX = ".before"
+# Between the name and the random part: nobody else's hidden files are called so.
+_OURS = "lungdet-"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def _current_umask() -> int:
+    """Return what the user lets nobody else do; asking is only possible by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _current_umask()
 
 
 class OutputError(LungDetError):
@@ -109,7 +142,7 @@ def check_writable(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, prefix=".writable.", suffix=FILE_SUFFIX)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f".writable.{_OURS}", suffix=FILE_SUFFIX)
         os.close(handle)
         os.unlink(name)
     except OSError as error:
@@ -127,7 +160,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=FILE_SUFFIX
+            dir=path.parent, prefix=f".{path.name}.{_OURS}", suffix=FILE_SUFFIX
         )
     except OSError as error:
         raise output_error(path, error) from error
@@ -135,7 +168,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             advisory_lock.take(handle)
             file.write(data)
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
@@ -164,7 +197,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         partial = _hidden_folder(folder)
         with advisory_lock.held(partial):
             yield partial
-            partial.chmod(0o755)
+            partial.chmod(0o777 & ~_UMASK)
             _put_in_place(partial, folder)
     except OSError as error:
         raise output_error(folder, error) from error
@@ -191,10 +224,12 @@ def _put_in_place(partial: Path, folder: Path) -> None:
 def _hidden_folder(folder: Path, suffix: str = FOLDER_SUFFIX) -> Path:
     # A name of its own for each attempt: a worker that outlives its run must not write into the
     # folder of the run after.
-    return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=suffix))
+    return Path(
+        tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.{_OURS}", suffix=suffix)
+    )
 
 
-def sweep_leftovers(folder: Path, *, of: str | None = None) -> int:
+def sweep_leftovers(folder: Path, *, of: str | Collection[str] | None = None) -> int:
     """Tidy up what killed processes left directly in `folder`; return how many things.
 
     What is half-made is removed. A folder that was moved aside for another that never came is put
@@ -203,17 +238,20 @@ def sweep_leftovers(folder: Path, *, of: str | None = None) -> int:
     Parameters
     ----------
     folder : where to look.
-    of : only leftovers of the file or folder of this name; None for all.
+    of : only leftovers of the file or folder of this name, or of these; None for all.
     """
+    names = {of} if isinstance(of, str) else None if of is None else set(of)
     if not folder.is_dir():
         return 0
     swept = 0
     for path in list(folder.iterdir()):
         if path.suffix not in (FILE_SUFFIX, FOLDER_SUFFIX, ASIDE_SUFFIX):
             continue
-        # .NAME.RANDOM.SUFFIX, where only NAME may hold dots.
-        hidden_name = path.name.rsplit(".", 2)[0]
-        if not hidden_name.startswith(".") or (of is not None and hidden_name != f".{of}"):
+        # .NAME.lungdet-RANDOM.SUFFIX, where only NAME may hold dots.
+        hidden_name, random = path.name.rsplit(".", 2)[0], path.name.split(".")[-2]
+        if not random.startswith(_OURS):
+            continue
+        if not hidden_name.startswith(".") or (names is not None and hidden_name[1:] not in names):
             continue
         swept += _sweep(path, folder / hidden_name[1:])
     return swept

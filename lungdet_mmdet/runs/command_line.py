@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -9,34 +10,89 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.runs.atomic_files import is_disk_full
 from lungdet_mmdet.runs.cores import use_cores_calmly
-from lungdet_mmdet.runs.executors import signal_behind
+from lungdet_mmdet.runs.executors import signal_behind, sigterm_interrupts
+
+
+class _Unbreakable:
+    """A stream that drops what nobody reads any more, instead of ending the process."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, as long as there is a reader."""
+        try:
+            return self._stream.write(text)
+        except (BrokenPipeError, ValueError):
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, as long as there is a reader."""
+        try:
+            self._stream.flush()
+        except (BrokenPipeError, ValueError):
+            _point_to_nothing(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _point_to_nothing(stream: TextIO) -> None:
+    """Let what is still buffered go nowhere: the interpreter flushes it at its end."""
+    try:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())
+    except (OSError, ValueError):
+        pass
+
+
+def _standing(stream: TextIO | None) -> TextIO:
+    """Return a stream that can be written to, also where the shell closed it (``2>&-``)."""
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (lives as the process does)
+    return _Unbreakable(stream)  # type: ignore[return-value]
 
 
 def run_and_exit(main: Callable[[], int]) -> NoReturn:
-    """Call `main` and leave with its exit code, 1 after an error, 130 after Ctrl-C.
+    """Call `main` and leave with its exit code, see above.
 
     Before that it settles how threads wait, while no tool has loaded torch yet.
-    Errors that name their remedy, and a full disk wherever it is met, are told without a traceback.
+    Errors that name their remedy, and those of the operating system wherever they are met, are told
+    without a traceback: one is of use only where the program is wrong.
     """
     use_cores_calmly()
+    sys.stdout, sys.stderr = _standing(sys.stdout), _standing(sys.stderr)
     try:
-        code = main()
+        with sigterm_interrupts():
+            code = main()
     except LungDetError as error:
-        sys.exit(f"error: {error}")
+        _tell(f"error: {error}")
+        code = 1
     except OSError as error:
-        if not is_disk_full(error):
+        if error.strerror is None:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {place}{error.strerror}; free some space and run the same command again")
+        remedy = (
+            "free some space and run the same command again"
+            if is_disk_full(error)
+            else "check the path and its permissions"
+        )
+        _tell(f"error: {printable(place)}{error.strerror}; {remedy}")
+        code = 1
     except KeyboardInterrupt as error:
-        print("interrupted", file=sys.stderr)
-        sys.exit(128 + signal_behind(error))
+        _tell("interrupted; run the same command again to go on")
+        code = 128 + signal_behind(error)
+    sys.stdout.flush()
     sys.exit(code)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ from lungdet_mmdet.runs.executors import (
 )
 
 DISK_FULL = "disk full"
+# The stage of a file that cannot be a scan by its name: it belongs to no cohort.
+MISNAMED = "name"
 # ITK, OpenCV and torch have no MemoryError of their own.
 _ALLOCATION = re.compile(r"allocate memory|bad_alloc|Insufficient memory|out of memory", re.I)
 

@@ -122,7 +122,7 @@ def _leave_mark(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            dir=folder.resolve(), prefix=".seen-by-all.", suffix=FILE_SUFFIX
+            dir=folder.resolve(), prefix=".seen-by-all.lungdet-", suffix=FILE_SUFFIX
         )
     except OSError as error:
         raise output_error(folder, error) from error

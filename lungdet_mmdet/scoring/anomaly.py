@@ -43,7 +43,7 @@ def slab_units(slab_set: SlabSet, detections: Sequence[SlabDetections]) -> Anoma
     and left out.
     """
     by_id = {item.img_id: item for item in reversed(detections)}
-    seen = slab_set.restricted_to(by_id)
+    seen = slab_set.seen_by(by_id.values())
     row_of = {uid: row for row, uid in enumerate(seen.series)}
     slabs = [slab for slab in seen.slabs.values() if slab.has_nodule or slab.is_healthy]
     return AnomalyUnits(
@@ -64,7 +64,7 @@ def scan_units(slab_set: SlabSet, detections: Sequence[SlabDetections]) -> Anoma
     count, and healthy scans of which no slab was looked at: they say nothing about the model.
     """
     by_id = {item.img_id: item for item in reversed(detections)}
-    seen = slab_set.restricted_to(by_id)
+    seen = slab_set.seen_by(by_id.values())
     slabs_of: dict[str, list[int]] = {uid: [] for uid in seen.series}
     for img_id, slab in seen.slabs.items():
         slabs_of[slab.seriesuid].append(img_id)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ class FrocMatches:
     """The marks that count, best score first, and everything that was left out, counted.
 
     ``scores``, ``is_nodule`` and ``series_rows`` run over hit nodules (by their best mark) and
-    false positives; ``missed_per_series`` over the scans.
+    false positives; ``missed_per_series`` and ``looked_at`` over the scans (None: all were).
     """
 
     series: tuple[str, ...]
@@ -41,6 +41,14 @@ class FrocMatches:
     ignored: int
     duplicates: int
     over_limit: int
+    looked_at: NDArray[np.bool_] | None = None
+
+    @property
+    def scans_looked_at(self) -> NDArray[np.float64]:
+        """1.0 for each scan that counts in false positives per scan, 0.0 for the others."""
+        if self.looked_at is None:
+            return np.ones(len(self.series))
+        return self.looked_at.astype(np.float64)
 
     @property
     def true_positives(self) -> int:
@@ -65,10 +73,12 @@ def match_marks(
     series: Sequence[str],
     *,
     max_marks_per_scan: int | None = MAX_MARKS_PER_SCAN,
+    not_looked_at: Collection[str] = (),
 ) -> FrocMatches:
     """Decide for every mark whether it is a hit, a duplicate, ignored or a false positive.
 
-    Marks, nodules and findings of other series are left out.
+    Marks, nodules and findings of other series are left out. Of series ``not_looked_at`` the
+    nodules are missed, but they are no scans without false positives.
 
     Raises
     ------
@@ -97,7 +107,10 @@ def match_marks(
                 max_marks_per_scan,
             )
         )
-    return _joined(tuple(series), scans)
+    matches = _joined(tuple(series), scans)
+    if not not_looked_at:
+        return matches
+    return replace(matches, looked_at=np.array([uid not in not_looked_at for uid in series]))
 
 
 @dataclass(frozen=True)
@@ -230,7 +243,7 @@ class FrocResult:
             "cpm_ci95_is_exact": self.cpm_interval is not None and self.cpm_interval.is_exact,
             "sensitivities_ci95": [limits_or_none(item) for item in self.sensitivity_intervals]
             or None,
-            "n_scans": len(matches.series),
+            "n_scans": int(matches.scans_looked_at.sum()),
             "n_nodules": matches.true_positives + matches.false_negatives,
             "true_positives": matches.true_positives,
             "false_positives": matches.false_positives,
@@ -257,7 +270,8 @@ def froc_curve(matches: FrocMatches, weights: NDArray[np.float64] | None = None)
     n_nodules = n_hits + float(weights @ matches.missed_per_series)
     # Shares first, then counts: the official script does it so, and where a rate falls exactly on a
     # point of the curve, rounding decides which of two neighbouring values is read off.
-    fp_per_scan = (wrong / n_wrong) * n_wrong / weights.sum() if n_wrong else wrong
+    n_scans = weights @ matches.scans_looked_at
+    fp_per_scan = (wrong / n_wrong) * n_wrong / n_scans if n_wrong else wrong
     sensitivity = (hits / n_hits) * n_hits / n_nodules if n_hits else hits
     start = np.zeros(1)
     if not n_nodules:

@@ -16,6 +16,7 @@ from lungdet_mmdet.scoring.intervals import (
 )
 from lungdet_mmdet.scoring.rated_groups import group_names
 from lungdet_mmdet.scoring.size_bands import SizeBand, size_bands
+from lungdet_mmdet.scoring.slab_records import SlabSet
 from lungdet_mmdet.scoring.split_scores import SplitScores
 
 PUBLISHED = {
@@ -335,3 +336,18 @@ def data_warnings(info: Mapping[str, Any], scores: SplitScores, *, data: str) ->
             "too narrow than too wide."
         )
     return warnings
+
+
+def failed_scan_warnings(slab_set: SlabSet) -> list[str]:
+    """Return what scans that nobody could look at mean for the figures."""
+    if not slab_set.failed:
+        return []
+    rule = (
+        "they are not among the scans that false positives are counted over"
+        if slab_set.not_looked_at
+        else "by LUNA16's rules they count as scans without false positives"
+    )
+    return [
+        f"{len(slab_set.failed)} scans could not be prepared, so nobody looked at them (e.g. "
+        f"{slab_set.failed[0]}): their nodules count as missed, and {rule}."
+    ]

@@ -315,7 +315,7 @@ def match_slabs(
     by_mask : whether the overlap is that of masks instead of boxes.
     """
     by_id = {item.img_id: item for item in reversed(detections)}
-    seen = slab_set.restricted_to(by_id)
+    seen = slab_set.seen_by(by_id.values())
     bands = size_bands(edges_mm)
     row_of = {uid: row for row, uid in enumerate(seen.series)}
     gathered = [_Gathered.empty(band, len(seen.series), len(iou_thresholds)) for band in bands]

@@ -74,6 +74,7 @@ class SlabSet:
     that do not count, because their slabs were left out of the split on purpose; ``unseen`` are
     nodules that lie in no slab and count as missed. ``ratings`` are the readers' means by nodule
     id, where they are known.
+    ``failed`` are series that could not be prepared: nobody looked at them.
     """
 
     slabs: Mapping[int, Slab]
@@ -82,8 +83,40 @@ class SlabSet:
     excluded: tuple[Finding, ...] = ()
     discarded: tuple[Nodule, ...] = ()
     unseen: tuple[Nodule, ...] = ()
+    failed: tuple[str, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
     ratings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def not_looked_at(self) -> tuple[str, ...]:
+        """Series that are no scans without false positives.
+
+        By LUNA16's own rules every series of the challenge counts, whatever became of it.
+        """
+        return () if self.info.get("data") == "LUNA16" else self.failed
+
+    def seen_by(self, detections: Iterable[SlabDetections]) -> SlabSet:
+        """Return the set as far as it was looked at, see :meth:`restricted_to`.
+
+        Raises
+        ------
+        LungDetError
+            When a detection was made on another slab than the one of its image id: on another
+            split, or on slabs prepared anew.
+        """
+        items = list(detections)
+        for item in items:
+            slab = self.slabs.get(item.img_id)
+            if slab is None:
+                continue
+            made_on = (item.seriesuid or slab.seriesuid, item.slab_index)
+            if made_on[0] != slab.seriesuid or made_on[1] not in (None, slab.slab_index):
+                raise LungDetError(
+                    f"image {item.img_id} is slab {slab.slab_index} of series {slab.seriesuid} in "
+                    f"the annotation file, but was slab {made_on[1]} of {made_on[0]} to the model: "
+                    "these are two splits; give the metric the ann_file of the dataset it is run on"
+                )
+        return self.restricted_to(item.img_id for item in items)
 
     def restricted_to(self, img_ids: Iterable[int]) -> SlabSet:
         """Return the set as far as it was looked at.
@@ -114,6 +147,7 @@ class SlabSet:
             excluded=tuple(item for item in self.excluded if item.seriesuid in kept),
             discarded=tuple(item for item in self.discarded if item.seriesuid in kept),
             unseen=tuple(item for item in self.unseen if item.seriesuid in kept),
+            failed=tuple(uid for uid in self.failed if uid in kept),
             info=self.info,
             ratings={
                 item.nodule_id: self.ratings[item.nodule_id]
@@ -130,6 +164,8 @@ class SlabDetections:
     ``z_mm`` (N,) says where each box lies along the slab normal, ``z_sd_mm`` (N,) how sure that is;
     None where the depth of the maximum is not known (``scoring.box_depths`` gives both).
     ``rles`` are the outlines as COCO's run lengths, one for each box, of a model that gives them.
+    ``seriesuid`` and ``slab_index`` say which slab it was, None where the sample does not: image
+    ids do not, for every split counts its slabs from 1.
     """
 
     img_id: int
@@ -138,6 +174,8 @@ class SlabDetections:
     z_mm: NDArray[np.float64] | None = None
     z_sd_mm: NDArray[np.float64] | None = None
     rles: tuple[Mapping[str, Any], ...] | None = None
+    seriesuid: str | None = None
+    slab_index: int | None = None
 
     def __post_init__(self) -> None:
         """Bring the arrays to float64 and check that they belong together."""
@@ -177,10 +215,20 @@ def unique_by_slab(detections: Iterable[SlabDetections]) -> list[SlabDetections]
     """Keep the first record of every slab, ordered by image id.
 
     Distributed runs pad the last batch with slabs that another process has already seen.
+
+    Raises
+    ------
+    LungDetError
+        When two slabs have the same image id.
     """
     first: dict[int, SlabDetections] = {}
     for item in detections:
-        first.setdefault(item.img_id, item)
+        before = first.setdefault(item.img_id, item)
+        if (before.seriesuid, before.slab_index) != (item.seriesuid, item.slab_index):
+            raise LungDetError(
+                f"image {item.img_id} is slab {before.slab_index} of {before.seriesuid} and slab "
+                f"{item.slab_index} of {item.seriesuid}: two splits at once; test them one by one"
+            )
     return [first[img_id] for img_id in sorted(first)]
 
 
@@ -216,7 +264,13 @@ def read_predictions(path: str | Path) -> list[SlabDetections]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         return [
-            SlabDetections(row["img_id"], np.asarray(row["bboxes"]), np.asarray(row["scores"]))
+            SlabDetections(
+                row["img_id"],
+                np.asarray(row["bboxes"]),
+                np.asarray(row["scores"]),
+                row["seriesuid"],
+                row["slab_index"],
+            )
             for row in rows
         ]
     except FileNotFoundError:

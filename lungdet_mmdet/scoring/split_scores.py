@@ -108,6 +108,7 @@ def match_marks_of_split(
         [*slab_set.excluded, *discarded],
         slab_set.series,
         max_marks_per_scan=max_marks_per_scan,
+        not_looked_at=slab_set.not_looked_at,
     )
 
 
@@ -133,7 +134,7 @@ def score_split(
     marks : those candidates, for the scores by the readers' ratings.
     read_depths : gives the depth of the maximum of a slab, for the ceiling.
     """
-    seen = slab_set.restricted_to(item.img_id for item in detections)
+    seen = slab_set.seen_by(detections)
     slabs, scans = slab_units(slab_set, detections), scan_units(slab_set, detections)
 
     def statistic(weights: NDArray[np.float64] | None) -> dict[str, NDArray[np.float64]]:
@@ -256,6 +257,7 @@ def pooled_froc(
         nodules=tuple(item for slab_set in sets for item in slab_set.nodules),
         excluded=tuple(item for slab_set in sets for item in slab_set.excluded),
         discarded=tuple(item for slab_set in sets for item in slab_set.discarded),
+        failed=tuple(uid for slab_set in sets for uid in slab_set.not_looked_at),
     )
     matches = match_marks_of_split(together, pooled_marks([marks for _, marks in folds]))
     return evaluate_froc(matches, n_resamples=n_resamples, seed=seed)

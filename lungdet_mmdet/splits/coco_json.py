@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -18,6 +18,7 @@ from lungdet_mmdet.annotations.tables import UNKNOWN_DIAMETER, Finding, Nodule
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, count_by_band
 from lungdet_mmdet.scoring.slab_records import NODULE_CATEGORY, Slab, SlabSet, TruthBox
+from lungdet_mmdet.series_name import check_series_name
 from lungdet_mmdet.splits.labels import LabelledSlab, SlabLabel, Status
 from lungdet_mmdet.splits.split_part import SplitPart
 
@@ -39,7 +40,8 @@ def coco_of_part(
     ``images`` are the slab records plus ``id``, ``seriesuid`` and ``slab_index``; ``annotations``
     carry the category 1 with ``iscrowd`` 1 for ignore regions, ``label`` ("mask" or "sphere") and,
     where any scan of the part has masks, ``segmentation`` (RLE; an ellipse for a sphere). Ids count
-    from 1. Beyond COCO: ``series`` (all series of the part), ``nodules`` (all nodules that count,
+    from 1. Beyond COCO: ``series`` (all series of the part), ``failed_series``
+    (those of them that could not be prepared), ``nodules`` (all nodules that count,
     unseen ones included), ``unseen_nodules`` (to be counted as missed), ``discarded_nodules`` (do
     not count: their slabs were left out for the positive rate), ``excluded`` (irrelevant findings,
     repeated readers' lines included) and ``patients`` where known.
@@ -60,6 +62,7 @@ def coco_of_part(
         "images": images,
         "annotations": annotations,
         "series": uids,
+        "failed_series": [scan.seriesuid for scan in part.scans if scan.scan.failure is not None],
         "patients": {uid: patients[uid] for uid in uids if uid in patients} if patients else {},
         "nodules": _counting_nodules(part),
         "unseen_nodules": [
@@ -195,6 +198,8 @@ def read_coco(path: Path) -> CocoContent:
         ) from None
     if not isinstance(coco, dict):
         raise LungDetError(f"{path}: holds a {type(coco).__name__}; make the splits again")
+    for image in coco.get("images", ()):
+        check_slab_image(image, source=str(path))
     missing = {"info", "images", "annotations", "series", "nodules"} - set(coco)
     if missing:
         raise LungDetError(
@@ -249,6 +254,7 @@ def slab_set_from_coco(content: Mapping[str, Any]) -> SlabSet:
         excluded=tuple(_finding_of(item) for item in content.get("excluded", ())),
         discarded=tuple(_nodule_of(item) for item in content.get("discarded_nodules", ())),
         unseen=tuple(_nodule_of(item) for item in content.get("unseen_nodules", ())),
+        failed=tuple(content.get("failed_series", ())),
         info=content.get("info", {}),
         ratings={
             str(item["nodule_id"]): dict(item["ratings"])
@@ -290,6 +296,23 @@ def _finding_of(item: Mapping[str, Any]) -> Finding:
 def _centre(item: Mapping[str, Any]) -> tuple[float, float, float]:
     x, y, z = (float(value) for value in item["centre_xyz_mm"])
     return x, y, z
+
+
+def check_slab_image(image: Mapping[str, Any], *, source: str) -> None:
+    """Refuse a slab whose series or file leads out of the prepared folder.
+
+    Raises
+    ------
+    LungDetError
+        Naming `source` and the value.
+    """
+    uid = check_series_name(str(image.get("seriesuid", "")), source=source)
+    name = str(image.get("file_name", f"{uid}/"))
+    if PurePosixPath(name).parts[:-1] != (uid,) and name != f"{uid}/":
+        raise LungDetError(
+            f"{source}: the image {name!r} of series {uid} is not in the series' own folder; make "
+            "the splits again with data_prep/make_splits.py"
+        )
 
 
 def slab_statuses(coco: Mapping[str, Any]) -> list[Status]:

@@ -14,9 +14,31 @@ from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.identity import is_phantom_uid, is_semireal_uid
 from lungdet_mmdet.runs.file_names import FAILURES_NAME, RECORD_NAME, SLAB_FOLDER
+from lungdet_mmdet.runs.scan_runs import MISNAMED
+from lungdet_mmdet.series_name import check_series_name
 
 # Root of the series UIDs of LIDC-IDRI, of which LUNA16 is a part.
 LIDC_UID_ROOT = "1.3.6.1.4.1.14519.5.2.1.6279.6001."
+
+
+# There while scans are prepared again; left behind where that was interrupted.
+UNFINISHED_NAME = "unfinished.json"
+
+
+def check_finished(folder: Path) -> None:
+    """Refuse a prepared folder in which some scans are of one pipeline and some of another.
+
+    Raises
+    ------
+    LungDetError
+        Naming the command that goes on.
+    """
+    if (folder / UNFINISHED_NAME).is_file():
+        raise LungDetError(
+            f"{folder}: its scans were being prepared again when the run ended early, so that some "
+            "are of the pipeline before and some of the new one; run the same "
+            "data_prep/prepare_luna16.py command again to its end"
+        )
 
 
 @dataclass(frozen=True)
@@ -87,6 +109,7 @@ def read_prepared(folder: str | Path) -> PreparedCohort:
             f"{folder}: holds no prepared scans (no folder {SLAB_FOLDER!r}); prepare them first "
             f"with data_prep/prepare_luna16.py LUNA16_DIR {folder}"
         )
+    check_finished(folder)
     scans: dict[str, PreparedScan] = {}
     unfinished = []
     for directory in sorted(root.iterdir()):
@@ -96,7 +119,12 @@ def read_prepared(folder: str | Path) -> PreparedCohort:
         record = directory / RECORD_NAME
         if record.is_file():
             scan = _read_scan(record)
-            _check_images(root, scan, record)
+            if scan.seriesuid != directory.name:
+                raise LungDetError(
+                    f"{record}: is the record of {scan.seriesuid}, in the folder of another scan; "
+                    "delete the folder and prepare the scan again"
+                )
+            _check_images(scan, record)
             scans[scan.seriesuid] = scan
         else:
             unfinished.append(directory.name)
@@ -142,7 +170,7 @@ def _read_scan(path: Path) -> PreparedScan:
 def _scan_of_record(
     record: Mapping[str, Any], *, slabs: tuple[PreparedSlab, ...], failure: str | None
 ) -> PreparedScan:
-    uid = str(record["seriesuid"])
+    uid = check_series_name(str(record["seriesuid"]), source="its seriesuid")
     nodules, coverage = [], {}
     masks: dict[str, tuple[SlabMask, ...]] = {}
     ratings: dict[str, Mapping[str, Any]] = {}
@@ -195,14 +223,15 @@ def _centre(fields: Mapping[str, Any]) -> tuple[float, float, float]:
     return x, y, z
 
 
-def _check_images(root: Path, scan: PreparedScan, record: Path) -> None:
+def _check_images(scan: PreparedScan, record: Path) -> None:
+    """Refuse a record that names images which are not in its own folder."""
     present = {f"{scan.seriesuid}/{path.name}" for path in record.parent.iterdir()}
     for slab in scan.slabs:
         name = slab.fields.get("file_name")
-        if name not in present and not (root / str(name)).is_file():
+        if name not in present:
             raise LungDetError(
-                f"{record}: names the image {name}, which is not in {root}; delete the scan's "
-                "folder and prepare it again"
+                f"{record}: names the image {name}, which is not in {record.parent}; delete the "
+                "scan's folder and prepare it again"
             )
 
 
@@ -213,6 +242,8 @@ def _read_failures(path: Path) -> list[PreparedScan]:
     records = content.get("failures", []) if isinstance(content, dict) else content
     failed = []
     for record in records:
+        if record.get("stage") == MISNAMED:
+            continue
         reason = f"preparation failed ({record.get('stage')}: {record.get('reason')})"
         failed.append(_scan_of_record(record, slabs=(), failure=reason))
     return failed

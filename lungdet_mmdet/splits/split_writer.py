@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM, PositiveRule
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.atomic_files import write_json
+from lungdet_mmdet.runs.atomic_files import only_run_in, write_json
 from lungdet_mmdet.runs.file_names import ANNOTATION_FOLDER
 from lungdet_mmdet.splits.accounting import ExpectedCounts
 from lungdet_mmdet.splits.coco_json import CohortSummary, coco_of_part, label_text, summarise
@@ -102,7 +104,9 @@ def write_splits(
     """
     _check_options(protocol, seed, fold, ratios, min_overlap_mm)
     rates = rate_rules(protocol, positive_rate)
-    cohort = read_prepared(prepared_dir)
+    # While scans are being replaced, some of them would be missing.
+    with only_run_in(Path(prepared_dir)) if _is_ours(Path(prepared_dir)) else nullcontext():
+        cohort = read_prepared(prepared_dir)
     scans = [
         label_scan(
             scan,
@@ -151,6 +155,7 @@ def write_splits(
     folder = Path(out_dir) if out_dir is not None else cohort.folder / ANNOTATION_FOLDER
     summaries = tuple(summarise(cocos[name]) for name in PARTS)
     warnings = cohort.warnings + split.warnings + _label_warnings(cohort, labels)
+    warnings += failed_scan_warnings(cohort)
     leaks = find_leaks(cocos)
     if leaks.patients and protocol != "strict":
         warnings += (f"{len(leaks.patients)} patients stand on several sides of the split",)
@@ -172,6 +177,28 @@ def _label_warnings(cohort: PreparedCohort, labels: LabelRule) -> tuple[str, ...
             "DIR, or take --labels auto"
         )
     return (f"{without} of {nodules} nodules have no mask: they are ignore regions",)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a lock can be taken: in a folder that nobody may write to, nobody does."""
+    return folder.is_dir() and os.access(folder, os.W_OK)
+
+
+def failed_scan_warnings(cohort: PreparedCohort) -> tuple[str, ...]:
+    """Return what scans that could not be prepared mean for the scores."""
+    failed = [scan for scan in cohort.scans if scan.failure is not None]
+    if not failed:
+        return ()
+    nodules = sum(len(scan.nodules) for scan in failed)
+    rule = (
+        "by LUNA16's rules they count as scans in false positives per scan, which makes these fewer"
+        if cohort.data == "LUNA16"
+        else "they do not count as scans in false positives per scan"
+    )
+    return (
+        f"{len(failed)} scans could not be prepared (e.g. {failed[0].seriesuid}): their {nodules} "
+        f"nodules count as missed; {rule}. Look at failures.json, mend them and prepare again",
+    )
 
 
 def rate_rules(

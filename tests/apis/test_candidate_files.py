@@ -56,15 +56,15 @@ def test_records_know_the_inputs_own_voxels(two):
 
 
 def test_the_table_is_a_luna16_submission(two, tmp_path):
-    text = candidates_csv("s", candidate_records(two))
+    text = candidates_csv("s", candidate_records(two), verdict="ok")
     rows = list(csv.reader(io.StringIO(text)))
     assert rows[0][:5] == ["seriesuid", "coordX", "coordY", "coordZ", "probability"]
     assert rows[1] == [
         "s", "59.0", "10.0", "-260.0", "0.75", "8.25", "-264.0", "-256.0", "0.8", "depth", "4 5",
-        "1", "1",
+        "1", "1", "ok",
     ]  # fmt: skip
     assert rows[2][9] == "mid-plane"
-    assert rows[2][-1] == "0"
+    assert rows[2][-2:] == ["0", "ok"]
     path = tmp_path / "candidates.csv"
     path.write_text(text)
     marks = read_submission(path, series=["s"])

@@ -128,3 +128,38 @@ def test_a_file_that_lacks_fields_is_named(tmp_path, model_path):
     torch.save(content, tmp_path / "m.pth")
     with pytest.raises(LungDetError, match=r"m\.pth: .*state_dict"):
         read_model_file(tmp_path / "m.pth")
+
+
+def test_zeros_in_the_weights_are_damage(model_path, tmp_path):
+    content = bytearray(model_path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 1000] = bytes(1000)
+    (tmp_path / "m.pth").write_bytes(content)
+    for trust in (False, True):
+        with pytest.raises(LungDetError, match="damaged .*checksum of .* wrong"):
+            read_model_file(tmp_path / "m.pth", trust=trust)
+
+
+@pytest.mark.reliability("hostile model files and configs")
+def test_an_archive_behind_another_file_is_refused(model_path, tmp_path):
+    # zipfile looks for an archive at a file's end, torch decides by its beginning.
+    old = pickle.dumps(Payload(tmp_path / "it-ran"))
+    (tmp_path / "m.pth").write_bytes(old + model_path.read_bytes())
+    for trust in (False, True):
+        with pytest.raises(LungDetError, match="not a checkpoint"):
+            read_model_file(tmp_path / "m.pth", trust=trust)
+    assert not (tmp_path / "it-ran").exists()
+
+
+@pytest.mark.parametrize("version", ["2.0.1", "2.5.1+cu121", "2.6.0", "2.9.1", "no version"])
+def test_a_torch_with_known_holes_reads_no_untrusted_file(model_path, monkeypatch, version):
+    monkeypatch.setattr(torch, "__version__", version)
+    with pytest.raises(LungDetError, match=r"use torch >= 2\.10 for files of others"):
+        read_model_file(model_path)
+    assert read_model_file(model_path, trust=True).name == "model.pth"
+
+
+@pytest.mark.parametrize("version", ["2.10.0", "2.10.0a0+nv", "2.13.0+cpu", "3.0"])
+def test_a_torch_without_known_holes_does(model_path, monkeypatch, version):
+    monkeypatch.setattr(torch, "__version__", version)
+    assert read_model_file(model_path).name == "model.pth"

@@ -84,7 +84,7 @@ def test_every_study_gives_its_thinnest_series(tmp_path):
         import pydicom
 
         dataset = pydicom.dcmread(path)
-        dataset.StudyInstanceUID = "2.999.1.0.1"
+        dataset.StudyInstanceUID, dataset.PatientID = "2.999.1.0.1", "2.999.1"
         dataset.save_as(path)
     listed = list_inputs([tmp_path])
     assert names(listed) == ["2.999.1", "2.999.2"]

@@ -154,3 +154,10 @@ def test_labels_of_another_direction_are_refused():
     turned = grid((1, 1, 2), (1.0, 1.0, 1.0), (0, 1, 0, 1, 0, 0, 0, 0, -1))
     with pytest.raises(LungDetError, match="do not belong together"):
         nearest_on_grid(np.zeros((1, 1, 2), np.uint8), source, turned)
+
+
+def test_a_few_huge_voxels_do_not_ask_for_all_memory():
+    # 2 x 2 x 2 voxels of 1.5 m would be 42 thousand million voxels, 81 GiB.
+    geometry = ScanGeometry((2, 2, 2), (1500.0, 1500.0, 1500.0), (0.0, 0.0, 0.0))
+    with pytest.raises(LungDetError, match="no chest CT is that coarse"):
+        resample_volume(np.zeros((2, 2, 2), np.int16), geometry, (1.25, 0.7, 0.7))

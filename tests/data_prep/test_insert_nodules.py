@@ -9,7 +9,7 @@ import pytest
 
 from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.phantom import build_scan
+from lungdet_mmdet.phantom.scan import build_scan
 
 
 def run(repository, *arguments):

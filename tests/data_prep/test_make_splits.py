@@ -65,7 +65,7 @@ def test_a_missing_subset_ends_with_one_line_and_a_status(run, prepared):
     assert done.returncode == 1
     # With OpenMMLab's original packages a warning about their versions comes before it.
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("make_splits: the official subset of 3 series is not known")
+    assert last.startswith("error: the official subset of 3 series is not known")
     assert "Traceback" not in done.stderr
     assert not (prepared / "annotations").exists()
 

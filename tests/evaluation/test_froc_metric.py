@@ -143,3 +143,9 @@ def test_slabs_without_depth_are_counted_in_one_line(ann_file, monkeypatch):
 
     (line,) = said
     assert "3 of 3 slabs have no depth of the maximum" in line
+
+
+def test_slabs_of_another_split_are_refused(ann_file):
+    other = {**sample(0, (*HIT, 0.5)), "seriesuid": "x", "slab_index": 0}
+    with pytest.raises(LungDetError, match="was slab 0 of x to the model: these are two splits"):
+        run(FROCMetric(str(ann_file)), other)

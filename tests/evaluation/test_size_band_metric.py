@@ -156,3 +156,14 @@ def test_the_anomaly_view_is_part_of_the_figures(ann_file):
     assert figures["lung/slab_false_alarms_per_100"] == 100.0
     # Both scans hold a nodule: nothing to tell them from.
     assert np.isnan(figures["lung/scan_AUROC"])
+
+
+@pytest.mark.parametrize("with_file", [False, True])
+def test_slabs_of_another_split_are_refused(ann_file, tmp_path, with_file):
+    outfile = str(tmp_path / "found.json") if with_file else None
+    options = {"outfile": outfile, "choose": "max_f1"}
+    own, other = ({**sample(0), "seriesuid": uid, "slab_index": 0} for uid in ("a", "x"))
+    with pytest.raises(LungDetError, match="was slab 0 of x to the model: these are two splits"):
+        run(SizeBandMetric(str(ann_file), **options), other, size=1)
+    with pytest.raises(LungDetError, match="1 predicted image ids are not in the annotation file"):
+        run(SizeBandMetric(str(ann_file), **options), own, sample(7))

@@ -24,6 +24,6 @@ def test_one_scan_is_written_and_summed_up(repository, tmp_path):
 def test_bad_number_of_scans_is_one_line(repository, tmp_path):
     result = run(repository, str(tmp_path / "out"), "--scans", "0")
     assert result.returncode == 1
-    assert result.stderr.strip().splitlines()[-1].startswith("make_phantom: number of phantom")
+    assert result.stderr.strip().splitlines()[-1].startswith("error: number of phantom")
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()

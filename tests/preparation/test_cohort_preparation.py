@@ -134,9 +134,9 @@ def test_a_scan_gone_from_the_input_stays_until_the_pipeline_changes(prepare, so
 
 @pytest.mark.reliability("leftovers of killed runs")
 def test_leftovers_of_a_killed_run_are_swept(prepare, out):
-    (out / "slabs" / f".{UIDS[0]}.abc.partial").mkdir(parents=True)
-    (out / "slabs" / f".{UIDS[0]}.abc.partial" / "000.png").touch()
-    (out / ".manifest.json.abc.tmp").touch()
+    (out / "slabs" / f".{UIDS[0]}.lungdet-abc.partial").mkdir(parents=True)
+    (out / "slabs" / f".{UIDS[0]}.lungdet-abc.partial" / "000.png").touch()
+    (out / ".manifest.json.lungdet-abc.tmp").touch()
     (out / ".seconds.jsonl").write_text(f'["{UIDS[1]}", 12.5]\n["{UIDS[2]}", 3')
     summary = prepare()
     hidden = [path.name for path in out.rglob(".*")]
@@ -203,3 +203,69 @@ def test_the_report_stands_beside_the_manifest(prepare, out):
     page = (out / "prep_report.html").read_text(encoding="utf-8")
     assert page.count("data:image/jpeg;base64,") == 3
     assert all(uid in page for uid in UIDS)
+
+
+def test_a_misnamed_file_is_told_and_enters_no_split(prepare, source, out):
+    for suffix in (".mhd", ".zraw"):
+        path = scan_file(source, 0, suffix)
+        path.with_name(f"a b{suffix}").write_bytes(path.read_bytes())
+    summary = prepare()
+    assert summary.exit_code == 1
+    (entry,) = json.loads((out / "failures.json").read_text())
+    assert "'a b' is no series UID" in entry["reason"]
+    write_splits(out, protocol="strict")
+    split = json.loads((out / "annotations" / "split.json").read_text())
+    assert (split["cohort"]["series"], split["cohort"]["series_failed"]) == (3, 0)
+
+
+def test_an_interrupted_change_of_pipeline_is_told_and_stops_splits(
+    prepare, out, steps, monkeypatch
+):
+    from lungdet_mmdet.preparation import cohort_preparation
+
+    prepare()
+    steps[5]["level_hu"] = -500
+    run_per_scan = cohort_preparation.run_per_scan
+
+    def interrupted(function, jobs, *args, **options):
+        summary = run_per_scan(function, jobs[:1], *args, **options)
+        summary.interrupted_by = 2
+        return summary
+
+    monkeypatch.setattr(cohort_preparation, "run_per_scan", interrupted)
+    manifest = prepare().manifest
+    assert [scan["status"] for scan in manifest["scans"]] == ["ok", "outdated", "outdated"]
+    with pytest.raises(LungDetError, match="being prepared again when the run ended early"):
+        write_splits(out)
+    monkeypatch.undo()
+    assert [scan["status"] for scan in prepare().manifest["scans"]] == ["ok"] * 3
+    write_splits(out)
+
+
+def test_scans_moved_aside_are_never_deleted(prepare, source, out, steps):
+    for level in (-500, -400):
+        prepare()
+        text = {p: p.read_bytes() for p in source.glob(f"*/{UIDS[2]}.*")}
+        for path in text:
+            path.unlink()
+        steps[5]["level_hu"] = level
+        prepare()
+        for path, content in text.items():
+            path.write_bytes(content)
+    assert sorted(p.name for p in (out / "outdated").iterdir()) == [UIDS[2], f"{UIDS[2]}.2"]
+
+
+def test_splits_wait_for_no_run_that_rewrites_scans(prepare, out):
+    prepare()
+    with only_run_in(out), pytest.raises(LungDetError, match="another run"):
+        write_splits(out)
+
+
+def test_a_worker_of_another_version_writes_nothing(source, out, steps):
+    from lungdet_mmdet.preparation.resume import PrepareJob
+    from lungdet_mmdet.preparation.scan_job import prepare_scan
+
+    scan = read_luna16_folder(source).scans[0]
+    with pytest.raises(LungDetError, match="has the preparation code"):
+        prepare_scan(PrepareJob(scan, out, steps, code="0.0+other"))
+    assert not out.exists()

@@ -48,3 +48,41 @@ def test_a_folder_without_tables_or_scans_is_refused(tmp_path):
     (tmp_path / "annotations.csv").write_text(HEADER)
     with pytest.raises(LungDetError, match=r"unpack LUNA16's subset\*\.zip"):
         read_luna16_folder(tmp_path)
+
+
+def test_what_systems_leave_beside_files_is_no_scan(root):
+    for name in ("subset3/._1.1.mhd", "__MACOSX/subset3/1.1.mhd", "@eaDir/1.5.mhd"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"\0\5\x16\7")
+    folder = read_luna16_folder(root)
+    assert [scan.seriesuid for scan in folder.scans] == ["1.1", "1.2"]
+    assert folder.warnings == ()
+
+
+def test_hidden_scans_are_passed_over_with_a_word(root):
+    (root / "more" / ".hidden.mhd").touch()
+    (root / "more" / "..mhd").touch()
+    folder = read_luna16_folder(root)
+    assert [scan.seriesuid for scan in folder.scans] == ["1.1", "1.2"]
+    assert "2 hidden files or folders passed over" in folder.warnings[0]
+
+
+@pytest.mark.parametrize("stem", ["candidates.csv", "a b", "a,b", "-x", 'q"', "u\u2028v", "CON"])
+def test_a_stem_that_no_table_may_hold_is_no_scan_and_is_named(root, stem):
+    (root / "more" / f"{stem}.mhd").touch()
+    folder = read_luna16_folder(root)
+    assert [scan.seriesuid for scan in folder.scans] == ["1.1", "1.2"]
+    ((path, reason),) = folder.misnamed
+    assert path == f"more/{stem}.mhd"
+    assert "is no series UID" in reason
+
+
+def test_linked_subset_folders_are_looked_into(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "1.3.mhd").touch()
+    (root / "subset0").symlink_to(elsewhere)
+    (root / "subset3" / "circle").symlink_to(root)
+    folder = read_luna16_folder(root)
+    assert [scan.seriesuid for scan in folder.scans] == ["1.1", "1.2", "1.3"]
+    assert folder.scans[2].subset == 0
+    assert folder.missing_series == ()

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from lungdet_mmdet.runs import atomic_files
+from lungdet_mmdet.runs import atomic_files as advisory_lock
 from lungdet_mmdet.runs.atomic_files import (
     DiskFullError,
     OutputError,
@@ -96,9 +98,9 @@ def test_a_full_disk_while_filling_a_folder_is_told_as_such(tmp_path):
 
 
 def test_only_half_made_things_are_swept(tmp_path):
-    (tmp_path / ".scan.x1.partial").mkdir()
-    (tmp_path / ".scan.x1.partial" / "000.png").touch()
-    (tmp_path / ".manifest.json.x2.tmp").touch()
+    (tmp_path / ".scan.lungdet-x1.partial").mkdir()
+    (tmp_path / ".scan.lungdet-x1.partial" / "000.png").touch()
+    (tmp_path / ".manifest.json.lungdet-x2.tmp").touch()
     (tmp_path / "scan").mkdir()
     (tmp_path / "notes.tmp").touch()
     (tmp_path / ".lock").touch()
@@ -107,10 +109,10 @@ def test_only_half_made_things_are_swept(tmp_path):
 
 
 def test_only_the_leftovers_of_one_scan_are_swept_where_asked_for(tmp_path):
-    for name in (".1.2.x1.partial", ".1.2.3.x2.partial", ".1.x3.partial"):
+    for name in (".1.2.lungdet-x1.partial", ".1.2.3.lungdet-x2.partial", ".1.lungdet-x3.partial"):
         (tmp_path / name).mkdir()
     assert sweep_leftovers(tmp_path, of="1.2") == 1
-    assert names(tmp_path) == [".1.2.3.x2.partial", ".1.x3.partial"]
+    assert names(tmp_path) == [".1.2.3.lungdet-x2.partial", ".1.lungdet-x3.partial"]
 
 
 def test_what_a_process_is_writing_is_not_swept(tmp_path):
@@ -174,3 +176,34 @@ def test_a_rename_that_fails_puts_the_old_folder_back(tmp_path, monkeypatch):
 
 def test_a_folder_that_is_not_there_needs_no_sweeping(tmp_path):
     assert sweep_leftovers(tmp_path / "none") == 0
+
+
+def test_a_users_own_hidden_files_are_never_swept(tmp_path):
+    (tmp_path / ".project.old.before").mkdir()
+    (tmp_path / ".notes.2026.tmp").write_text("mine")
+    (tmp_path / ".data.abcdefgh.partial").mkdir()
+    assert sweep_leftovers(tmp_path) == 0
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o022, 0o007])
+def test_the_users_umask_holds(tmp_path, monkeypatch, mask):
+    monkeypatch.setattr(atomic_files, "_UMASK", mask)
+    write_bytes(tmp_path / "a.txt", b"x")
+    with replacing_folder(tmp_path / "folder"):
+        pass
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o666 & ~mask
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_what_no_lock_can_be_asked_of_is_left_alone_for_a_day(tmp_path, monkeypatch):
+    # As on network file systems that refuse to lock what is open for reading only.
+    def refuses(handle, operation):
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(advisory_lock.fcntl, "flock", refuses)
+    folder = tmp_path / ".scan.lungdet-x1.partial"
+    folder.mkdir()
+    assert sweep_leftovers(tmp_path) == 0
+    os.utime(folder, (0, 0))
+    assert sweep_leftovers(tmp_path) == 1

@@ -1,9 +1,17 @@
 import errno
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.command_line import run_and_exit
+from lungdet_mmdet.runs.executors import Terminated
+
+pytestmark = pytest.mark.reliability("one ending for all command lines, closed pipes")
+
+ROOT = Path(__file__).parents[2]
 
 
 def ended(main):
@@ -24,22 +32,75 @@ def test_the_exit_code_is_that_of_main(code):
     assert ended(lambda: code) == code
 
 
-def test_an_error_with_a_remedy_is_one_sentence():
-    assert ended(raising(LungDetError("a.mha: bad; mend it"))) == "error: a.mha: bad; mend it"
+def test_an_error_with_a_remedy_is_one_sentence(capsys):
+    assert ended(raising(LungDetError("a.mha: bad; mend it"))) == 1
+    assert capsys.readouterr().err == "error: a.mha: bad; mend it\n"
 
 
-def test_a_full_disk_is_one_sentence():
-    told = ended(raising(OSError(errno.ENOSPC, "No space left on device", "run/log")))
-    assert told == (
-        "error: run/log: No space left on device; free some space and run the same command again"
-    )
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "run/log"),
+            "error: run/log: No space left on device; free some space and run the same command "
+            "again\n",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "out/x.png"),
+            "error: out/x.png: Permission denied; check the path and its permissions\n",
+        ),
+    ],
+)
+def test_errors_of_the_system_are_one_sentence(capsys, error, told):
+    assert ended(raising(error)) == 1
+    assert capsys.readouterr().err == told
 
 
-def test_other_errors_of_the_system_keep_their_traceback():
-    with pytest.raises(FileNotFoundError):
-        run_and_exit(raising(FileNotFoundError(errno.ENOENT, "No such file", "x")))
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
+def test_interrupts_have_their_exit_codes(capsys, error, code):
+    assert ended(raising(error)) == code
+    assert capsys.readouterr().err.startswith("interrupted")
 
 
-def test_ctrl_c_has_its_exit_code(capsys):
-    assert ended(raising(KeyboardInterrupt())) == 130
-    assert capsys.readouterr().err == "interrupted\n"
+SCRIPT = """
+import sys
+from lungdet_mmdet.runs.command_line import run_and_exit
+def main():
+    for n in range(20000):
+        print("line", n)
+    sys.stdout.flush()
+    print("told", file=sys.stderr)
+    open(sys.argv[1], "w").close()
+    return 0
+run_and_exit(main)
+"""
+
+
+@pytest.mark.parametrize("shell", ["{} | head -1", "{} >&-", "{} 2>&- >/dev/null"])
+def test_a_closed_pipe_stops_the_output_and_not_the_work(tmp_path, shell):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    call = f"{sys.executable} {tmp_path / 'script.py'} {tmp_path / 'done'}"
+    command = shell.format(call)
+    if "|" in command:
+        command += "; test ${PIPESTATUS[0]} = 0"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "done").is_file()
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+# Without doctor.py, which has to speak where this package cannot be imported.
+TOOLS = [
+    p
+    for room in ("tools", "data_prep")
+    for p in sorted((ROOT / room).glob("*.py"))
+    if p.stem != "doctor"
+]
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda path: path.stem)
+def test_every_command_line_has_the_one_ending(tool):
+    text = tool.read_text()
+    assert "run_and_exit(main)" in text
+    assert "sys.exit(main" not in text

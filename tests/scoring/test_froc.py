@@ -297,3 +297,19 @@ def test_weights_are_the_same_as_repeating_the_scans(draws, random):
     )
 
     assert weighted.sensitivity_at() == pytest.approx(repeated.sensitivity_at())
+
+
+def test_scans_that_nobody_looked_at_are_no_scans_without_false_positives():
+    # Four false positives on four scans; six more scans failed, one of them with a nodule.
+    wrong = [(uid, 50, 0.5) for uid in "abcd"]
+    nodules = [nodule("a", 0), nodule("e", 0)]
+    placed = marks(("a", 0, 0.9), *wrong)
+    series = list("abcdefghij")
+    all_count = evaluate_froc(match_marks(placed, nodules, [], series), n_resamples=0)
+    seen = match_marks(placed, nodules, [], series, not_looked_at=list("efghij"))
+    without = evaluate_froc(seen, n_resamples=20)
+    assert all_count.curve.fp_per_scan.tolist() == [0.0, 0.0, 0.4]
+    assert without.curve.fp_per_scan.tolist() == [0.0, 0.0, 1.0]
+    # The nodule of the failed scan is missed either way.
+    assert without.curve.sensitivity.tolist() == [0.0, 0.5, 0.5]
+    assert without.as_json()["n_scans"] == 4

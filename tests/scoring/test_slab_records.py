@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.scoring.results import failed_scan_warnings
 from lungdet_mmdet.scoring.slab_records import (
     SlabDetections,
     read_predictions,
@@ -108,3 +109,38 @@ def test_an_unusable_prediction_file_is_named(tmp_path, text):
 
     with pytest.raises(LungDetError, match=r"predictions\.json"):
         read_predictions(path)
+
+
+def found_on(img_id, seriesuid, slab_index):
+    return SlabDetections(img_id, np.zeros((0, 4)), np.zeros(0), seriesuid, slab_index)
+
+
+def test_detections_on_the_slabs_of_the_set_are_accepted():
+    slab_set = slab_set_from_coco(content())
+    slab = slab_set.slabs[1]
+    assert list(slab_set.seen_by([found_on(1, slab.seriesuid, slab.slab_index)]).slabs) == [1]
+    # A sample may not say which slab it is.
+    assert list(slab_set.seen_by([found_on(1, None, None)]).slabs) == [1]
+
+
+@pytest.mark.parametrize("change", [("other", 0), ("", 1)], ids=["series", "slab"])
+def test_detections_on_slabs_of_another_split_are_refused(change):
+    slab_set = slab_set_from_coco(content())
+    slab = slab_set.slabs[1]
+    elsewhere = found_on(1, slab.seriesuid + change[0], slab.slab_index + change[1])
+    with pytest.raises(LungDetError, match="these are two splits"):
+        slab_set.seen_by([elsewhere])
+
+
+def test_two_slabs_of_one_image_id_are_refused():
+    with pytest.raises(LungDetError, match="two splits at once"):
+        unique_by_slab([found_on(1, "a", 0), found_on(1, "b", 0)])
+    assert len(unique_by_slab([found_on(1, "a", 0), found_on(1, "a", 0)])) == 1
+
+
+@pytest.mark.parametrize(("data", "count"), [("LUNA16", 0), ("CT scans", 1)])
+def test_failed_scans_count_by_the_rules_of_the_challenge_alone(data, count):
+    failed = {**content(), "failed_series": ["without slabs"], "info": {"data": data}}
+    assert len(slab_set_from_coco(failed).not_looked_at) == count
+    (warning,) = failed_scan_warnings(slab_set_from_coco(failed))
+    assert ("by LUNA16's rules" in warning) == (data == "LUNA16")

@@ -88,3 +88,23 @@ def test_an_unprepared_folder_names_the_command(tmp_path, make_scan, write_prepa
 )
 def test_data_is_named_by_its_uids(uids, name):
     assert data_name(uids) == name
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("seriesuid", "../../X", "is no series UID"),
+        ("seriesuid", "1.3", "in the folder of another scan"),
+        ("file_name", "../../x.png", "names the image"),
+        ("file_name", "1.3/000.png", "names the image 1.3/000.png, which is not in"),
+    ],
+)
+def test_a_record_that_leads_elsewhere_is_refused(make_scan, write_prepared, field, value, words):
+    folder = write_prepared([make_scan("1.2"), make_scan("1.3")])
+    (folder.parent / "x.png").touch()
+    path = folder / "slabs" / "1.2" / "scan.json"
+    record = json.loads(path.read_text())
+    (record if field == "seriesuid" else record["slabs"][0])[field] = value
+    path.write_text(json.dumps(record))
+    with pytest.raises(LungDetError, match=words):
+        read_prepared(folder)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from lungdet_mmdet.errors import LungDetError
+
 TOOL = Path(__file__).parents[2] / "tools" / "froc.py"
 
 SUBMISSION = """seriesuid,coordX,coordY,coordZ,probability
@@ -121,14 +123,13 @@ def test_windows_files_give_the_same_figures(froc, tables):
         ("a.csv", "seriesuid,coordX,coordY,coordZ,diameter_mm\nx,0,0,0,6\n", "no nodule"),
     ],
 )
-def test_a_broken_table_ends_with_one_clear_line(froc, tables, capsys, name, text, message):
+def test_a_broken_table_ends_with_one_clear_line(froc, tables, name, text, message):
     (tables / name).write_text(text)
 
-    assert froc(arguments(tables, "--json", str(tables / "o.json"))) == 2
+    with pytest.raises(LungDetError, match=message) as caught:
+        froc(arguments(tables, "--json", str(tables / "o.json")))
 
-    error = capsys.readouterr().err
-    assert name in error
-    assert message in error
+    assert name in str(caught.value)
     assert not (tables / "o.json").exists()
 
 

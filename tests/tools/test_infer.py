@@ -164,7 +164,7 @@ def test_dicom_gets_a_dicom_report_and_lists_its_series(
 
             for path in paths:
                 dataset = pydicom.dcmread(path)
-                dataset.StudyInstanceUID = "2.999.1.0.1"
+                dataset.StudyInstanceUID, dataset.PatientID = "2.999.1.0.1", "2.999.1"
                 dataset.save_as(path)
     assert infer([str(tmp_path / "dicom"), *options, "--threshold", "0.1"]) == 0
     assert "* 2.999.1  " in capsys.readouterr().out

@@ -10,7 +10,7 @@ import numpy as np
 
 from lungdet_mmdet.ct.dicom.header import POSITION_TOLERANCE_MM, DicomSlice
 from lungdet_mmdet.ct.geometry import MAX_VOXELS, ScanGeometry, geometry_of_file
-from lungdet_mmdet.ct.scan import AIR_HU
+from lungdet_mmdet.ct.shear import MAX_TILT_DEG, shifted_slices
 from lungdet_mmdet.errors import LungDetError
 
 STEP_TOLERANCE_REL = 0.02
@@ -21,7 +21,6 @@ MAX_GAP_MM = 6.0
 MAX_DRIFT_PIXELS = 0.25
 # A tilted gantry moves all slices along one line; one that lies elsewhere has a wrong position.
 MAX_OFF_LINE_MM = 5.0
-MAX_TILT_DEG = 40.0
 
 
 def frame_of(slices: Sequence[DicomSlice], *, source: str) -> ScanGeometry:
@@ -76,21 +75,7 @@ def unshear(
     if np.abs(drift_px).max() <= MAX_DRIFT_PIXELS:
         return volume, [], frame
     tilt_deg = _tilt_deg(offsets, slices, source)
-    corner_px = np.floor(drift_px.min(axis=0))
-    margin = (np.ceil(drift_px.max(axis=0)) - corner_px).astype(int)
-    if len(volume) * (volume.shape[1] + margin[1]) * (volume.shape[2] + margin[0]) > MAX_VOXELS:
-        raise LungDetError(
-            f"{source}: slices of {volume.shape[1:]} pixels run off by {margin[::-1]} pixels: too "
-            "large to be straightened; export the series again"
-        )
-    volume = _shifted(volume, drift_px - corner_px, margin)
-    origin = np.asarray(frame.origin_xyz_mm) + frame.axes_xyz[:, :2] @ (corner_px * spacing_xy)
-    geometry = ScanGeometry(
-        size_zyx=volume.shape,
-        spacing_zyx_mm=frame.spacing_zyx_mm,
-        origin_xyz_mm=tuple(origin.tolist()),
-        direction=frame.direction,
-    )
+    volume, geometry = shifted_slices(volume, frame, drift_px, source=source)
     return volume, [f"gantry tilt of {tilt_deg:.1f} degrees straightened"], geometry
 
 
@@ -110,23 +95,6 @@ def _tilt_deg(offsets: np.ndarray, slices: Sequence[DicomSlice], source: str) ->
             "series again"
         )
     return tilt_deg
-
-
-def _shifted(volume: np.ndarray, shifts_xy_px: np.ndarray, margin_xy_px: np.ndarray) -> np.ndarray:
-    """Shift each slice within a larger frame; what is new is air."""
-    height, width = volume.shape[1] + int(margin_xy_px[1]), volume.shape[2] + int(margin_xy_px[0])
-    out = np.empty((len(volume), height, width), dtype=np.int16)
-    for index, (dx, dy) in enumerate(shifts_xy_px):
-        matrix = np.array([[1.0, 0.0, dx], [0.0, 1.0, dy]])
-        out[index] = cv2.warpAffine(
-            volume[index],
-            matrix,
-            (width, height),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=AIR_HU,
-        )
-    return out
 
 
 def even_steps(

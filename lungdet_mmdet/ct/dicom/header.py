@@ -5,7 +5,8 @@ from __future__ import annotations
 import mmap
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,18 @@ import SimpleITK as sitk
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import check_input_file
 
-_FIRST_ELEMENT = 132
+MAGIC_OFFSET = 128
+MAGIC = b"DICM"
+_FIRST_ELEMENT = MAGIC_OFFSET + len(MAGIC)
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
 _ITEM_BYTES = b"\xfe\xff\x00\xe0"
 _PIXEL_DATA = (0x7FE0, 0x0010)
+SOP_CLASS, SERIES_UID, ROWS = (0x0008, 0x0016), (0x0020, 0x000E), (0x0028, 0x0010)
+MODALITY = (0x0008, 0x0060)
+_MEDIA_SOP_CLASS, _TRANSFER_SYNTAX = (0x0002, 0x0002), (0x0002, 0x0010)
+# No UID is longer; what claims to be is none.
+_MAX_UID_BYTES = 64
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _BIG_ENDIAN, _DEFLATED = b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99"
@@ -34,33 +42,107 @@ class _MisfitError(Exception):
     """An element ends behind what holds it."""
 
 
-def elements_fit(path: Path) -> bool:
-    """Say whether every element of a DICOM file ends within the file.
+@dataclass
+class DicomElements:
+    """What a walk over a file's elements found.
 
-    Values are not looked at; pixels are not read.
+    Parameters
+    ----------
+    fit : whether every element ends within the file.
+    texts : SOP class, modality and series UID at the top level, as far as the walk came.
+    has_rows : whether the header describes an image.
+    pixel_bytes : length of the pixels at the top level; None where there are none, -1 where they
+        are compressed.
     """
+
+    fit: bool = False
+    texts: dict[tuple[int, int], str] = field(default_factory=dict)
+    has_rows: bool = False
+    pixel_bytes: int | None = None
+
+    @property
+    def sop_class(self) -> str:
+        """SOP class; "" where it is not said."""
+        return self.texts.get(SOP_CLASS, "")
+
+    @property
+    def modality(self) -> str:
+        """Modality; "" where it is not said."""
+        return self.texts.get(MODALITY, "")
+
+    @property
+    def series_uid(self) -> str:
+        """Series UID; "" where it is not said, or was cut off."""
+        return self.texts.get(SERIES_UID, "")
+
+    def note(self, tag: tuple[int, int], value: bytes, length: int) -> None:
+        """Take up one element of the top level."""
+        if tag in (SOP_CLASS, SERIES_UID, MODALITY):
+            self.texts[tag] = value.rstrip(b"\0 ").decode("ascii", "replace")
+        elif tag == _MEDIA_SOP_CLASS:
+            self.texts.setdefault(SOP_CLASS, value.rstrip(b"\0 ").decode("ascii", "replace"))
+        elif tag == ROWS:
+            self.has_rows = True
+        elif tag == _PIXEL_DATA:
+            self.pixel_bytes = -1 if length == _UNDEFINED else length
+
+
+_Note = Callable[[tuple[int, int], bytes, int], None]
+
+
+def walk_elements(path: Path) -> DicomElements:
+    """Walk over the elements of a DICOM file, up to one that ends behind the file.
+
+    Values other than UIDs are not looked at; pixels are not read.
+    """
+    found = DicomElements()
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            start, syntax = _file_meta(data)
+            start, syntax = _file_meta(data, found.note)
             if syntax == _DEFLATED:
                 inflated = _inflated(data[start:])
-                _walk(inflated, 0, len(inflated), "<", 0)
+                _walk(inflated, 0, len(inflated), "<", 0, note=found.note)
             else:
-                _walk(data, start, len(data), ">" if syntax == _BIG_ENDIAN else "<", 0)
+                order = ">" if syntax == _BIG_ENDIAN else "<"
+                _walk(data, start, len(data), order, 0, note=found.note)
     except (_MisfitError, OSError, ValueError, zlib.error):
+        return found
+    found.fit = True
+    return found
+
+
+def elements_fit(path: Path) -> bool:
+    """Say whether every element of a DICOM file ends within the file."""
+    return walk_elements(path).fit
+
+
+def begins_as_dicom(head: bytes) -> bool:
+    """Say whether a file's first bytes are those of DICOM, with its preamble or without.
+
+    Without one, the first element stands at the file's very beginning: of group 2, or of group 8
+    with a known kind or a length that leads to the next element of that group.
+    """
+    if head[MAGIC_OFFSET:_FIRST_ELEMENT] == MAGIC:
+        return True
+    if len(head) < 16 or head[:2] not in (b"\x02\0", b"\x08\0") or head[3] != 0:
         return False
-    return True
+    if head[4:6] in _SHORT_VRS | _LONG_VRS:
+        return True
+    (length,) = struct.unpack("<I", head[4:8])
+    return head[8 + length : 10 + length] == b"\x08\0"
 
 
-def _file_meta(data: _Bytes) -> tuple[int, bytes]:
+def _file_meta(data: _Bytes, note: _Note) -> tuple[int, bytes]:
     """Return where the file's meta elements end, and the transfer syntax that they name."""
-    at, syntax = _FIRST_ELEMENT, b""
+    has_preamble = data[MAGIC_OFFSET:_FIRST_ELEMENT] == MAGIC
+    at, syntax = _FIRST_ELEMENT if has_preamble else 0, b""
     while len(data) - at >= 8 and data[at : at + 2] == b"\x02\x00":
         tag, _, value, length = _element(data, at, len(data), "<", True)
         if length == _UNDEFINED or value + length > len(data):
             raise _MisfitError
-        if tag == (0x0002, 0x0010):
+        if tag == _TRANSFER_SYNTAX:
             syntax = data[value : value + length].rstrip(b"\0 ")
+        note(tag, data[value : value + min(length, _MAX_UID_BYTES)], length)
         at = value + length
     return at, syntax
 
@@ -93,7 +175,16 @@ def _element(
     return tag, vr, at + 8, struct.unpack(f"{order}I", data[at + 4 : at + 8])[0]
 
 
-def _walk(data: _Bytes, at: int, end: int, order: str, depth: int, *, to_mark: bool = False) -> int:
+def _walk(
+    data: _Bytes,
+    at: int,
+    end: int,
+    order: str,
+    depth: int,
+    *,
+    to_mark: bool = False,
+    note: _Note | None = None,
+) -> int:
     """Walk over elements to `end`, or to the mark that ends their item; return what follows."""
     if depth > _MAX_DEPTH:
         raise _MisfitError
@@ -110,6 +201,8 @@ def _walk(data: _Bytes, at: int, end: int, order: str, depth: int, *, to_mark: b
             kind = data[at + 4 : at + 6]
             is_explicit = kind.isalpha() and kind.isupper()
         tag, vr, value, length = _element(data, at, end, order, is_explicit)
+        if note is not None and (length == _UNDEFINED or value + length <= end):
+            note(tag, data[value : value + min(length, _MAX_UID_BYTES)], length)
         if length == _UNDEFINED:
             at = _walk_items(data, value, end, order, depth, are_pixels=tag == _PIXEL_DATA)
             continue
@@ -140,16 +233,24 @@ def _walk_items(
             if not are_pixels:
                 _walk(data, at, at + length, order, depth + 1)
             at += length
+    if are_pixels:  # the mark behind the last fragment is missing
+        raise _MisfitError
     return end
 
 
 # Positions are written with few digits: differences below this are rounding.
 POSITION_TOLERANCE_MM = 0.02
-MAGIC_OFFSET = 128
-MAGIC = b"DICM"
+_HEAD_BYTES = 512
 # CT Image Storage, Enhanced CT, and the latter converted from the former; "" where it is not said.
 CT_SOP_CLASSES = frozenset({"", *(f"1.2.840.10008.5.1.4.1.1.2{end}" for end in ("", ".1", ".2"))})
 _TAGS = {
+    "patient": "0010|0020",
+    "patient_name": "0010|0010",
+    "birth_date": "0010|0030",
+    "frame": "0020|0052",
+    "photometric": "0028|0004",
+    "thickness": "0018|0050",
+    "images": "0020|1002",
     "study": "0020|000d",
     "series": "0020|000e",
     "instance": "0008|0018",
@@ -180,7 +281,9 @@ class DicomSlice:
     ``position_xyz_mm`` is the world point of the first pixel's centre, ``orientation`` the six
     direction cosines of a row and a column, ``spacing_xy_mm`` the pixel size; all three are empty
     where the header lacks them. ``pixel_bytes`` is the length of one frame before compression,
-    ``rescaling`` the text of slope and intercept, "" where there is none.
+    ``rescaling`` the text of slope and intercept, "" where there is none. ``patient`` is the
+    patient's id, or name and birth date where there is no id; ``frame_uid`` the frame of reference.
+    ``thickness_mm`` and ``n_images`` (images in the acquisition) are 0 where they are not said.
     """
 
     path: Path
@@ -202,6 +305,11 @@ class DicomSlice:
     frames: int
     pixel_bytes: int
     rescaling: tuple[str, str] = ("", "")
+    patient: str = ""
+    frame_uid: str = ""
+    photometric: str = ""
+    thickness_mm: float = 0.0
+    n_images: int = 0
 
     @property
     def has_place(self) -> bool:
@@ -234,14 +342,13 @@ class DicomSlice:
 
 
 def is_dicom(path: Path) -> bool:
-    """Say whether a file begins as DICOM files do."""
+    """Say whether a file begins as DICOM files do, with the preamble or without."""
     # Asking a pipe or a device could wait for ever.
     if not path.is_file():
         return False
     try:
         with path.open("rb") as file:
-            file.seek(MAGIC_OFFSET)
-            return file.read(len(MAGIC)) == MAGIC
+            return begins_as_dicom(file.read(_HEAD_BYTES))
     except OSError:
         return False
 
@@ -287,6 +394,11 @@ def read_dicom_header(path: Path) -> DicomSlice | None:
         frames=_integer(tags["frames"], 1),
         pixel_bytes=rows * columns * _integer(tags["bits"], 16) // 8,
         rescaling=(tags["slope"], tags["intercept"]),
+        patient=tags["patient"] or f"{tags['patient_name']} {tags['birth_date']}".strip(),
+        frame_uid=tags["frame"],
+        photometric=tags["photometric"],
+        thickness_mm=next(iter(_numbers(tags["thickness"], 1)), 0.0),
+        n_images=_integer(tags["images"], 0),
     )
 
 

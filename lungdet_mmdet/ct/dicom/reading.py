@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from lungdet_mmdet.ct.dicom.folder_files import pixel_damage
 from lungdet_mmdet.ct.dicom.grid import even_steps, frame_of, unshear
 from lungdet_mmdet.ct.dicom.header import POSITION_TOLERANCE_MM, DicomSlice
 from lungdet_mmdet.ct.dicom.series import (
@@ -16,7 +16,6 @@ from lungdet_mmdet.ct.dicom.series import (
     DicomSeries,
     choose_series,
     find_dicom_series,
-    pixel_damage,
 )
 from lungdet_mmdet.ct.geometry import MAX_VOXELS, to_canonical
 from lungdet_mmdet.ct.scan import CTScan, as_int16_hu
@@ -38,6 +37,12 @@ def slice_hu(item: DicomSlice) -> np.ndarray:
     damage = pixel_damage(item.path, pixel_bytes=item.pixel_bytes)
     if damage:
         raise LungDetError(f"{item.path}: {damage}; export or copy the series again")
+    if item.photometric == "MONOCHROME1":
+        raise LungDetError(
+            f"{item.path}: its photometric interpretation is MONOCHROME1 (white is low), which "
+            "GDCM turns over, and the Hounsfield values with it; export the series again as "
+            "MONOCHROME2"
+        )
     if not item.has_sound_rescaling:
         raise LungDetError(
             f"{item.path}: rescale slope '{item.rescaling[0]}' and intercept '{item.rescaling[1]}' "
@@ -58,6 +63,10 @@ def slice_hu(item: DicomSlice) -> np.ndarray:
     return as_int16_hu(values, source=str(item.path)).reshape(item.size_yx)
 
 
+# Slices of one volume are parallel but for rounding; a localizer stands at right angles to them.
+MAX_TURN_RAD = 0.01
+
+
 def slice_stack(series: DicomSeries) -> tuple[list[DicomSlice], list[str]]:
     """Return the slices of a series that make up one volume, upwards along their normal.
 
@@ -74,9 +83,7 @@ def slice_stack(series: DicomSeries) -> tuple[list[DicomSlice], list[str]]:
     source = series.place
     flags = []
     slices = [s for s in series.slices if s.is_ct_slice]
-    keys = [tuple(np.round(s.orientation, 2)) for s in slices]
-    usual = Counter(keys).most_common(1)[0][0]
-    slices = [s for s, key in zip(slices, keys, strict=True) if key == usual]
+    slices = _of_one_orientation(slices)
     if len(slices) < len(series.slices):
         flags.append(f"{len(series.slices) - len(slices)} images of another kind left out")
     first = slices[0]
@@ -102,6 +109,24 @@ def slice_stack(series: DicomSeries) -> tuple[list[DicomSlice], list[str]]:
             f"1 to {MAX_VOXELS} voxels can be read; a header is damaged: export the series again"
         )
     return slices, flags + more
+
+
+def _of_one_orientation(slices: list[DicomSlice]) -> list[DicomSlice]:
+    """Return the largest group of slices whose rows and columns point the same way."""
+    cosines = np.array([s.orientation for s in slices])
+    is_grouped = np.zeros(len(slices), dtype=bool)
+    largest = np.array([], dtype=int)
+    while len(slices) - np.count_nonzero(is_grouped) > len(largest):
+        first = cosines[np.argmin(is_grouped)]
+        # Rows and columns are unit vectors: a difference this long is this angle.
+        apart = np.maximum(
+            np.linalg.norm(cosines[:, :3] - first[:3], axis=1),
+            np.linalg.norm(cosines[:, 3:] - first[3:], axis=1),
+        )
+        group = np.flatnonzero(~is_grouped & (apart < MAX_TURN_RAD))
+        is_grouped[group] = True
+        largest = max(largest, group, key=len)
+    return [slices[index] for index in largest]
 
 
 def _one_per_position(slices: list[DicomSlice], source: str) -> tuple[list[DicomSlice], list[str]]:
@@ -138,6 +163,10 @@ def _one_per_position(slices: list[DicomSlice], source: str) -> tuple[list[Dicom
     )
 
 
+# Slices thinner than this share of their distance leave gaps in which a nodule can lie.
+MIN_FILLED_SHARE = 0.75
+
+
 def read_dicom_folder(folder: Path | str, *, series_uid: str | None = None) -> CTScan:
     """Read a series below a folder: the one asked for, else the thinnest axial CT.
 
@@ -167,9 +196,12 @@ def read_dicom_series(series: DicomSeries) -> CTScan:
     if series.why_unsuitable:
         raise LungDetError(f"{series.place} cannot be used: {series.why_unsuitable}")
     if series.damaged:
+        names = ", ".join(path.name for path in series.damaged[1:4])
+        names += ", ..." if len(series.damaged) > 4 else ""
         raise LungDetError(
-            f"{series.damaged[0]}: cannot be read, perhaps cut off ({len(series.damaged)} such "
-            f"files in series {series.uid}); export or copy the series again"
+            f"{series.damaged[0]}: cannot be read, perhaps cut off, emptied or packed "
+            f"({len(series.damaged)} such files in series {series.uid}"
+            f"{': also ' + names if names else ''}); export or copy the series again"
         )
     slices, flags = slice_stack(series)
     source = series.place
@@ -177,6 +209,14 @@ def read_dicom_series(series: DicomSeries) -> CTScan:
     volume = _read_pixels(slices)
     volume, shear_flags, geometry = unshear(volume, frame, slices, source=source)
     volume, geometry, step_flags = even_steps(volume, geometry, slices, source=source)
+    if not step_flags:
+        step_flags = what_may_be_missing(series, slices)
+    if series.strangers:
+        # Without their names, which may be a patient's: these stand in the notes of the listing.
+        flags.append(
+            f"{len(series.strangers)} files beside the images cannot be read and may be part of "
+            "the series"
+        )
     canonical, canonical_geometry = to_canonical(volume, geometry)
     return CTScan(
         volume_hu=np.ascontiguousarray(canonical),
@@ -185,6 +225,36 @@ def read_dicom_series(series: DicomSeries) -> CTScan:
         seriesuid=series.uid,
         flags=(*flags, *shear_flags, *step_flags),
     )
+
+
+def what_may_be_missing(series: DicomSeries, slices: Sequence[DicomSlice]) -> list[str]:
+    """Return a flag for everything that says there were more slices than there are.
+
+    Slices missing at the ends, or every second one, leave a regular grid behind.
+    """
+    flags = []
+    numbers = sorted({s.instance_number for s in series.slices} - {0})
+    if len(numbers) == len(series.slices):
+        n_missing = numbers[-1] - numbers[0] + 1 - len(numbers)
+        if n_missing:
+            flags.append(
+                f"the images are numbered from {numbers[0]} to {numbers[-1]}, and {n_missing} of "
+                "these numbers are missing: slices may be"
+            )
+    promised = max(s.n_images for s in slices)
+    if promised > len(series.slices):
+        flags.append(
+            f"the header speaks of {promised} images in the acquisition, {len(series.slices)} are "
+            "here: slices may be missing"
+        )
+    step = float(np.median(np.diff([s.height_mm for s in slices])))
+    thickness = float(np.median([s.thickness_mm for s in slices]))
+    if 0 < thickness < MIN_FILLED_SHARE * step and step - thickness > POSITION_TOLERANCE_MM:
+        flags.append(
+            f"slices of {thickness:g} mm lie {step:g} mm apart: what is between them was not "
+            "scanned, or slices are missing"
+        )
+    return flags
 
 
 def _read_pixels(slices: Sequence[DicomSlice]) -> np.ndarray:

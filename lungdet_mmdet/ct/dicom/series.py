@@ -1,82 +1,18 @@
-"""DICOM files with other pixels than their header says: GDCM cuts them off or fills them up."""
+"""DICOM files that GDCM cuts off, fills up or cannot read: what they were to be."""
 
 from __future__ import annotations
 
 import math
-import os
-import re
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.ct.dicom.header import CT_SOP_CLASSES, DicomSlice, is_dicom, read_dicom_header
+from lungdet_mmdet.ct.dicom.folder_files import FolderFiles, sort_files
+from lungdet_mmdet.ct.dicom.header import CT_SOP_CLASSES, DicomSlice
 from lungdet_mmdet.errors import LungDetError, printable
-
-PIXEL_TAG = b"\xe0\x7f\x10\x00"
-UNDEFINED_LENGTH = b"\xff\xff\xff\xff"
-SEQUENCE_END = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
-# What may follow the pixels: padding, a signature.
-MAX_TRAILER_BYTES = 65536
-# The pixels' length behind their tag: explicit ("OW" or "OB" and two bytes), or implicit.
-_LENGTH_FIELDS = (b"OW\0\0", b"OB\0\0", b"")
-# The series UID with its length, explicit ("UI" and two bytes) or implicit (four bytes).
-_SERIES_UID = re.compile(rb"\x20\x00\x0e\x00(?:UI..|....)([0-9.]{1,64})", re.DOTALL)
-
-
-def pixel_damage(path: Path, *, pixel_bytes: int) -> str:
-    """Return what is wrong with the amount of pixels in a file; "" where nothing is.
-
-    Where the pixels cannot be found (big-endian or deflated files), nothing is.
-
-    Parameters
-    ----------
-    path : the file.
-    pixel_bytes : length of its pixels before compression, by rows, columns and bits.
-    """
-    content = path.read_bytes()
-    length = struct.pack("<I", pixel_bytes + pixel_bytes % 2)
-    for kind in _LENGTH_FIELDS:
-        start = content.find(PIXEL_TAG + kind + length)
-        if start >= 0:
-            is_cut = len(content) < start + len(PIXEL_TAG + kind + length) + pixel_bytes
-            return "its pixels are cut off" if is_cut else ""
-    if PIXEL_TAG + b"OB\0\0" + UNDEFINED_LENGTH in content:
-        is_cut = SEQUENCE_END not in content[-MAX_TRAILER_BYTES:]
-        return "its pixels are cut off" if is_cut else ""
-    found = _uncompressed_bytes(content)
-    # A little more than needed is padding.
-    if found is None or pixel_bytes <= found < 2 * pixel_bytes:
-        return ""
-    return f"it holds {found} bytes of pixels, its rows, columns and bits ask for {pixel_bytes}"
-
-
-def _uncompressed_bytes(content: bytes) -> int | None:
-    """Return the length of the pixels that end where the file ends, None where there are none."""
-    start = content.rfind(PIXEL_TAG)
-    while start >= 0:
-        for kind in _LENGTH_FIELDS:
-            behind = start + len(PIXEL_TAG + kind)
-            if content[start + len(PIXEL_TAG) : behind] != kind or len(content) < behind + 4:
-                continue
-            (length,) = struct.unpack("<I", content[behind : behind + 4])
-            if 0 <= len(content) - (behind + 4 + length) <= MAX_TRAILER_BYTES:
-                return length
-        start = content.rfind(PIXEL_TAG, 0, start)
-    return None
-
-
-def series_of_damaged_image(path: Path) -> str | None:
-    """Return the series UID of a file that should be an image and cannot be read as one.
-
-    None for reports, structure sets and the like, which never held pixels.
-    """
-    content = path.read_bytes()
-    uid = _SERIES_UID.search(content)
-    return uid.group(1).decode("ascii") if uid and PIXEL_TAG in content else None
-
+from lungdet_mmdet.input_file import search_files
 
 # A chest CT has dozens of slices; localisers and single key images have fewer.
 MIN_SLICES = 8
@@ -86,16 +22,38 @@ MAX_AXIAL_LEAN_DEG = 40.0
 
 @dataclass(frozen=True)
 class DicomSeries:
-    """The images of one series in the order in which they were found, and files beyond reading."""
+    """The images of one series of one patient, study and frame of reference.
+
+    Parameters
+    ----------
+    uid : series UID.
+    slices : in the order in which they were found.
+    damaged : files beyond reading that belong to it.
+    strangers : files beside its images that may or may not belong to it, and cannot be read.
+    mixed_with : why it cannot be told from other images of the same series UID; "" where it can.
+    """
 
     uid: str
     slices: tuple[DicomSlice, ...]
     damaged: tuple[Path, ...] = ()
+    strangers: tuple[Path, ...] = ()
+    mixed_with: str = ""
 
     @property
     def study_uid(self) -> str:
         """UID of the study that the series belongs to."""
         return self.slices[0].study_uid
+
+    @property
+    def patient(self) -> str:
+        """Whom it shows: the patient's id, or name and birth date."""
+        return self.slices[0].patient
+
+    @property
+    def identity(self) -> str:
+        """What parts its images from others of the same series UID."""
+        first = next((s for s in self.slices if s.is_ct_slice), self.slices[0])
+        return "\n".join((first.patient, first.study_uid, self.uid, first.frame_uid))
 
     @property
     def place(self) -> str:
@@ -112,6 +70,8 @@ class DicomSeries:
     def why_unsuitable(self) -> str:
         """Return why this is no axial CT series; "" where it is one."""
         first = self.slices[0]
+        if self.mixed_with:
+            return self.mixed_with
         if first.modality != "CT":
             return f"modality {first.modality or 'unknown'}, not CT"
         if first.samples != 1:
@@ -152,10 +112,53 @@ class DicomSeries:
         return printable(f"{text}  ({self.why_unsuitable})" if self.why_unsuitable else text)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        yield from (Path(root) / name for name in sorted(names))
+def series_of_slices(
+    uid: str,
+    slices: Sequence[DicomSlice],
+    damaged: Sequence[Path] = (),
+    strangers: Sequence[Path] = (),
+) -> list[DicomSeries]:
+    """Part the images of one series UID by patient, study and frame of reference.
+
+    A series UID is meant to be unique and is not always: badly anonymised or exported data have it
+    twice. Images of two patients in one folder are marked as mixed, for nothing else tells which
+    file belongs to whom; where they lie in folders of their own, each is a series of its own.
+    """
+    frames = {s.frame_uid for s in slices if s.is_ct_slice}
+    groups: dict[tuple[str, str, str], list[DicomSlice]] = {}
+    for item in slices:
+        # A localizer in the series may have a frame of its own: it is left out of the volume.
+        frame = item.frame_uid if item.frame_uid in frames else min(frames, default="")
+        groups.setdefault((item.patient, item.study_uid, frame), []).append(item)
+    if len(groups) == 1:
+        return [DicomSeries(uid, tuple(slices), tuple(damaged), tuple(strangers))]
+    folders = [{s.path.parent for s in group} for group in groups.values()]
+    apart = sum(map(len, folders)) == len(set().union(*folders))
+    why = "" if apart else _why_mixed(uid, groups)
+    found = []
+    for key in sorted(groups):
+        here = {s.path.parent for s in groups[key]}
+        found.append(
+            DicomSeries(
+                uid,
+                tuple(groups[key]),
+                tuple(p for p in damaged if not apart or p.parent in here),
+                tuple(p for p in strangers if not apart or p.parent in here),
+                why,
+            )
+        )
+    return found
+
+
+def _why_mixed(uid: str, groups: dict[tuple[str, str, str], list[DicomSlice]]) -> str:
+    names = ("patients", "studies", "frames of reference")
+    counts = [len(values) for values in map(set, zip(*groups, strict=True))]
+    parts = [f"{n} {name}" for n, name in zip(counts, names, strict=True) if n > 1]
+    files = [group[0].path.name for group in groups.values()][:2]
+    return (
+        f"series {uid} holds images of {' and '.join(parts)} (e.g. {' and '.join(files)}): put the "
+        "images of each into a folder of its own"
+    )
 
 
 @dataclass(frozen=True)
@@ -165,31 +168,58 @@ class DicomFolder:
     Parameters
     ----------
     series : every series with at least one image that can be read, by UID.
-    lost : for each series of which nothing can be read, its files.
+    lost : for each series of which nothing can be read, its files; for files that do not even say
+        which series they are of, by their folder.
+    notes : what cannot be read, and may or may not be part of a series.
     """
 
     series: list[DicomSeries]
     lost: dict[str, tuple[Path, ...]]
+    notes: tuple[str, ...] = ()
 
 
 def survey_folder(folder: Path | str) -> DicomFolder:
     """Return the DICOM series below a folder, those beyond reading included.
 
-    Files that are not DICOM, and DICOM files that are not images, are left out.
+    Files that are not DICOM, and DICOM files that are no images, are left out. Files that should be
+    images and cannot be read are with their series, or named in the notes.
     """
-    by_uid: dict[str, list[DicomSlice]] = {}
-    damaged: dict[str | None, list[Path]] = {}
-    for path in filter(is_dicom, _files(Path(folder))):
-        header = read_dicom_header(path)
-        if header is not None:
-            by_uid.setdefault(header.series_uid, []).append(header)
-        else:
-            damaged.setdefault(series_of_damaged_image(path), []).append(path)
+    return survey_files(sort_files(paths) for _, paths in search_files(Path(folder)).folders)
+
+
+def survey_files(folders: Iterable[FolderFiles]) -> DicomFolder:
+    """Bring together what lies in several folders; a series may lie in more than one."""
+    slices: dict[str, list[DicomSlice]] = {}
+    damaged: dict[str, list[Path]] = {}
+    strangers: dict[str, list[Path]] = {}
+    lost: dict[str, tuple[Path, ...]] = {}
+    notes = []
+    for content in folders:
+        for uid, found in content.slices.items():
+            slices.setdefault(uid, []).extend(found)
+            strangers.setdefault(uid, []).extend(content.strangers)
+        for uid, paths in content.damaged.items():
+            damaged.setdefault(uid, []).extend(paths)
+        if content.strangers and content.slices:
+            notes.append(strangers_note(content.strangers))
+        elif content.strangers:
+            lost[str(content.strangers[0].parent)] = content.strangers
     series = [
-        DicomSeries(uid, tuple(by_uid[uid]), tuple(damaged.get(uid, ()))) for uid in sorted(by_uid)
+        part
+        for uid in sorted(slices)
+        for part in series_of_slices(uid, slices[uid], damaged.get(uid, ()), strangers.get(uid, ()))
     ]
-    lost = {uid: tuple(p) for uid, p in damaged.items() if uid is not None and uid not in by_uid}
-    return DicomFolder(series, lost)
+    lost |= {uid: tuple(paths) for uid, paths in damaged.items() if uid not in slices}
+    return DicomFolder(series, lost, tuple(notes))
+
+
+def strangers_note(paths: Sequence[Path]) -> str:
+    """Return what to say of unreadable files that lie beside the images of a series."""
+    names = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
+    return printable(
+        f"{paths[0].parent}: {len(paths)} files beside the images cannot be read and may be part "
+        f"of the series ({names}); export or copy the series again if they are"
+    )
 
 
 def lost_series_message(paths: Sequence[Path]) -> str:
@@ -224,7 +254,7 @@ def choose_series(
     Raises
     ------
     LungDetError
-        If there is none, listing the series that are there.
+        If there is none, listing the series that are there, or if they are of several patients.
     """
     listing = "\n".join(f"  {series.describe()}" for series in found)
     if not found:
@@ -233,6 +263,12 @@ def choose_series(
         )
     if series_uid is not None:
         chosen = [series for series in found if series.uid == series_uid]
+        if len(chosen) > 1 and not chosen[0].mixed_with:
+            folders = " and ".join(str(series.slices[0].path.parent) for series in chosen[:2])
+            raise LungDetError(
+                f"{source}: series {series_uid} is there {len(chosen)} times, of different "
+                f"patients, studies or frames of reference ({folders}); name the folder of one"
+            )
         if not chosen:
             raise LungDetError(
                 f"{source}: no series {series_uid} here; choose one of these:\n{listing}"
@@ -247,5 +283,13 @@ def choose_series(
     if not suitable:
         raise LungDetError(
             f"{source}: no axial CT series among these; name a folder that has one:\n{listing}"
+        )
+    mixed = [series for series in found if series.mixed_with]
+    if mixed:
+        raise LungDetError(f"{source}: {mixed[0].mixed_with}")
+    if len({series.patient for series in suitable}) > 1:
+        raise LungDetError(
+            f"{source}: CT series of {len({series.patient for series in suitable})} patients; name "
+            f"the folder of one of them, or a series:\n{listing}"
         )
     return min(suitable, key=lambda s: (round(s.step_mm, 2), -len(s.slices), s.uid))

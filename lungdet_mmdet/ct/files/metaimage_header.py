@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lungdet_mmdet.ct.geometry import IDENTITY_DIRECTION, MAX_VOXELS, geometry_of_file
+import numpy as np
+
+from lungdet_mmdet.ct.file_grid import FileGrid
+from lungdet_mmdet.ct.geometry import IDENTITY_DIRECTION, MAX_VOXELS
 from lungdet_mmdet.errors import LungDetError, TruncatedFileError
 from lungdet_mmdet.input_file import MAX_DEFLATE_RATIO, check_input_file
 
@@ -261,15 +264,13 @@ def _check_place(
                 "are needed; take them from the original DICOM series"
             )
         place[name] = numbers
-    x, y, z = place["Offset"]
-    dx, dy, dz = spacing_xyz_mm
-    geometry_of_file(
+    FileGrid(
         size_zyx=(size_xyz[2], size_xyz[1], size_xyz[0]),
-        spacing_zyx_mm=(dz, dy, dx),
-        origin_xyz_mm=(x, y, z),
-        direction=place["TransformMatrix"],
-        source=str(fields.path),
-    )
+        spacing_xyz_mm=np.array(spacing_xyz_mm),
+        origin_xyz_mm=np.array(place["Offset"]),
+        # MetaIO writes one axis after the other.
+        axes_xyz=np.array(place["TransformMatrix"]).reshape(3, 3).T,
+    ).checked(source=str(fields.path))
 
 
 def _element_type(fields: MetaImageFields) -> str:

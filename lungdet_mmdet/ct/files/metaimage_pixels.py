@@ -123,7 +123,7 @@ def _write(
     scratch = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.mkdtemp(dir=folder, prefix=f".{name}.", suffix=FOLDER_SUFFIX)
+        scratch = tempfile.mkdtemp(dir=folder, prefix=f".{name}.lungdet-", suffix=FOLDER_SUFFIX)
         # Level 1: noise hardly compresses, higher levels only take longer.
         sitk.WriteImage(_image_of(volume, geometry), f"{scratch}/{name}{suffixes[-1]}", compress, 1)
         for suffix in suffixes:

@@ -7,11 +7,14 @@ missing voxels, and numbers of the header that are none as 1 or 0.
 from __future__ import annotations
 
 import gzip
+import itertools
 import math
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from lungdet_mmdet.ct.geometry import MAX_VOXELS
 from lungdet_mmdet.errors import LungDetError
@@ -23,44 +26,117 @@ _BITS_OF_DATATYPE = {2: 8, 256: 8, 4: 16, 512: 16, 8: 32, 768: 32, 16: 32} | dic
 )
 
 
-@dataclass(frozen=True)
-class _Header:
-    """What decides how pixels are read, under the names of the NIfTI standard."""
+# qform and sform may differ by rounding; by more, a scan would lie in two places.
+MAX_DISAGREEMENT_VOXELS = 0.25
+SPACING_TOLERANCE_REL = 1e-3
+# Millimetres, or not said. Readers differ on what they do with metres and micrometres.
+_UNITS_OF_MM, _UNITS_MASK = (0, 2), 0x07
+# Below this a slope leaves nothing of any value; some readers then pass over it.
+MIN_SLOPE = 1e-9
 
+
+@dataclass(frozen=True)
+class NiftiHeader:
+    """What decides how pixels are read, under the names of the NIfTI standard.
+
+    ``order`` is the byte order as NumPy names it; ``qform`` holds the five numbers behind
+    ``qform_code`` and ``sform`` the twelve behind ``sform_code``.
+    """
+
+    order: str
     dim: tuple[int, ...]
     datatype: int
     bitpix: int
     pixdim: tuple[float, ...]
+    qfac: float
     vox_offset: float
     scl_slope: float
     scl_inter: float
+    units: int
+    qform_code: int
+    sform_code: int
+    qform: tuple[float, ...]
+    sform: tuple[float, ...]
 
     @property
     def sizes(self) -> tuple[int, ...]:
+        """Sizes along the axes, x first."""
         return self.dim[1 : 1 + max(self.dim[0], 0)]
 
     @property
     def pixel_bytes(self) -> int:
+        """Bytes of all pixels."""
         return math.prod(self.sizes) * self.bitpix // 8
 
+    @property
+    def decimal_spacing(self) -> tuple[float, float, float]:
+        """Spacings x, y, z as they were before they became 32-bit numbers.
 
-def _parsed(path: Path, head: bytes) -> _Header:
+        0.8203120231628418 mm was 0.820312 mm: without this, the same scan would be resampled a
+        little differently from every other format. Axes that are not there have a spacing of 1.
+        """
+        sizes = len(self.sizes)
+        x, y, z = (
+            float(str(np.float32(p))) if i < sizes else 1.0 for i, p in enumerate(self.pixdim[:3])
+        )
+        return x, y, z
+
+    @property
+    def affine(self) -> np.ndarray | None:
+        """(4, 4) from voxel x, y, z to mm right, anterior, superior; None where none is stated."""
+        if self.sform_code > 0:
+            return np.vstack([np.reshape(self.sform, (3, 4)), (0.0, 0.0, 0.0, 1.0)])
+        return self.qform_affine if self.qform_code > 0 else None
+
+    @property
+    def qform_affine(self) -> np.ndarray:
+        """(4, 4) from the quaternion of the header."""
+        b, c, d, x, y, z = self.qform
+        a = math.sqrt(max(1.0 - (b * b + c * c + d * d), 0.0))
+        rotation = np.array(
+            [
+                [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+                [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+                [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+            ]
+        )
+        affine = np.eye(4)
+        qfac = -1.0 if self.qfac == -1 else 1.0
+        affine[:3, :3] = rotation * np.array(self.decimal_spacing) * (1.0, 1.0, qfac)
+        affine[:3, 3] = x, y, z
+        return affine
+
+
+def _parsed(path: Path, head: bytes) -> NiftiHeader:
     for order in "<>":
         if len(head) >= _NIFTI1_BYTES and head[:4] == struct.pack(f"{order}i", _NIFTI1_BYTES):
             dim = struct.unpack(f"{order}8h", head[40:56])
             datatype, bitpix = struct.unpack(f"{order}2h", head[70:74])
-            floats = struct.unpack(f"{order}11f", head[76:120])
-            return _Header(dim, datatype, bitpix, floats[1:8], *floats[8:])
-        if len(head) >= _NIFTI2_BYTES and head[:4] == struct.pack(f"{order}i", _NIFTI2_BYTES):
+            qfac, *pixdim = struct.unpack(f"{order}8f", head[76:108])
+            offset, slope, inter = struct.unpack(f"{order}3f", head[108:120])
+            qcode, scode = struct.unpack(f"{order}2h", head[252:256])
+            qform = struct.unpack(f"{order}6f", head[256:280])
+            sform = struct.unpack(f"{order}12f", head[280:328])
+            units = head[123]
+        elif len(head) >= _NIFTI2_BYTES and head[:4] == struct.pack(f"{order}i", _NIFTI2_BYTES):
             datatype, bitpix = struct.unpack(f"{order}2h", head[12:16])
             dim = struct.unpack(f"{order}8q", head[16:80])
-            pixdim = struct.unpack(f"{order}8d", head[104:168])
+            qfac, *pixdim = struct.unpack(f"{order}8d", head[104:168])
             offset, slope, inter = struct.unpack(f"{order}q2d", head[168:192])
-            return _Header(dim, datatype, bitpix, pixdim[1:], offset, slope, inter)
+            qcode, scode = struct.unpack(f"{order}2i", head[344:352])
+            qform = struct.unpack(f"{order}6d", head[352:400])
+            sform = struct.unpack(f"{order}12d", head[400:496])
+            (units,) = struct.unpack(f"{order}i", head[500:504])
+        else:
+            continue
+        return NiftiHeader(
+            order, dim, datatype, bitpix, tuple(pixdim), qfac, offset, slope, inter, units, qcode,
+            scode, qform, sform,
+        )  # fmt: skip
     raise LungDetError(f"{path}: not a NIfTI file, or a truncated one; convert the scan again")
 
 
-def _check_header(path: Path, header: _Header) -> None:
+def _check_header(path: Path, header: NiftiHeader) -> None:
     sizes = header.sizes
     is_sound = 1 <= len(sizes) <= 7 and min(sizes) >= 1 and math.prod(sizes) <= MAX_VOXELS
     bits = _BITS_OF_DATATYPE.get(header.datatype, header.bitpix)
@@ -82,17 +158,68 @@ def _check_header(path: Path, header: _Header) -> None:
     # Both mean that nothing is scaled, but readers differ on an intercept beside them.
     has_no_slope = slope == 0 or math.isnan(slope)
     has_inter = inter != 0 and not math.isnan(inter)
-    if math.isinf(slope) or math.isinf(inter) or (has_no_slope and has_inter):
+    vanishes = not has_no_slope and abs(slope) < MIN_SLOPE
+    if math.isinf(slope) or math.isinf(inter) or vanishes or (has_no_slope and has_inter):
+        raise LungDetError(
+            f"{path}: the NIfTI header has scl_slope {slope} and scl_inter {inter}: Hounsfield "
+            "values cannot be told from these; convert the scan again"
+        )
+    if not has_no_slope and math.isnan(inter):
         raise LungDetError(
             f"{path}: the NIfTI header has scl_slope {slope} and scl_inter {inter}: Hounsfield "
             "values cannot be told from these; convert the scan again"
         )
 
 
-def check_nifti(path: Path) -> None:
-    """Check that a NIfTI file (.nii or .nii.gz) holds as many bytes as its header promises.
+def _check_place(path: Path, header: NiftiHeader) -> None:
+    """Refuse a header whose statements about the grid contradict each other."""
+    if header.units & _UNITS_MASK not in _UNITS_OF_MM:
+        raise LungDetError(
+            f"{path}: the NIfTI header gives lengths in unit {header.units & _UNITS_MASK} of the "
+            "standard, not in millimetres (2); convert the scan again"
+        )
+    affine = header.affine
+    if affine is None:
+        return
+    if not np.all(np.isfinite(affine)):
+        raise LungDetError(
+            f"{path}: the NIfTI header has an origin or direction that is no number "
+            f"({affine[:3].tolist()}: origin {affine[:3, 3].tolist()}); convert the scan again"
+        )
+    spacing = np.array(header.decimal_spacing)
+    columns = affine[:3, :3]
+    lengths = np.linalg.norm(columns, axis=0)
+    fit = np.abs(lengths / spacing - 1.0) <= SPACING_TOLERANCE_REL
+    if fit[:2].all() and not fit[2]:
+        # Slices of a tilted gantry: their distance may be stated along the normal.
+        across = abs(np.cross(columns[:, 0], columns[:, 1]) @ columns[:, 2])
+        across /= lengths[0] * lengths[1]
+        fit[2] = abs(across / spacing[2] - 1.0) <= SPACING_TOLERANCE_REL
+    if not fit.all():
+        raise LungDetError(
+            f"{path}: the NIfTI header states two spacings: pixdim {spacing.tolist()} mm, and "
+            f"{np.round(lengths, 4).tolist()} mm in its "
+            f"{'sform' if header.sform_code > 0 else 'qform'}; convert the scan again from DICOM"
+        )
+    if header.sform_code > 0 and header.qform_code > 0:
+        sizes = np.array((*header.sizes, 1, 1)[:3])
+        corners = np.array(list(itertools.product(*[(0, n - 1) for n in sizes])))
+        both = header.qform_affine
+        apart = np.linalg.norm(
+            corners @ (affine[:3, :3] - both[:3, :3]).T + affine[:3, 3] - both[:3, 3], axis=1
+        )
+        if not apart.max() <= MAX_DISAGREEMENT_VOXELS * spacing.min():
+            raise LungDetError(
+                f"{path}: the NIfTI header states two places: qform and sform are up to "
+                f"{apart.max():.1f} mm apart; save the scan with one of them, or convert it again"
+            )
 
-    A compressed file is decompressed once for this; nothing is kept.
+
+def check_nifti(path: Path) -> NiftiHeader:
+    """Check a NIfTI file (.nii or .nii.gz); return its header.
+
+    It must hold as many bytes as the header promises, and the header's statements must agree. A
+    compressed file is decompressed once for this; nothing is kept.
 
     Raises
     ------
@@ -123,3 +250,5 @@ def check_nifti(path: Path) -> None:
             f"datatype {header.datatype}: the file is truncated or its header wrong; copy or "
             "convert it again"
         )
+    _check_place(path, header)
+    return header

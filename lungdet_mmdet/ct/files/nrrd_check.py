@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import zlib
 from pathlib import Path
 
@@ -16,6 +17,12 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import MAX_DEFLATE_RATIO, remaining_bytes
 
 _HEADER_LIMIT_BYTES = 65536
+_VECTOR, _QUOTED = re.compile(r"\(([^()]*)\)"), re.compile(r'"([^"]*)"')
+# Nothing said, or said that nothing is known, is millimetres by custom.
+_MILLIMETRES = frozenset(
+    {"mm", "millimeter", "millimetre", "millimeters", "millimetres", "", "???"}
+)
+SPACING_TOLERANCE_REL = 1e-3
 # The format's names of one type; spaces stand for any number of them.
 _BYTES_OF_TYPE = {
     1: "signed char,int8,int8_t,uchar,unsigned char,uint8,uint8_t",
@@ -57,6 +64,7 @@ def check_nrrd(path: Path) -> None:
             "raw and gzip pixels right behind the header are read; save the scan again"
         )
     promised, slice_bytes = _promised_bytes(path, fields)
+    _check_place(path, fields)
     held = path.stat().st_size - offset
     if encoding != "raw":
         if promised > MAX_DEFLATE_RATIO * held:
@@ -98,6 +106,48 @@ def _promised_bytes(path: Path, fields: dict[str, str]) -> tuple[int, int]:
         )
     total = math.prod(sizes) * n_bytes
     return total, total // sizes[-1]
+
+
+def _check_place(path: Path, fields: dict[str, str]) -> None:
+    """Refuse a header without spacings, in another unit, or with spacings that disagree."""
+    directions = _VECTOR.findall(fields.get("space directions", ""))
+    spacings = fields.get("spacings", "").split()
+    if not directions and not any(_is_length(word) for word in spacings):
+        raise LungDetError(
+            f"{path}: the header has neither 'spacings' nor 'space directions': the size of a "
+            "voxel is not known; convert the scan again from DICOM"
+        )
+    units = {u.lower() for u in _QUOTED.findall(fields.get("space units", ""))}
+    units |= {u.lower() for u in _QUOTED.findall(fields.get("units", ""))}
+    if units - _MILLIMETRES:
+        raise LungDetError(
+            f"{path}: the header gives lengths in {', '.join(sorted(units - _MILLIMETRES))}, and "
+            "only millimetres are read; convert the scan again"
+        )
+    if directions and spacings:
+        lengths = [math.hypot(*map(float, v.split(","))) for v in directions if _is_vector(v)]
+        stated = [float(word) for word in spacings if _is_length(word)]
+        if len(lengths) == len(stated) and any(
+            abs(a - b) > SPACING_TOLERANCE_REL * b for a, b in zip(lengths, stated, strict=True)
+        ):
+            raise LungDetError(
+                f"{path}: the header states two spacings: 'spacings' {stated}, and {lengths} in "
+                "its 'space directions'; convert the scan again from DICOM"
+            )
+
+
+def _is_length(word: str) -> bool:
+    try:
+        return math.isfinite(float(word)) and float(word) > 0
+    except ValueError:
+        return False
+
+
+def _is_vector(text: str) -> bool:
+    try:
+        return all(math.isfinite(float(word)) for word in text.split(","))
+    except ValueError:
+        return False
 
 
 def _decompressed_bytes(path: Path, offset: int, limit: int) -> int:

@@ -64,10 +64,45 @@ class AtomicCheckpointHook(CheckpointHook):
     Parameters are those of CheckpointHook.
     """
 
+    def before_run(self, runner: Runner) -> None:
+        """Take note of the config's own schedule: that of a checkpoint may take its place."""
+        super().before_run(runner)
+        self._schedule = _schedule_of(runner)
+
+    def _tell_schedule(self, runner: Runner) -> None:
+        now = _schedule_of(runner)
+        wanted = getattr(self, "_schedule", now)
+        if now != wanted:
+            runner.logger.warning(
+                "resumed: the learning rate follows the schedule of the checkpoint, %s, not that "
+                "of the config, %s. To train on with another schedule, start anew with --load-from",
+                now,
+                wanted,
+            )
+
+    def _check_save_best(self, runner: Runner) -> None:
+        """Refuse a figure that no metric has before training, not after the first epoch."""
+        wanted = [self.save_best] if isinstance(self.save_best, str) else self.save_best or []
+        if runner.val_loop is None or wanted == ["auto"]:
+            return
+        known: set[str] = set()
+        for metric in runner.val_loop.evaluator.metrics:
+            if not hasattr(metric, "figure_names"):
+                return  # another package's: nobody knows its figures before it is run
+            known |= {f"{metric.prefix}/{name}" for name in metric.figure_names()}
+        missing = [name for name in wanted if name not in known]
+        if missing:
+            raise LungDetError(
+                f"save_best is {missing[0]!r}, which no metric of val_evaluator has; there are "
+                f"{', '.join(sorted(known))}"
+            )
+
     def before_train(self, runner: Runner) -> None:
         """Tidy up after the run that is gone on with, and make up for its lost validation."""
         if self.out_dir is None and self.file_client_args is None and self.backend_args is None:
             self.backend_args = {"backend": BACKEND}
+        self._check_save_best(runner)
+        self._tell_schedule(runner)
         super().before_train(runner)
         self._runner = runner
         self.file_backend = _LateRemoval(self.file_backend, self._note_outdated)
@@ -82,10 +117,11 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """Save the best checkpoint, and in it that this validation is done."""
+        if not hasattr(self, "_runner"):  # a validation without training: nothing to save
+            return
         runner.message_hub.update_info(VALIDATED_KEY, runner.iter)
         super().after_val_epoch(runner, metrics)
-        if hasattr(self, "_runner"):  # not in a validation without training
-            self._remove_outdated()
+        self._remove_outdated()
 
     def _is_validated(self) -> bool:
         info = self._runner.message_hub.runtime_info
@@ -120,6 +156,22 @@ class AtomicCheckpointHook(CheckpointHook):
                 if self.file_backend.isfile(path):
                     self.file_backend.backend.remove(path)
         self._runner.message_hub.update_info(OUTDATED_KEY, [])
+
+
+# What of a scheduler moves on with the steps; all else is the schedule.
+_MOVING = frozenset({"last_step", "_global_step", "_last_value", "base_values", "verbose"})
+
+
+def _schedule_of(runner: Runner) -> list[dict[str, Any]]:
+    schedulers = runner.param_schedulers or []
+    if not isinstance(schedulers, list):
+        return []
+    return [
+        {"type": type(s).__name__}
+        | {k: v for k, v in sorted(s.state_dict().items()) if k not in _MOVING}
+        for s in schedulers
+        if hasattr(s, "state_dict")
+    ]
 
 
 def _validation_was_due(runner: Runner) -> bool:

@@ -145,6 +145,7 @@ function setThreshold(value) {
   fillTable(); draw();
 }
 
+byId('warning').textContent = data.warning; byId('warning').hidden = !data.warning;
 byId('title').textContent = data.title;
 byId('subtitle').textContent = data.slabs.length + ' slabs, ' + data.candidates.length
   + ' candidates';

@@ -194,6 +194,8 @@ def test_the_thinnest_axial_ct_is_chosen(folder, volume):
     write_dicom_series(folder / "few", volume[:3], ScanGeometry(
         (3, 6, 8), (0.5, 0.75, 0.5), (0.0, 0.0, 0.0)), seriesuid="2.999.4")  # fmt: skip
     (folder / "notes.txt").write_text("no DICOM")
+    for part in (folder, *folder.iterdir()):
+        edit_all(part, PatientID="one")
     found = find_dicom_series(folder)
     assert [series.uid for series in found] == [UID, "2.999.2", "2.999.3", "2.999.4"]
     assert choose_series(found, source="x").uid == "2.999.2"

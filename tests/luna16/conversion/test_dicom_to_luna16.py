@@ -10,6 +10,7 @@ from lungdet_mmdet.annotations.tables import read_patients
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.conversion import convert_dicom_tree
+from lungdet_mmdet.luna16.dicom_index import as_cell
 from lungdet_mmdet.runs.scan_runs import process_pool
 
 FIRST, SECOND = "1.2.826.1.1", "1.2.826.1.2"
@@ -147,3 +148,9 @@ def test_folders_that_cannot_be_used(tree, tmp_path):
         convert(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(LungDetError, match="lies inside"):
         convert(tree, tree / "out")
+
+
+@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)"])
+def test_no_patient_id_is_a_formula(text):
+    assert as_cell(text) == f"'{text}"
+    assert as_cell("LIDC-IDRI-0001") == "LIDC-IDRI-0001"

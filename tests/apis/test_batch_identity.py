@@ -1,0 +1,191 @@
+"""Many scans, many runs, one output folder: whose result is whose, and what it says of them."""
+
+import csv
+import json
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from lungdet_mmdet.apis import infer as scan_job
+from lungdet_mmdet.apis.infer import detect_scans, is_result_of
+from lungdet_mmdet.apis.model_file import write_model_file
+from lungdet_mmdet.apis.scan_inputs import list_inputs
+from lungdet_mmdet.errors import LungDetError
+from tests.support.rehearsal import (
+    REHEARSAL_STEPS,
+    rehearsal_uid,
+    write_rehearsal_folder,
+)
+from tests.support.untrained_model import untrained_model
+
+pytestmark = pytest.mark.reliability("kind 1, a name or UID taken for unique: results")
+
+QUICK = {"ResampleScan": {"spacing_zyx_mm": [5.0, 8.0, 8.0]}, "MIPSlabs": {"thickness_mm": 60.0}}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.pth"
+    steps = [{**step, **QUICK.get(step["type"], {})} for step in REHEARSAL_STEPS]
+    made = untrained_model()
+    write_model_file(path, replace(made, config={**made.config, "prep_pipeline": steps}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Two scans as .mha files."""
+    root = write_rehearsal_folder(tmp_path_factory.mktemp("luna16"), 2)
+    found = []
+    for index in range(2):
+        image = sitk.ReadImage(str(next(root.rglob(f"{rehearsal_uid(index)}.mhd"))))
+        found.append(root / f"{index}.mha")
+        sitk.WriteImage(image, str(found[-1]))
+    return found
+
+
+@pytest.fixture
+def patients(images, tmp_path):
+    """Scans of two patients, both called ct.mha."""
+    paths = [tmp_path / "in" / name / "ct.mha" for name in ("A", "B")]
+    for path, image in zip(paths, images, strict=True):
+        path.parent.mkdir(parents=True)
+        shutil.copy(image, path)
+    return paths
+
+
+@pytest.fixture
+def run(model, tmp_path):
+    def detect(*inputs, **options):
+        return detect_scans(
+            inputs, tmp_path / "out", checkpoint=model, threshold=0.0, device="cpu", **options
+        )
+
+    return detect
+
+
+def table(out):
+    return list(csv.DictReader((out / "candidates.csv").open()))
+
+
+def source_of(out, name):
+    return json.loads((out / name / "candidates.json").read_text())["source"]
+
+
+def test_rows_of_scans_of_one_name_are_told_apart(run, patients, tmp_path):
+    names = [result.name for result in run(tmp_path / "in").results]
+    assert len(set(names)) == 2
+    assert {row["seriesuid"] for row in table(tmp_path / "out")} == set(names)
+
+
+def test_a_second_run_leaves_the_first_patients_result_alone(run, patients, tmp_path):
+    out = tmp_path / "out"
+    (first,) = run(patients[0]).results
+    (second,) = run(patients[1]).results
+    assert first.name != second.name
+    assert [source_of(out, r.name) for r in (first, second)] == [str(p) for p in patients]
+    assert {row["seriesuid"] for row in table(out)} == {first.name, second.name}
+    # Whatever the runs named, each scan comes back to its own folder.
+    again = run(*patients[::-1]).results
+    assert {r.name for r in again} == {first.name, second.name}
+    assert all(r.skipped for r in again)
+
+
+def test_another_scan_in_the_same_place_replaces_the_result(run, patients, images, tmp_path):
+    (first,) = run(patients[0]).results
+    shutil.copy(images[1], patients[0])
+    (again,) = run(patients[0]).results
+    assert (again.name, again.skipped) == (first.name, False)
+
+
+def test_a_scan_that_was_moved_is_known(run, patients, tmp_path):
+    (first,) = run(patients[0]).results
+    moved = shutil.move(patients[0], tmp_path / "in" / "ct.mha")
+    (again,) = run(moved).results
+    assert (again.name, again.skipped) == (first.name, True)
+
+
+def test_a_file_of_same_name_size_and_time_is_another_scan(tmp_path):
+    scans = []
+    for name, content in (("A", b"one"), ("B", b"two")):
+        path = tmp_path / name / "ct.nrrd"
+        path.parent.mkdir()
+        path.write_bytes(content)
+        os.utime(path, ns=(10**18, 10**18))
+        scans += list_inputs([path]).scans
+    one, two = scans
+    assert one.files_digest() == two.files_digest()
+    before = {"files": one.files_digest(), "scan": one.content_digest()}
+    content = {"place": one.place_digest(), "fingerprint": before}
+    assert is_result_of(one, content)
+    assert not is_result_of(two, content)
+
+
+def test_a_scan_that_fails_now_marks_its_old_result(run, patients, images, tmp_path):
+    out = tmp_path / "out"
+    (first,) = run(patients[0]).results
+    patients[0].write_bytes(patients[0].read_bytes()[:-100])
+    broken = run(patients[0])
+    assert broken.exit_code == 1
+    assert "of an earlier run" in (out / first.name / "outdated.txt").read_text()
+    assert table(out) == []
+    shutil.copy(images[0], patients[0])
+    (mended,) = run(patients[0]).results
+    assert not (out / mended.name / "outdated.txt").exists()
+    assert len(table(out)) > 0
+    assert json.loads((out / "failures.json").read_text()) == []
+
+
+def test_failures_of_other_scans_are_kept(run, patients, tmp_path):
+    patients[0].write_bytes(b"nothing")
+    run(patients[0])
+    run(patients[1])
+    (failure,) = json.loads((tmp_path / "out" / "failures.json").read_text())
+    assert failure["seriesuid"] == "ct"
+    assert str(patients[0]) in failure["reason"]
+
+
+def test_no_lungs_is_told_everywhere(run, images, tmp_path):
+    image = sitk.ReadImage(str(images[0]))
+    volume = sitk.GetArrayFromImage(image)
+    # Values off by 1024, with a frame of padding that looks like air.
+    volume = (volume + 1024).astype(np.int16)
+    volume[:, :6] = -1100
+    off = sitk.GetImageFromArray(volume)
+    off.CopyInformation(image)
+    sitk.WriteImage(off, str(tmp_path / "off.mha"))
+    batch = run(tmp_path / "off.mha")
+    text = "\n".join(batch.lines())
+    assert "WARNING: no lungs were found (verdict: implausible)" in text
+    assert {row["lungs"] for row in table(tmp_path / "out")} == {"implausible"}
+    page = (tmp_path / "out" / "off" / "report.html").read_text()
+    assert '"warning":"no lungs were found (verdict: implausible)' in page
+
+
+def test_anonymous_results_say_neither_where_nor_who(run, patients, tmp_path):
+    patients[0] = patients[0].rename(patients[0].with_name("Mustermann_Max.mha"))
+    (patients[1].parent / "Musterfrau_Eva.nii").write_bytes(b"nothing")
+    batch = run(tmp_path / "in", anonymous=True)
+    assert len(batch.results) == 2
+    assert len(batch.failures) == 1
+    out = tmp_path / "out"
+    assert all(r.name.startswith("scan-") for r in batch.results)
+    told = "\n".join(
+        str(p.relative_to(out)) + p.read_text(errors="replace")
+        for p in out.rglob("*")
+        if p.is_file()
+    )
+    for secret in ("Muster", "ct.mha", str(tmp_path), tmp_path.name, "/in/"):
+        assert secret not in told
+    assert all(r.skipped for r in run(tmp_path / "in", anonymous=True).results)
+
+
+def test_a_worker_of_another_version_does_no_work(patients):
+    scan = list_inputs([patients[0]]).scans[0]
+    job = scan_job.DetectJob(scan, patients[0].parent / "out", None, code="another")
+    with pytest.raises(LungDetError, match="this worker .* has the preparation code"):
+        scan_job.detect_scan(job)
