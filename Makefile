@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OLD := .venv-openmmlab
 
-.PHONY: install demo demo-scratch demo-long fuzz test test-openmmlab lint dist reliability clean
+.PHONY: install demo demo-scratch demo-long model fuzz test test-openmmlab lint types dist reliability clean
 .DELETE_ON_ERROR:
 
 $(STAMP): setup.py constraints.txt constraints-gpu.txt
@@ -17,26 +17,35 @@ $(STAMP): setup.py constraints.txt constraints-gpu.txt
 
 install: $(STAMP)
 
-test: lint
+test: lint types
 	$(BIN)/python -m pytest
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+types: $(STAMP)
+	$(BIN)/python -m mypy
+
 # Tens of thousands of hostile files, tables and boxes; minutes. The second part needs atheris.
 fuzz: $(STAMP)
 	LUNGDET_FUZZ_EXAMPLES=1500 $(BIN)/python -m pytest tests/fuzz
 	$(BIN)/python tests/fuzz/coverage_guided.py
 
-demo: demo-scratch
-
-# From random weights: about eight minutes of training on two idle cores.
-demo-scratch: $(STAMP)
+# Minutes: phantoms, preparation, a short training on from the model in the box, test, one scan.
+demo: $(STAMP)
 	$(BIN)/python tools/demo.py demo
 
+# The same from random weights, and for longer.
+demo-scratch: $(STAMP)
+	$(BIN)/python tools/demo.py demo --length scratch
+
 demo-long: $(STAMP)
-	$(BIN)/python tools/demo.py demo --long
+	$(BIN)/python tools/demo.py demo --length long
+
+# The model in the box, trained anew; MODEL_DATA are the options of tools/make_model.py for its data.
+model: $(STAMP)
+	$(BIN)/python tools/make_model.py model $(MODEL_DATA)
 
 # The same tests on OpenMMLab's original packages, in a virtual environment of their own.
 $(OLD)/.installed: constraints-openmmlab.txt setup.py

@@ -35,7 +35,7 @@ setup(
     ],
     python_requires=">=3.10",
     packages=find_packages(include=["lungdet_mmdet", "lungdet_mmdet.*"]),
-    package_data={"lungdet_mmdet.reports": ["pages/*"]},
+    package_data={"lungdet_mmdet": ["weights/*"], "lungdet_mmdet.reports": ["pages/*"]},
     install_requires=[
         "torch>=2.0",
         # The maintained continuation of OpenMMLab's stack, under the same import names. A machine

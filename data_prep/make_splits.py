@@ -3,6 +3,7 @@
     python data_prep/make_splits.py PREPARED_DIR --protocol strict
     python data_prep/make_splits.py PREPARED_DIR --protocol strict --positive-rate test=natural
     python data_prep/make_splits.py PREPARED_DIR --protocol fold --fold 3 --out FOLDER
+    python data_prep/make_splits.py PREPARED_DIR --protocol test     (every scan is a test scan)
     python data_prep/make_splits.py --dry-run --annotations annotations.csv \
         --seriesuids seriesuids.csv --annotations-excluded annotations_excluded.csv
 
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add("prepared_dir", nargs="?", type=Path, help="folder written by prepare_luna16.py")
     add(
         "--protocol",
-        choices=("strict", "paper", "fold"),
+        choices=("strict", "paper", "fold", "test"),
         help="default: strict; a dry run shows paper and strict",
     )
     add("--fold", type=int, help="official subset that tests (0-9), with --protocol fold")

@@ -1,34 +1,72 @@
-"""The whole job on phantoms from random weights: make a cohort, prepare, train, test, draw.
+"""The whole job on phantoms: make a cohort, prepare, train, test, draw, and look at one scan.
 
-`make demo-scratch` runs this, `make demo-long` with the long training.
-
-Everything here is phantom data: the figures say that the software works, not how well it would do
-on patients.
+`make demo` goes on from the model in the box and takes minutes; `make demo-scratch` trains from
+random weights, `make demo-long` the same for longer. Everything here is phantom data: the figures
+say that the software works, not how well it would do on patients.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from lungdet_mmdet.phantom.identity import phantom_uid
 from lungdet_mmdet.runs.command_line import CommandStep, run_and_exit, run_command_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "lung_deform_detr_phantom.py"
-SCANS = 100
+MODEL = ROOT / "lungdet_mmdet" / "weights" / "slab_dino_small.pth"
+SIZE = "fine"
 # Three times as many per diseased scan as in LUNA16: a short training needs enough to learn from.
 MEAN_NODULES = 6
-# Enough test scans for a figure that means something; rates as the scans have them.
-SPLIT = "--ratios 0.75 0.1 0.15 --positive-rate train=natural val=natural test=natural"
-DEMO_ITERS, LONG_ITERS = 700, 4000
+
+
+@dataclass(frozen=True)
+class Length:
+    """How much is made and trained.
+
+    Parameters
+    ----------
+    scans : phantoms.
+    ratios : of train, val, test; about fifteen test scans, for a figure that means something.
+    iters : training steps.
+    start : where the weights come from, as options of ``tools/train.py`` and config overrides.
+    """
+
+    scans: int
+    ratios: str
+    iters: int
+    start: tuple[str, str] = ("", "")
+
+
+LENGTHS = {
+    "short": Length(
+        36,
+        "0.47 0.11 0.42",
+        60,
+        # Weights that are good already are moved gently.
+        (f"--load-from {shlex.quote(str(MODEL))}", "optim_wrapper.optimizer.lr=1e-4 param_scheduler.0.end=10"
+         " param_scheduler.1.begin=10"),
+    ),
+    "scratch": Length(100, "0.75 0.1 0.15", 700),
+    "long": Length(100, "0.75 0.1 0.15", 4000),
+}  # fmt: skip
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out_dir", type=Path, help="folder for everything the demo makes")
     parser.add_argument(
-        "--long", action="store_true", help=f"train for {LONG_ITERS} iterations instead of minutes"
+        "--length",
+        choices=tuple(LENGTHS),
+        default="short",
+        help="short goes on from the model in the box, scratch and long start from random weights "
+        "(default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of the phantoms")
     parser.add_argument(
@@ -42,16 +80,16 @@ def parse_args() -> argparse.Namespace:
 
 def plan(args: argparse.Namespace) -> list[CommandStep]:
     """Return every step."""
-    out_dir, config = args.out_dir.resolve(), CONFIG.relative_to(ROOT)
-    cohort, prepared = out_dir / "luna16_phantoms", out_dir / "prepared"
-    work = out_dir / ("work_long" if args.long else "work")
-    iters = LONG_ITERS if args.long else DEMO_ITERS
-    last = work / f"iter_{iters}.pth"
+    length, config = LENGTHS[args.length], CONFIG.relative_to(ROOT)
+    out_dir = shlex.quote(str(args.out_dir.resolve() / args.length))
+    cohort, prepared, work = f"{out_dir}/luna16_phantoms", f"{out_dir}/prepared", f"{out_dir}/work"
+    options, overrides = length.start
+    one = f"{cohort}/subset0/{phantom_uid(size=SIZE, seed=args.seed, index=0)}.mhd"
     return [
         CommandStep(
-            f"make {SCANS} phantom scans in the layout of LUNA16",
-            f"data_prep/make_phantom.py {cohort} --scans {SCANS} --seed {args.seed} --size fine"
-            f" --mean-nodules {MEAN_NODULES} --workers 2",
+            f"make {length.scans} phantom scans in the layout of LUNA16",
+            f"data_prep/make_phantom.py {cohort} --scans {length.scans} --seed {args.seed}"
+            f" --size {SIZE} --mean-nodules {MEAN_NODULES} --workers 2",
         ),
         CommandStep(
             "prepare them: resample, lung mask, CLAHE, 7.5 mm MIP slabs",
@@ -59,18 +97,25 @@ def plan(args: argparse.Namespace) -> list[CommandStep]:
         ),
         CommandStep(
             "split by scan into train, val and test",
-            f"data_prep/make_splits.py {prepared} {SPLIT} --labels {args.labels}",
+            f"data_prep/make_splits.py {prepared} --ratios {length.ratios} --labels {args.labels}"
+            " --positive-rate train=natural val=natural test=natural",
         ),
         CommandStep(
-            "train a small Deformable-DETR",
-            f"tools/train.py {config} --data {prepared} --work-dir {work} --resume --cfg-options"
-            f" train_cfg.max_iters={iters} train_cfg.val_interval={iters}"
-            f" param_scheduler.1.end={iters}",
+            "train a small Deformable-DETR"
+            + (", on from the model in the box" if options else " from random weights"),
+            f"tools/train.py {config} --data {prepared} --work-dir {work} --resume {options}"
+            f" --cfg-options train_cfg.max_iters={length.iters}"
+            f" train_cfg.val_interval={length.iters} param_scheduler.1.end={length.iters}"
+            f" {overrides}",
         ),
         CommandStep(
             "test it on scans it never saw",
-            f"tools/test.py {config} {last} --data {prepared} --work-dir {work}"
-            f" --show-dir {work / 'overlays'}",
+            f"tools/test.py {config} {work}/iter_{length.iters}.pth --data {prepared}"
+            f" --work-dir {work} --show-dir {work}/overlays",
+        ),
+        CommandStep(
+            "look at one scan with the model in the box",
+            f"tools/infer.py {one} --out {out_dir}/results",
         ),
     ]
 
@@ -78,14 +123,15 @@ def plan(args: argparse.Namespace) -> list[CommandStep]:
 def main() -> int:
     args = parse_args()
     began = time.monotonic()
-    steps = plan(args)
-    code = run_command_steps(steps, root=ROOT)
+    code = run_command_steps(plan(args), root=ROOT)
     if code:
         return code
+    made = args.out_dir / args.length
     print(
         f"\nDone in {(time.monotonic() - began) / 60:.1f} minutes, on phantom data. Look at\n"
-        f"  {args.out_dir / 'prepared' / 'prep_report.html'}\n"
-        f"  {steps[-1].command.split('--show-dir ')[1]}"
+        f"  {made / 'prepared' / 'prep_report.html'}\n"
+        f"  {made / 'work' / 'report.html'} and {made / 'work' / 'overlays'}\n"
+        f"  {made / 'results'}: a page for the one scan"
     )
     return 0
 

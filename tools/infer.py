@@ -1,4 +1,4 @@
-"""Find nodules in CT scans: python tools/infer.py INPUT... --checkpoint MODEL.pth --out DIR."""
+"""Find nodules in CT scans: python tools/infer.py INPUT... [--checkpoint MODEL.pth] [--out DIR]."""
 
 from __future__ import annotations
 
@@ -25,9 +25,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "with one of these a line",
     )
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="model file (tools/publish_model.py)"
+        "--checkpoint",
+        type=Path,
+        help="model file (tools/publish_model.py); default: the model in the box, trained on "
+        "made-up and semi-real scans",
     )
-    parser.add_argument("--out", type=Path, required=True, help="one folder per scan is made here")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results"),
+        help="one folder per scan is made here (default: %(default)s)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     parser.add_argument(
         "--threshold",

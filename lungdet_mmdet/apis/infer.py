@@ -396,7 +396,7 @@ def detect_scans(
     inputs: Sequence[Path | str],
     out_dir: Path,
     *,
-    checkpoint: Path,
+    checkpoint: Path | None = None,
     device: str = "auto",
     threshold: float | None = None,
     batch_size: int | None = None,
@@ -435,9 +435,15 @@ def detect_scans(
     """
     # Here and not where the name is exported: the file's digest belongs to the options.
     from lungdet_mmdet.apis.model_building import choose_device
-    from lungdet_mmdet.apis.model_file import file_sha256, read_model_file
+    from lungdet_mmdet.apis.model_file import SHIPPED_MODEL, file_sha256, read_model_file
     from lungdet_mmdet.ops.attention_choice import describe_attention
 
+    if checkpoint is None:
+        checkpoint = SHIPPED_MODEL
+        say(
+            f"no checkpoint named: the model in the box ({checkpoint.name}) is used, trained "
+            "on made-up and semi-real scans, see lungdet_mmdet/weights/README.md"
+        )
     out_dir = Path(out_dir)
     if dask:
         # Workers on other machines start in another folder.

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+import lungdet_mmdet
 from lungdet_mmdet.apis.training_checkpoint import read_training_checkpoint
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import check_input_file
@@ -166,6 +167,10 @@ _FIELDS = {
     "data": Mapping,
     "made_with": Mapping,
 }
+
+
+SHIPPED_MODEL = Path(lungdet_mmdet.__file__).parent / "weights" / "slab_dino_small.pth"
+"""The model in the box; ``weights/README.md`` beside it is its card."""
 
 
 @dataclass(frozen=True)

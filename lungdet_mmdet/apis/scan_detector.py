@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lungdet_mmdet.apis.model_building import build_model, build_slab_pipeline, choose_device
-from lungdet_mmdet.apis.model_file import read_model_file
+from lungdet_mmdet.apis.model_file import SHIPPED_MODEL, read_model_file
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, SlabGeometry
@@ -23,6 +23,7 @@ from lungdet_mmdet.scoring.box_depths import with_depths
 from lungdet_mmdet.scoring.candidates import Candidate, merge_slab_detections
 from lungdet_mmdet.scoring.froc import MAX_MARKS_PER_SCAN
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
+from lungdet_mmdet.splits.prepared import MADE_UP
 
 STAGES = ("reading", "preparation", "network", "merging")
 """The parts of looking at a scan that are timed, in order."""
@@ -152,7 +153,8 @@ class ScanDetector:
 
     Parameters
     ----------
-    checkpoint : a model file (``tools/publish_model.py``).
+    checkpoint : a model file (``tools/publish_model.py``); None takes the model in the box, trained
+        on made-up and semi-real scans (``lungdet_mmdet/weights/README.md``).
     device : "auto" takes a GPU where there is one; else a torch device such as "cpu" or "cuda:1".
     threshold : score from which a candidate is returned; None takes the model file's own, or 0.5.
     batch_size : slabs that go through the model at a time; None takes one on a CPU, four on a GPU.
@@ -167,14 +169,14 @@ class ScanDetector:
 
     Examples
     --------
-    >>> detector = ScanDetector("model.pth")                          # doctest: +SKIP
+    >>> detector = ScanDetector()                                     # doctest: +SKIP
     >>> for nodule in detector.detect("scan.nii.gz"):                 # doctest: +SKIP
     ...     print(nodule.centre_xyz_mm, nodule.diameter_mm, nodule.score)
     """
 
     def __init__(
         self,
-        checkpoint: Path | str,
+        checkpoint: Path | str | None = None,
         *,
         device: str = "auto",
         threshold: float | None = None,
@@ -186,7 +188,7 @@ class ScanDetector:
             raise LungDetError(f"batch size is {batch_size}: it must be at least 1")
         if threshold is not None and not 0.0 <= threshold <= 1.0:
             raise LungDetError(f"threshold is {threshold}: it must lie within 0 and 1")
-        self.model_file = read_model_file(checkpoint, trust=trust_checkpoint)
+        self.model_file = read_model_file(checkpoint or SHIPPED_MODEL, trust=trust_checkpoint)
         self.device = choose_device(device)
         self.batch_size = batch_size or DEFAULT_BATCH.get(self.device.type, 1)
         self.threshold = next(
@@ -296,10 +298,17 @@ class ScanDetector:
         return detections
 
     def _model_flags(self) -> list[str]:
+        flags = []
+        data = str(self.model_file.data.get("name") or "")
+        if any(kind in data for kind in MADE_UP):
+            flags.append(
+                f"the model was trained on {data} scans, not on patients as they are: its scores "
+                "say nothing about a patient"
+            )
         trained_with = self.model_file.made_with.get("pixels_version")
-        if trained_with in (None, str(PIXELS_VERSION)):
-            return []
-        return [
-            f"the model was trained on pixels of version {trained_with}, this package makes "
-            f"version {PIXELS_VERSION}: scores may differ"
-        ]
+        if trained_with not in (None, str(PIXELS_VERSION)):
+            flags.append(
+                f"the model was trained on pixels of version {trained_with}, this package makes "
+                f"version {PIXELS_VERSION}: scores may differ"
+            )
+        return flags

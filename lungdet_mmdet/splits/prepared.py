@@ -19,6 +19,8 @@ from lungdet_mmdet.series_name import check_series_name
 
 # Root of the series UIDs of LIDC-IDRI, of which LUNA16 is a part.
 LIDC_UID_ROOT = "1.3.6.1.4.1.14519.5.2.1.6279.6001."
+MADE_UP = ("phantom", "semi-real")
+"""Names of data that show no patient as he was."""
 
 
 # There while scans are prepared again; left behind where that was interrupted.
@@ -255,7 +257,7 @@ def data_name(seriesuids: Collection[str]) -> str:
     "phantom", "semi-real", "LUNA16" (series of LIDC-IDRI), "CT scans" (any others), or several
     joined by "and".
     """
-    kinds = {"phantom": 0, "semi-real": 0, "LUNA16": 0, "CT scans": 0}
+    kinds = {**dict.fromkeys(MADE_UP, 0), "LUNA16": 0, "CT scans": 0}
     for uid in seriesuids:
         if is_phantom_uid(uid):
             kinds["phantom"] += 1

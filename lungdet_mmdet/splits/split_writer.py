@@ -27,13 +27,21 @@ from lungdet_mmdet.splits.protocols import (
     split_paper,
     split_strict,
 )
-from lungdet_mmdet.splits.split_part import DEFAULT_RATIOS, PARTS, RateRule, Split, SplitPart
+from lungdet_mmdet.splits.split_part import (
+    DEFAULT_RATIOS,
+    PARTS,
+    RateRule,
+    Split,
+    SplitPart,
+    part_of_scans,
+)
 
-Protocol = Literal["paper", "strict", "fold"]
+Protocol = Literal["paper", "strict", "fold", "test"]
 PROTOCOL_RATES: dict[str, Mapping[str, RateRule]] = {
     "paper": PAPER_RATES,
     "strict": STRICT_RATES,
     "fold": FOLD_RATES,
+    "test": {"test": RateRule(None)},
 }
 NATURAL = "natural"
 
@@ -77,7 +85,8 @@ def write_splits(
     Parameters
     ----------
     prepared_dir : folder written by ``prepare_luna16.py``.
-    protocol : "strict" (by series or patient), "paper" (by slab) or "fold" (official subsets).
+    protocol : "strict" (by series or patient), "paper" (by slab), "fold" (official subsets), or
+        "test" (every scan tests a model that was trained elsewhere; there are no other parts).
     seed : >= 0, of every shuffle and draw.
     fold : 0-9, for the fold protocol.
     positive_rate : per part a share in (0, 1], or "natural" for no thinning (of the part as the
@@ -153,7 +162,7 @@ def write_splits(
             patients=patients,
         )
     folder = Path(out_dir) if out_dir is not None else cohort.folder / ANNOTATION_FOLDER
-    summaries = tuple(summarise(cocos[name]) for name in PARTS)
+    summaries = tuple(summarise(coco) for coco in cocos.values())
     warnings = cohort.warnings + split.warnings + _label_warnings(cohort, labels)
     warnings += failed_scan_warnings(cohort)
     leaks = find_leaks(cocos)
@@ -255,6 +264,9 @@ def _split(
         return split_paper(scans, seed=seed, rates=rates, ratios=ratios, add_healthy=add_healthy)
     if protocol == "strict":
         return split_strict(scans, seed=seed, rates=rates, ratios=ratios, patients=patients)
+    if protocol == "test":
+        part = part_of_scans("test", scans, rates["test"], seed=seed)
+        return Split("test", (part,), {"test": "every scan tests a model trained elsewhere"})
     assert fold is not None
     return split_fold(scans, fold=fold, seed=seed, rates=rates, subsets=subsets)
 

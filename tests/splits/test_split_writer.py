@@ -136,3 +136,11 @@ def test_rates_asked_for_may_drop_positives_in_any_part():
 def test_unusable_options_are_named_before_anything_is_read(tmp_path, options, words):
     with pytest.raises(LungDetError, match=words):
         write_splits(tmp_path / "nothing", **options)
+
+
+def test_every_scan_can_be_a_test_scan(prepared_phantoms, tmp_path):
+    report = write_splits(prepared_phantoms.prepared_dir, protocol="test", out_dir=tmp_path)
+
+    assert [summary.split for summary in report.summaries] == ["test"]
+    assert report.summaries[0].series == 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["split.json", "test.json"]
