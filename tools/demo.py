@@ -48,8 +48,8 @@ LENGTHS = {
         "0.47 0.11 0.42",
         60,
         # Weights that are good already are moved gently.
-        (f"--load-from {shlex.quote(str(MODEL))}", "optim_wrapper.optimizer.lr=1e-4 param_scheduler.0.end=10"
-         " param_scheduler.1.begin=10"),
+        (f"--load-from {shlex.quote(str(MODEL))}",
+         "optim_wrapper.optimizer.lr=1e-4 param_scheduler.0.end=10 param_scheduler.1.begin=10"),
     ),
     "scratch": Length(100, "0.75 0.1 0.15", 700),
     "long": Length(100, "0.75 0.1 0.15", 4000),
