@@ -14,9 +14,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lungdet_mmdet.annotations.consensus import MIN_READERS, MIN_SHARE
-
 import lungdet_mmdet  # noqa: F401
+from lungdet_mmdet.annotations.consensus import MIN_READERS, MIN_SHARE
 from lungdet_mmdet.runs.command_line import run_and_exit
 
 
@@ -49,7 +48,6 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     from lungdet_mmdet.annotations.lidc import find_database
-
     from lungdet_mmdet.preparation.lidc_labelling import label_luna16_folder
     from lungdet_mmdet.runs.workplace import find_workplace
 

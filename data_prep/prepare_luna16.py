@@ -67,7 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _prepare(args: argparse.Namespace) -> int:
     from lungdet_mmdet.apis.config_text import config_from_file
-
     from lungdet_mmdet.luna16.folder import read_luna16_folder
     from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort, summary_lines
     from lungdet_mmdet.preparation.prep_pipeline import (

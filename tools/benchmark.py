@@ -113,14 +113,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_prep(args: argparse.Namespace) -> tuple[list[str], dict]:
-    from lungdet_mmdet.apis.config_text import config_from_file
-
     from benchmarks.prep import (
         benchmark_folder,
         benchmark_scan,
         folder_lines,
         scan_lines,
     )
+    from lungdet_mmdet.apis.config_text import config_from_file
     from lungdet_mmdet.preparation.prep_pipeline import prep_steps
 
     if args.path.is_dir() != bool(args.workers):

@@ -75,9 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def draw_pipeline_figure(args: argparse.Namespace) -> None:
-    from lungdet_mmdet.apis.config_text import config_from_file
-
     from lungdet_mmdet.annotations.tables import read_nodules
+    from lungdet_mmdet.apis.config_text import config_from_file
     from lungdet_mmdet.preparation.pipeline_stages import draw_pipeline, record_stages
     from lungdet_mmdet.preparation.prep_pipeline import prep_imports, prep_steps
     from lungdet_mmdet.runs.atomic_files import write_bytes

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
+
 from lungdet_mmdet.annotations.mask_nodules import (
     MAX_NODULES,
     match_to_table,
@@ -7,8 +9,6 @@ from lungdet_mmdet.annotations.mask_nodules import (
     on_grid,
     slab_masks,
 )
-from pycocotools import mask as coco_mask
-
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.slabs import mip_slabs

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from lungdet_mmdet.annotations.scan_masks import masks_of_scan, read_mask_folder
 
+from lungdet_mmdet.annotations.scan_masks import masks_of_scan, read_mask_folder
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.ct.files.metaimage_pixels import write_mha
 from lungdet_mmdet.ct.geometry import ScanGeometry

@@ -112,7 +112,9 @@ def test_an_unusable_prediction_file_is_named(tmp_path, text):
 
 
 def found_on(img_id, seriesuid, slab_index):
-    return SlabDetections(img_id, np.zeros((0, 4)), np.zeros(0), seriesuid, slab_index)
+    return SlabDetections(
+        img_id, np.zeros((0, 4)), np.zeros(0), seriesuid=seriesuid, slab_index=slab_index
+    )
 
 
 def test_detections_on_the_slabs_of_the_set_are_accepted():
