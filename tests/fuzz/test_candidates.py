@@ -88,9 +88,9 @@ def test_numbers_of_any_size(rows, spacing, origin, faces, min_iou, max_gap):
     is_axial=st.booleans(),
 )
 def test_boxes_far_out_and_slabs_of_any_direction(rows, direction, is_axial):
-    turned = slab(0, pixel_mm=PIXEL_MM, **({} if is_axial else {"direction": tuple(direction)}))
     TRIED["candidate merging"] += 1
     try:
+        turned = slab(0, pixel_mm=PIXEL_MM, **({} if is_axial else {"direction": tuple(direction)}))
         candidates = merge_slab_detections([turned], [found(0, *rows)])
     except LungDetError:
         return

@@ -16,6 +16,7 @@ from lungdet_mmdet.splits.coco_json import read_slab_set, slab_set_from_coco
 def image(number, uid):
     return {
         "id": number, "seriesuid": uid, "slab_index": 3, "spacing": [0.5, 0.5, 7.5],
+        "width": 64, "height": 48,
         "origin": [1, 2, 3], "direction": [1, 0, 0, 0, 1, 0, 0, 0, 1], "z_range_mm": [0, 7.5],
     }  # fmt: skip
 
