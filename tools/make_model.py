@@ -79,8 +79,8 @@ def plan(args: argparse.Namespace) -> list[CommandStep]:
             "train",
             f"tools/train.py {CONFIG} --data {_quoted(prepared)} --work-dir {_quoted(work)}"
             f" --resume --cfg-options train_cfg.max_iters={args.iters}"
-            f" train_cfg.val_interval={args.iters}"
-            f" param_scheduler.1.end={args.iters} randomness.seed=1",
+            f" train_cfg.val_interval={args.iters} param_scheduler.1.end={args.iters}"
+            " randomness.seed=1",
         ),
         CommandStep(
             "publish",

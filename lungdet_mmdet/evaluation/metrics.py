@@ -290,7 +290,7 @@ class FROCMetric(BaseMetric):
         note = missing_depths_note(sum(d.z_mm is None for d in detections), len(detections))
         if note is not None:
             print_log(f"{self.ann_file}: {note}.", logger="current", level=logging.WARNING)
-        seen = self.slab_set.restricted_to(item.img_id for item in detections)
+        seen = self.slab_set.seen_by(detections)
         marks = self.merge(seen, detections)
         if self.submission_file is not None:
             write_submission(self.submission_file, marks)

@@ -32,7 +32,7 @@ ONE = (3, 5, 10, 14, 20, 26)
 
 def projections(geometry_of_slabs, labels=None, geometry=GRID):
     volume = np.zeros(geometry_of_slabs.size_zyx, np.uint8)
-    _, slabs = mip_slabs(volume, geometry_of_slabs, thickness_mm=7.5)
+    _, slabs, _ = mip_slabs(volume, geometry_of_slabs, thickness_mm=7.5)
     (found,) = nodules_of_labels(
         labels_with(ONE) if labels is None else labels, geometry, source="mask"
     )
