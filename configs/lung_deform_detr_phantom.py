@@ -67,7 +67,7 @@ train_pipeline = [
          direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='RandomSlabBrightness', max_change=0.15),
     dict(type='RandomSlabNoise', sd_percent=(0.001, 0.18)),
-    dict(type='PackDetInputs', meta_keys={{_base_.meta_keys}}),
+    dict(type='PackSlab', meta_keys={{_base_.meta_keys}}),
 ]
 # More than half of the drawn slabs hold a nodule: a short training sees enough of them.
 train_dataloader = dict(

@@ -348,20 +348,20 @@ class BatchRun:
     results : scans that have a result, now or from before.
     failures : scans and inputs that could not be used.
     notes : what else the user should know.
-    interrupted : stopped by Ctrl-C; running again goes on.
+    interrupted_by : signal that cut the run short; running again goes on.
     """
 
     out_dir: Path
     results: list[JobResult] = field(default_factory=list)
     failures: list[ScanFailure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    interrupted: bool = False
+    interrupted_by: int | None = None
 
     @property
     def exit_code(self) -> int:
-        """0 if every input has its result, 130 after Ctrl-C, else 1."""
-        if self.interrupted:
-            return 130
+        """0 if every input has its result, 130 or 143 after an interrupt, else 1."""
+        if self.interrupted_by is not None:
+            return 128 + self.interrupted_by
         return 1 if self.failures else 0
 
     def lines(self) -> list[str]:
@@ -490,7 +490,7 @@ def detect_scans(
         out_dir=out_dir,
         results=sorted(run.results, key=lambda r: r.name),
         failures=[*listed.failures, *misplaced, *run.failures],
-        interrupted=run.interrupted,
+        interrupted_by=run.interrupted_by,
     )
     if anonymous:
         batch.failures = [_without_paths(f, inputs, listed.scans) for f in batch.failures]

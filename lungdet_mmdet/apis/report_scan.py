@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from lungdet_mmdet.apis.candidate_files import NOTICE
-from lungdet_mmdet.apis.scan_detector import ScanFindings, slab_of
+from lungdet_mmdet.apis.scan_detector import ScanFindings
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.reports.scan_report import (
     ReportBox,
@@ -20,7 +20,6 @@ from lungdet_mmdet.reports.scan_report import (
     nodule_crops,
     slab_middle,
 )
-from lungdet_mmdet.scoring.candidates import box_centres_world
 from lungdet_mmdet.scoring.slab_records import SlabDetections
 
 # Fainter boxes and candidates would only fill the page.
@@ -101,8 +100,8 @@ def _boxes(
 
 def _rank_of(box: np.ndarray, geometry: SlabGeometry, here: Sequence[Mapping[str, Any]]) -> int:
     """Return the rank of the best candidate of this slab that the box's centre lies in, or 0."""
-    centre = box_centres_world(box[None], slab_of(geometry, seriesuid=""))[0]
-    axes = np.asarray(geometry.direction).reshape(3, 3)[:, :2]
+    centre = geometry.boxes_to_world(box[None])[0]
+    axes = geometry.axes_xyz[:, :2]
     for record in here:
         offset = (centre - np.asarray(record["centre_xyz_mm"])) @ axes
         if np.hypot(*offset) <= record["diameter_mm"] / 2:

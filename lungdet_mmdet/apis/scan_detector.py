@@ -70,20 +70,6 @@ class ScanFindings:
         return [c for c in self.candidates if c.score >= self.threshold]
 
 
-def slab_of(geometry: SlabGeometry, *, seriesuid: str) -> Slab:
-    """Return a slab as the merging of candidates reads it; its id is its index."""
-    low, high = geometry.z_range_mm
-    return Slab(
-        img_id=geometry.index,
-        seriesuid=seriesuid,
-        slab_index=geometry.index,
-        spacing_mm=(*geometry.spacing_xy_mm, high - low),
-        origin_xyz_mm=geometry.origin_xyz_mm,
-        direction=geometry.direction,
-        z_range_mm=geometry.z_range_mm,
-    )
-
-
 def three_channels(image: np.ndarray) -> np.ndarray:
     """Return a slab (y, x) as (y, x, 3), three equal channels, as OpenCV reads a grey PNG."""
     return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
@@ -97,15 +83,13 @@ def slab_input(image: np.ndarray, slab: Slab) -> dict[str, Any]:
     image : uint8 array (y, x) or (y, x, 3).
     slab : where it lies.
     """
+    record = slab.geometry.as_record()
     return {
         "img": three_channels(image),
         "img_id": slab.img_id,
         "seriesuid": slab.seriesuid,
-        "slab_index": slab.slab_index,
-        "z_range_mm": list(slab.z_range_mm),
-        "spacing": list(slab.spacing_mm),
-        "origin": list(slab.origin_xyz_mm),
-        "direction": list(slab.direction),
+        "slab_index": slab.geometry.index,
+        **{key: record[key] for key in ("z_range_mm", "spacing", "origin", "direction")},
     }
 
 
@@ -249,7 +233,7 @@ class ScanDetector:
         results = self._prepare({"scan": scan, "scan_path": source})
         moments.append(time.perf_counter())
         geometries = tuple(results["slab_geometries"])
-        slabs = [slab_of(geometry, seriesuid=scan.seriesuid) for geometry in geometries]
+        slabs = [Slab(geometry.index, scan.seriesuid, geometry) for geometry in geometries]
         detections = self._detect_slabs(results["slabs"], slabs)
         depths = results.get("slab_depths")
         if depths is not None:

@@ -67,15 +67,34 @@ class SlabGeometry:
                 "Prepare the scan again"
             )
 
+    @property
+    def spacing_xyz_mm(self) -> tuple[float, float, float]:
+        """Pixel size along x and y, and the slab's thickness."""
+        low, high = self.z_range_mm
+        return (*self.spacing_xy_mm, high - low)
+
+    @property
+    def axes_xyz(self) -> np.ndarray:
+        """The unit vectors of image x, image y and the slab normal, as columns (3, 3)."""
+        return np.asarray(self.direction, dtype=np.float64).reshape(3, 3)
+
+    def boxes_to_world(self, boxes_xyxy_px: np.ndarray) -> np.ndarray:
+        """Return the world centres (N, 3) in mm, on the mid-plane, of boxes (N, 4) in pixels."""
+        corners, (dx, dy), axes = np.asarray(boxes_xyxy_px), self.spacing_xy_mm, self.axes_xyz
+        # Pixel i spans [i, i + 1] in box coordinates; the origin is the centre of pixel 0.
+        x_mm = ((corners[:, 0] + corners[:, 2]) / 2 - 0.5) * dx
+        y_mm = ((corners[:, 1] + corners[:, 3]) / 2 - 0.5) * dy
+        along = x_mm[:, None] * axes[:, 0] + y_mm[:, None] * axes[:, 1]
+        return np.asarray(self.origin_xyz_mm) + along
+
     def as_record(self) -> dict[str, Any]:
         """Return the fields under the names of the prepared dataset, as plain JSON values."""
-        low, high = self.z_range_mm
         return {
             "index": self.index,
             "width": self.width,
             "height": self.height,
-            "z_range_mm": [low, high],
-            "spacing": [*self.spacing_xy_mm, high - low],
+            "z_range_mm": list(self.z_range_mm),
+            "spacing": list(self.spacing_xyz_mm),
             "origin": list(self.origin_xyz_mm),
             "direction": list(self.direction),
         }

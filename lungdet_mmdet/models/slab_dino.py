@@ -209,7 +209,10 @@ class SlabDINO(DINO):
         windows = slab_windows(
             (height, width), window_px=self.window_px, overlap_px=self.overlap_px
         )
-        cut = [self._cut(image[:, :height, :width], window) for window in windows]
+        image = image[:, :height, :width]
+        # Outside the lungs a slab is black, and no nodule has its centre there.
+        windows = [window for window in windows if self._is_lit(image, window)] or windows[:1]
+        cut = [self._cut(image, window) for window in windows]
         parts = []
         for first in range(0, len(cut), WINDOWS_AT_ONCE):
             parts += self._predict_windows(torch.stack(cut[first : first + WINDOWS_AT_ONCE]))
@@ -223,15 +226,28 @@ class SlabDINO(DINO):
             kept.bboxes = kept.bboxes / kept.bboxes.new_tensor(sample.scale_factor).repeat(2)
         return kept
 
+    def _black(self, image: Tensor) -> Tensor:
+        """Return what black is in a normalised picture, (c, 1, 1)."""
+        preprocessor = self.data_preprocessor
+        return (-preprocessor.mean / preprocessor.std).to(image).view(-1, 1, 1)
+
+    def _is_lit(self, image: Tensor, window: SlabWindow) -> bool:
+        """Say whether anything but black lies where the window answers for centres."""
+        (top, left), (bottom, right) = window.core_low_yx, window.core_high_yx
+        # Cores may reach to infinity at the rim of the slab.
+        rows, columns = image.shape[1:]
+        low = [int(max(0.0, value)) for value in (top, left)]
+        high = [int(min(n, v + 1)) for n, v in ((rows, bottom), (columns, right))]
+        core = image[:, low[0] : high[0], low[1] : high[1]]
+        return bool((core > self._black(image) + 1e-4).any())
+
     def _cut(self, image: Tensor, window: SlabWindow) -> Tensor:
         """Return a window of a normalised slab (c, y, x); beyond the slab it is black."""
         (y, x), size = window.start_yx, self.window_px
         part = image[:, y : y + size, x : x + size]
         if part.shape[1:] == (size, size):
             return part
-        preprocessor = self.data_preprocessor
-        black = (-preprocessor.mean / preprocessor.std).to(part).view(-1, 1, 1)
-        whole = black.expand(-1, size, size).clone()
+        whole = self._black(part).expand(-1, size, size).clone()
         whole[:, : part.shape[1], : part.shape[2]] = part
         return whole
 

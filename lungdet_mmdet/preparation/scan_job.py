@@ -14,12 +14,13 @@ import SimpleITK as sitk
 import skimage
 
 from lungdet_mmdet.annotations.slab_boxes import nodule_coverage
+from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import ScanOnDisk
 from lungdet_mmdet.preparation.mask_records import add_masks
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, check_code, run_steps
 from lungdet_mmdet.preparation.resume import PrepareJob, fingerprint
-from lungdet_mmdet.reports.mask_preview import PreviewNodule, mask_preview
+from lungdet_mmdet.reports.mask_preview import MaskPreview, PreviewNodule
 from lungdet_mmdet.reports.page import encoded_jpeg
 from lungdet_mmdet.runs.atomic_files import replacing_folder, write_json
 from lungdet_mmdet.runs.file_names import PREVIEW_NAME, RECORD_NAME
@@ -202,11 +203,12 @@ def prepare_scan(job: PrepareJob) -> ScanTiming:
     record = scan_record(job.scan, results, slabs, fingerprint=identity, steps=job.steps)
     if job.scan.nodule_mask_path is not None:
         add_masks(record, job.scan, results)
+    picture = preview.jpeg(record["nodules"])
     with replacing_folder(job.folder) as folder:
         for name, data in images.items():
             (folder / name).write_bytes(data)
-        if preview.jpeg is not None:
-            (folder / PREVIEW_NAME).write_bytes(preview.jpeg)
+        if picture is not None:
+            (folder / PREVIEW_NAME).write_bytes(picture)
         write_json(folder / RECORD_NAME, record)
     ended = time.perf_counter()
     seconds |= {"preview": preview.seconds, "encode and write": ended - written}
@@ -247,35 +249,46 @@ def _png(job: PrepareJob, image: np.ndarray, *options: int) -> bytes:
 
 
 class _Preview:
-    """Takes the preview while the scan and its mask are at hand: before slices are blacked out."""
+    """Keeps what the preview shows while the scan and its mask are at hand: before masking."""
 
     def __init__(self, scan: ScanOnDisk) -> None:
         self.scan = scan
-        self.jpeg: bytes | None = None
         self.seconds = 0.0
+        self._kept: tuple[MaskPreview, ScanGeometry] | None = None
 
     def look(self, step: str, results: dict) -> None:
-        """Draw the preview right after the step that found the lungs."""
-        if self.jpeg is not None or "lung_mask" not in results:
+        """Keep slabs right after the step that found the lungs."""
+        if self._kept is not None or "lung_mask" not in results:
             return
         began = time.perf_counter()
-        mask, geometry = results["lung_mask"], results["geometry"]
-        nodules = []
-        for nodule in self.scan.nodules:
-            centre = geometry.world_to_voxel(np.asarray(nodule.centre_xyz_mm))
-            spacing = geometry.spacing_zyx_mm
-            coverage = nodule_coverage(mask, centre, nodule.diameter_mm, spacing)
-            nodules.append(PreviewNodule(tuple(centre.tolist()), nodule.diameter_mm, coverage))
+        geometry = results["geometry"]
+        centres = [geometry.world_to_voxel(np.asarray(n.centre_xyz_mm)) for n in self.scan.nodules]
         found = results.get("lung_segmentation")
-        picture = mask_preview(
+        preview = MaskPreview(
             results["volume"],
-            mask,
+            results["lung_mask"],
             geometry.spacing_zyx_mm,
-            nodules,
+            [centre[0] for centre in centres],
             filled=None if found is None else found.filled_mask,
         )
-        self.jpeg = encoded_jpeg(picture, quality=PREVIEW_QUALITY, thin_colours=False)
+        self._kept = preview, geometry
         self.seconds = time.perf_counter() - began
+
+    def jpeg(self, nodules: list[dict]) -> bytes | None:
+        """Draw it, with the coverage of the nodules as the record of the scan has it."""
+        if self._kept is None:
+            return None
+        began = time.perf_counter()
+        preview, geometry = self._kept
+        marked = []
+        for nodule in nodules:
+            centre = geometry.world_to_voxel(np.asarray(nodule["centre_xyz_mm"]))
+            marked.append(
+                PreviewNodule(tuple(centre.tolist()), nodule["diameter_mm"], nodule["coverage"])
+            )
+        picture = preview.draw(marked)
+        self.seconds += time.perf_counter() - began
+        return encoded_jpeg(picture, quality=PREVIEW_QUALITY, thin_colours=False)
 
 
 def preview_path(slab_folder: Path) -> Path:

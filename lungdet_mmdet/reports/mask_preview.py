@@ -36,72 +36,86 @@ class PreviewNodule:
     coverage: float
 
 
-def mask_preview(
-    volume_hu: np.ndarray,
-    mask: np.ndarray,
-    spacing_zyx_mm: tuple[float, float, float],
-    nodules: Sequence[PreviewNodule] = (),
-    *,
-    filled: np.ndarray | None = None,
-    tile_px: int = TILE_PX,
-) -> np.ndarray:
-    """Draw three maximum projections of 7.5 mm side by side, foot to head.
+class MaskPreview:
+    """Slabs of a scan and its mask, kept until it is known how well nodules are covered.
 
-    The scan is shown as it is, not masked, so that what the mask leaves out can be seen. Slabs with
-    badly covered nodules come first, then those where most tissue was filled in, then the largest
-    nodules; the middle and the quarters of the lungs fill up.
+    The scan is shown as it is, not masked, so that what the mask leaves out can be seen.
 
     Parameters
     ----------
-    volume_hu : int16 array (z, y, x).
+    volume_hu : int16 array (z, y, x); only projections of a few slabs are kept.
     mask : uint8 array (z, y, x), non-zero in the lungs.
     spacing_zyx_mm : voxel size.
-    nodules : marked by a circle: green where the mask covers them, else red.
+    nodule_slices : z of the nodules that may be drawn, in voxels.
     filled : uint8 array (z, y, x), tissue that was filled in; outlined in a colour of its own.
-    tile_px : side of one square tile.
-
-    Returns
-    -------
-    uint8 array (tile_px, 3 * tile_px, 3), RGB.
     """
-    depth = max(1, round(SLAB_THICKNESS_MM / spacing_zyx_mm[0]))
-    slabs = []
-    for centre in _slab_centres(mask, nodules, depth, filled):
-        first = min(max(centre - depth // 2, 0), max(volume_hu.shape[0] - depth, 0))
-        slabs.append(slice(first, first + depth))
-    projections = [volume_hu[slab].max(axis=0) for slab in slabs]
-    box = _patient_box(np.maximum.reduce(projections))
-    tiles = []
-    for slab, projection in zip(slabs, projections, strict=True):
-        inside = [n for n in nodules if slab.start - 0.5 <= n.centre_zyx[0] < slab.stop - 0.5]
-        areas = [(mask[slab].max(axis=0), OUTLINE_COLOUR)]
-        if filled is not None:
-            areas.append((filled[slab].max(axis=0), FILLED_COLOUR))
-        tile = _tile(projection, areas, spacing_zyx_mm, inside, box, tile_px)
-        tile[:, -GAP_PX:] = 0
-        tiles.append(tile)
-    return np.concatenate(tiles, axis=1)
 
+    def __init__(
+        self,
+        volume_hu: np.ndarray,
+        mask: np.ndarray,
+        spacing_zyx_mm: tuple[float, float, float],
+        nodule_slices: Sequence[float] = (),
+        *,
+        filled: np.ndarray | None = None,
+    ) -> None:
+        self._spacing_zyx_mm = spacing_zyx_mm
+        self._n_slices = volume_hu.shape[0]
+        self._depth = max(1, round(SLAB_THICKNESS_MM / spacing_zyx_mm[0]))
+        self._filled = [] if filled is None else _most_filled(filled, self._depth)
+        slices = [z for z, image in enumerate(mask) if image.any()]
+        low, high = (slices[0], slices[-1]) if slices else (0, self._n_slices - 1)
+        self._others = [round(low + share * (high - low)) for share in _WHERE_WITHOUT_NODULES]
+        self._slabs = {}
+        for z in {self._inside(z) for z in (*nodule_slices, *self._filled, *self._others)}:
+            first = min(max(z - self._depth // 2, 0), max(self._n_slices - self._depth, 0))
+            slab = slice(first, first + self._depth)
+            areas = [(mask[slab].max(axis=0), OUTLINE_COLOUR)]
+            if filled is not None:
+                areas.append((filled[slab].max(axis=0), FILLED_COLOUR))
+            self._slabs[z] = (slab, volume_hu[slab].max(axis=0), areas)
 
-def _slab_centres(
-    mask: np.ndarray, nodules: Sequence[PreviewNodule], depth: int, filled: np.ndarray | None
-) -> list[int]:
-    """Choose three slices, ascending; they repeat only where the scan is too short."""
-    slices = [z for z, image in enumerate(mask) if image.any()]
-    low, high = (slices[0], slices[-1]) if slices else (0, mask.shape[0] - 1)
-    worst_first = sorted(nodules, key=lambda n: (min(n.coverage, WELL_COVERED), -n.diameter_mm))
-    bad = sum(n.coverage < WELL_COVERED for n in worst_first)
-    wanted = [round(n.centre_zyx[0]) for n in worst_first]
-    if filled is not None:
-        wanted[bad:bad] = _most_filled(filled, depth)
-    wanted += [round(low + share * (high - low)) for share in _WHERE_WITHOUT_NODULES]
-    wanted = [min(max(z, 0), mask.shape[0] - 1) for z in wanted]
-    chosen: list[int] = []
-    for z in wanted:
-        if len(chosen) < TILES and all(abs(z - other) >= depth for other in chosen):
-            chosen.append(z)
-    chosen += wanted[-1:] * (TILES - len(chosen))
-    return sorted(chosen)
+    def draw(self, nodules: Sequence[PreviewNodule] = (), *, tile_px: int = TILE_PX) -> np.ndarray:
+        """Draw three maximum projections of 7.5 mm side by side, foot to head.
+
+        Slabs with badly covered nodules come first, then those where most tissue was filled in,
+        then the largest nodules; the middle and the quarters of the lungs fill up.
+
+        Parameters
+        ----------
+        nodules : marked by a circle: green where the mask covers them, else red.
+        tile_px : side of one square tile.
+
+        Returns
+        -------
+        uint8 array (tile_px, 3 * tile_px, 3), RGB.
+        """
+        chosen = [self._slabs[z] for z in self._chosen(nodules)]
+        box = _patient_box(np.maximum.reduce([projection for _, projection, _ in chosen]))
+        tiles = []
+        for slab, projection, areas in chosen:
+            inside = [n for n in nodules if slab.start - 0.5 <= n.centre_zyx[0] < slab.stop - 0.5]
+            tile = _tile(projection, areas, self._spacing_zyx_mm, inside, box, tile_px)
+            tile[:, -GAP_PX:] = 0
+            tiles.append(tile)
+        return np.concatenate(tiles, axis=1)
+
+    def _chosen(self, nodules: Sequence[PreviewNodule]) -> list[int]:
+        """Choose three slices, ascending; they repeat only where the scan is too short."""
+        worst_first = sorted(nodules, key=lambda n: (min(n.coverage, WELL_COVERED), -n.diameter_mm))
+        bad = sum(n.coverage < WELL_COVERED for n in worst_first)
+        wanted: list[float] = [n.centre_zyx[0] for n in worst_first]
+        wanted[bad:bad] = self._filled
+        slices = [z for z in map(self._inside, [*wanted, *self._others]) if z in self._slabs]
+        chosen: list[int] = []
+        for z in slices:
+            if len(chosen) < TILES and all(abs(z - other) >= self._depth for other in chosen):
+                chosen.append(z)
+        chosen += slices[-1:] * (TILES - len(chosen))
+        return sorted(chosen)
+
+    def _inside(self, z: float) -> int:
+        return min(max(round(z), 0), self._n_slices - 1)
 
 
 def _most_filled(filled: np.ndarray, depth: int) -> list[int]:

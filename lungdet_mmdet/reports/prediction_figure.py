@@ -95,7 +95,7 @@ class BoxMark:
 
 def box_marks(outcome: SlabOutcome) -> list[BoxMark]:
     """Return the boxes of a slab: ignore regions, nodules, detections with the best one last."""
-    sx, sy, _ = outcome.slab.spacing_mm
+    sx, sy, _ = outcome.slab.geometry.spacing_xyz_mm
     annotated = [(box, NOT_COUNTED) for box in outcome.slab.boxes if box.is_ignored]
     annotated += [(box, FOUND) for box in outcome.found]
     annotated += [(box, MISSED) for box in outcome.missed]
@@ -211,7 +211,7 @@ def prediction_figure(
 
 def _picture(outcome: SlabOutcome, path: Path) -> Picture:
     pixels = read_slab(path)
-    sx, sy, _ = outcome.slab.spacing_mm
+    sx, sy, _ = outcome.slab.geometry.spacing_xyz_mm
     return Picture(pixels, Field(0.0, pixels.shape[1] * sx, 0.0, pixels.shape[0] * sy))
 
 
@@ -228,7 +228,9 @@ def _heading(outcome: SlabOutcome) -> tuple[str, str]:
         parts.append("FP" if false == 1 else f"{false} FP")
     title = ", ".join(parts)
     slab = outcome.slab
-    return title[0].upper() + title[1:], f"scan ...{slab.seriesuid[-5:]}, slab {slab.slab_index}"
+    return title[0].upper() + title[
+        1:
+    ], f"scan ...{slab.seriesuid[-5:]}, slab {slab.geometry.index}"
 
 
 def _draw(panel: Panel, picture: Picture, marks: Sequence[BoxMark]) -> None:

@@ -19,7 +19,6 @@ from lungdet_mmdet.reports.slab_overlays import (
     case_picture,
     read_slab,
 )
-from lungdet_mmdet.scoring.candidates import box_centres_world
 from lungdet_mmdet.scoring.results import (
     FEW,
     PER_100,
@@ -113,7 +112,7 @@ def _false_positive(split: ReviewedSplit, case: FalsePositive) -> ReviewFigure:
     x0, y0, x1, y1 = found.boxes_xyxy_px[case.row].tolist()
     focus = (x0, y0, x1, y1)
     drawn = [case.row] + [r for r in _chosen(found, None, split.threshold) if r != case.row]
-    sx, sy, _ = found.slab.spacing_mm
+    sx, sy, _ = found.slab.geometry.spacing_xyz_mm
     size = f"{(focus[2] - focus[0]) * sx:.0f} x {(focus[3] - focus[1]) * sy:.0f} mm"
     return ReviewFigure(
         _picture(split, focus, drawn[:MAX_DRAWN], found),
@@ -177,7 +176,7 @@ def _picture(split: ReviewedSplit, focus: Box, rows: Sequence[int], found: SlabO
         # Labels of weaker boxes would hide the first one's.
         label = f"{score:.2f}" if row == rows[0] else ""
         boxes.append(OverlayBox((x0, y0, x1, y1), colour, label))
-    sx, sy, _ = slab.spacing_mm
+    sx, sy, _ = slab.geometry.spacing_xyz_mm
     picture = case_picture(
         read_slab(split.files[slab.img_id]), focus, boxes, spacing_xy_mm=(sx, sy)
     )
@@ -185,10 +184,10 @@ def _picture(split: ReviewedSplit, focus: Box, rows: Sequence[int], found: SlabO
 
 
 def _place(slab: Slab, focus: Box) -> tuple[str, str]:
-    x, y, z = box_centres_world(np.array([focus]), slab)[0].tolist()
-    low, high = slab.z_range_mm
+    x, y, z = slab.geometry.boxes_to_world(np.array([focus]))[0].tolist()
+    low, high = slab.geometry.z_range_mm
     return (
-        f"x {x:.1f}  y {y:.1f}  z {z:.1f} mm (LPS); slab {slab.slab_index}, "
+        f"x {x:.1f}  y {y:.1f}  z {z:.1f} mm (LPS); slab {slab.geometry.index}, "
         f"{low:.1f} to {high:.1f} mm",
         slab.seriesuid,
     )

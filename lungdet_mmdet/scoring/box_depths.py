@@ -43,7 +43,7 @@ def with_depths(
     """
     if depths is None:
         return found
-    low, high = np.sort(slab.z_range_mm)
+    low, high = np.sort(slab.geometry.z_range_mm)
     shares = np.array([_core_depth(box, depths) for box in found.boxes_xyxy_px]).reshape(-1, 2)
     return replace(
         found,

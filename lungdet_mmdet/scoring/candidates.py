@@ -80,15 +80,6 @@ class _Boxes:
         return _Boxes(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
-def box_centres_world(boxes_xyxy_px: NDArray[np.float64], slab: Slab) -> NDArray[np.float64]:
-    """Return the world centres (N, 3) in mm, on the slab's mid-plane, of boxes (N, 4) in pixels."""
-    axes = np.asarray(slab.direction, dtype=np.float64).reshape(3, 3)
-    # Pixel i spans [i, i + 1] in box coordinates; the slab's origin is the centre of pixel 0.
-    x_mm = ((boxes_xyxy_px[:, 0] + boxes_xyxy_px[:, 2]) / 2 - 0.5) * slab.spacing_mm[0]
-    y_mm = ((boxes_xyxy_px[:, 1] + boxes_xyxy_px[:, 3]) / 2 - 0.5) * slab.spacing_mm[1]
-    return np.asarray(slab.origin_xyz_mm) + x_mm[:, None] * axes[:, 0] + y_mm[:, None] * axes[:, 1]
-
-
 def merge_slab_detections(
     slabs: Sequence[Slab],
     detections: Sequence[SlabDetections],
@@ -150,7 +141,9 @@ def merge_slab_detections(
         -boxes.scores,
     )
     boxes = boxes[np.lexsort(keys)]
-    max_gap_mm = max_gap_slabs * max(slab.spacing_mm[2] for slab in slabs) + GAP_TOLERANCE_MM
+    max_gap_mm = (
+        max_gap_slabs * max(slab.geometry.spacing_xyz_mm[2] for slab in slabs) + GAP_TOLERANCE_MM
+    )
     seriesuid = slabs[0].seriesuid
     candidates: list[Candidate] = []
     free = np.ones(len(boxes.scores), dtype=bool)
@@ -205,24 +198,24 @@ def candidates_by_series(
 def _boxes_of(slab: Slab, detections: SlabDetections, min_score: float) -> _Boxes:
     kept = detections.scores >= min_score
     corners = detections.boxes_xyxy_px[kept]
+    geometry = slab.geometry
     with np.errstate(over="ignore", invalid="ignore"):  # refused below, with what is to blame
-        centre_xyz = box_centres_world(corners, slab)
-    axes = np.asarray(slab.direction, dtype=np.float64).reshape(3, 3)
+        centre_xyz = geometry.boxes_to_world(corners)
+    axes, spacing_xy_mm = geometry.axes_xyz, np.asarray(geometry.spacing_xy_mm)
     sides_px = np.maximum(corners[:, 2:] - corners[:, :2], 0.0)
     n_boxes = len(corners)
-    lengths = (centre_xyz, sides_px * np.asarray(slab.spacing_mm[:2]), np.array(slab.z_range_mm))
+    lengths = (centre_xyz, sides_px * spacing_xy_mm, np.array(geometry.z_range_mm))
     # Asked this way round, what is no number is caught as well.
-    is_sound = min(slab.spacing_mm) > 0 and all(
-        np.all(np.abs(mm) < MAX_POSITION_MM) for mm in lengths
-    )
+    is_sound = all(np.all(np.abs(mm) < MAX_POSITION_MM) for mm in lengths)
     if n_boxes and not is_sound:
         raise LungDetError(
             f"slab {slab.img_id} of {slab.seriesuid}: a box lies beyond {MAX_POSITION_MM:g} mm; "
-            f"the slab's pixels are {slab.spacing_mm} mm, its faces {slab.z_range_mm} mm, its "
-            f"origin {slab.origin_xyz_mm} mm, and the boxes reach to {np.abs(corners).max():g} "
-            "pixels. Prepare the scan again, or look at the model's training loss"
+            f"the slab's pixels are {geometry.spacing_xy_mm} mm, its faces {geometry.z_range_mm} "
+            f"mm, its origin {geometry.origin_xyz_mm} mm, and the boxes reach to "
+            f"{np.abs(corners).max():g} pixels. Prepare the scan again, or look at the model's "
+            "training loss"
         )
-    faces = np.tile(np.sort(slab.z_range_mm), (n_boxes, 1))
+    faces = np.tile(np.sort(geometry.z_range_mm), (n_boxes, 1))
     along, interval = faces.mean(axis=1), faces
     z_sd = (faces[:, 1] - faces[:, 0]) / np.sqrt(12)  # anywhere in the slab, all alike
     if detections.z_mm is not None and detections.z_sd_mm is not None:
@@ -232,15 +225,15 @@ def _boxes_of(slab: Slab, detections: SlabDetections, min_score: float) -> _Boxe
     return _Boxes(
         centre_xyz=centre_xyz,
         in_plane=centre_xyz @ axes[:, :2],
-        sides=sides_px * np.asarray(slab.spacing_mm[:2]),
-        diameters=equivalent_diameter(corners, slab.spacing_mm),
+        sides=sides_px * spacing_xy_mm,
+        diameters=equivalent_diameter(corners, geometry.spacing_xyz_mm),
         along=along,
         interval=interval,
         faces=faces,
         z_sd=z_sd,
         from_depth=np.full(n_boxes, detections.z_mm is not None),
         scores=detections.scores[kept],
-        slab_index=np.full(n_boxes, slab.slab_index, dtype=np.intp),
+        slab_index=np.full(n_boxes, geometry.index, dtype=np.intp),
     )
 
 

@@ -92,7 +92,7 @@ def coco_matches(
 # Only comparisons are made with the area, so a diameter serves as well and keeps the edges of the
 # bands exact.
 def _truth_records(slab: Slab, by_mask: bool) -> list[dict]:
-    sx, sy, _ = slab.spacing_mm
+    sx, sy, _ = slab.geometry.spacing_xyz_mm
     records = []
     for box in slab.boxes:
         x, y, width, height = box.bbox_xywh_px
@@ -107,16 +107,16 @@ def _outline(slab: Slab, rle: Mapping[str, Any] | None, by_mask: bool) -> dict:
         return {}
     if rle is None:
         raise LungDetError(
-            f"series {slab.seriesuid}, slab {slab.slab_index}: an annotation or a detection has no "
-            "mask; prepare with --nodule-masks, and use a model that gives masks"
+            f"series {slab.seriesuid}, slab {slab.geometry.index}: an annotation or a detection "
+            "has no mask; prepare with --nodule-masks, and use a model that gives masks"
         )
     return {"segmentation": dict(rle)}
 
 
 def _found_records(slab: Slab, detections: SlabDetections, by_mask: bool) -> list[dict]:
-    sx, sy, _ = slab.spacing_mm
+    sx, sy, _ = slab.geometry.spacing_xyz_mm
     corners = detections.boxes_xyxy_px * np.array([sx, sy, sx, sy])
-    diameters = equivalent_diameter(detections.boxes_xyxy_px, slab.spacing_mm)
+    diameters = equivalent_diameter(detections.boxes_xyxy_px, slab.geometry.spacing_xyz_mm)
     rles = detections.rles or (None,) * len(corners)
     return [
         _record(slab, [x1, y1, x2 - x1, y2 - y1], diameter)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lungdet_mmdet.annotations.tables import Finding, Nodule
+from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_bytes
 
@@ -39,19 +40,12 @@ class TruthBox:
 class Slab:
     """One annotated slab: which scan it belongs to, where it lies, and its boxes.
 
-    ``spacing_mm`` is (x, y, thickness); ``origin_xyz_mm`` the world point of the centre of pixel
-    (0, 0) on the slab's mid-plane; ``direction`` the row-major 3x3 whose columns are the unit
-    vectors of the x, y and z axes; ``z_range_mm`` the slab's two faces along the third of them.
     ``depth_file_name`` is the image of the depth of its maximum, "" where there is none.
     """
 
     img_id: int
     seriesuid: str
-    slab_index: int
-    spacing_mm: tuple[float, float, float]
-    origin_xyz_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-    z_range_mm: tuple[float, float] = (0.0, 0.0)
+    geometry: SlabGeometry
     boxes: tuple[TruthBox, ...] = ()
     depth_file_name: str = ""
 
@@ -110,11 +104,12 @@ class SlabSet:
             if slab is None:
                 continue
             made_on = (item.seriesuid or slab.seriesuid, item.slab_index)
-            if made_on[0] != slab.seriesuid or made_on[1] not in (None, slab.slab_index):
+            if made_on[0] != slab.seriesuid or made_on[1] not in (None, slab.geometry.index):
                 raise LungDetError(
-                    f"image {item.img_id} is slab {slab.slab_index} of series {slab.seriesuid} in "
-                    f"the annotation file, but was slab {made_on[1]} of {made_on[0]} to the model: "
-                    "these are two splits; give the metric the ann_file of the dataset it is run on"
+                    f"image {item.img_id} is slab {slab.geometry.index} of series "
+                    f"{slab.seriesuid} in the annotation file, but was slab {made_on[1]} of "
+                    f"{made_on[0]} to the model: these are two splits; give the metric the "
+                    "ann_file of the dataset it is run on"
                 )
         return self.restricted_to(item.img_id for item in items)
 
@@ -243,7 +238,7 @@ def write_predictions(
         {
             "img_id": item.img_id,
             "seriesuid": slab_set.slabs[item.img_id].seriesuid,
-            "slab_index": slab_set.slabs[item.img_id].slab_index,
+            "slab_index": slab_set.slabs[item.img_id].geometry.index,
             "bboxes": item.boxes_xyxy_px.tolist(),
             "scores": item.scores.tolist(),
         }

@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.annotations.tables import UNKNOWN_DIAMETER, Finding, Nodule
+from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, count_by_band
 from lungdet_mmdet.scoring.slab_records import NODULE_CATEGORY, Slab, SlabSet, TruthBox
@@ -265,17 +266,10 @@ def slab_set_from_coco(content: Mapping[str, Any]) -> SlabSet:
 
 
 def _slab_of(image: Mapping[str, Any], boxes: Sequence[TruthBox]) -> Slab:
-    sx, sy, thickness = (float(value) for value in image["spacing"])
-    ox, oy, oz = (float(value) for value in image["origin"])
-    low, high = (float(value) for value in image["z_range_mm"])
     return Slab(
         img_id=image["id"],
         seriesuid=image["seriesuid"],
-        slab_index=int(image["slab_index"]),
-        spacing_mm=(sx, sy, thickness),
-        origin_xyz_mm=(ox, oy, oz),
-        direction=tuple(float(value) for value in image["direction"]),
-        z_range_mm=(low, high),
+        geometry=SlabGeometry.from_record(image),
         boxes=tuple(boxes),
         depth_file_name=str(image.get("depth_file_name") or ""),
     )

@@ -64,7 +64,7 @@ def table_ceiling(
 def _with_true_depths(
     found: SlabDetections, slab: Slab, nodules: dict[str, Nodule]
 ) -> SlabDetections:
-    low, high = slab.z_range_mm
+    low, high = slab.geometry.z_range_mm
     truth = [nodules[box.nodule_id] for box in positive_boxes(slab)]
     middle = np.array([nodule.centre_xyz_mm[2] for nodule in truth])
     radius = np.array([nodule.diameter_mm / 2 for nodule in truth])
@@ -88,15 +88,10 @@ def _slab_set_of(
         scan = _slabbed(uid, members, thickness_mm, stride_mm, beginning_mm)
         for labelled in label_scan(scan).slabs:
             geometry, number = labelled.slab.geometry, len(slabs)
-            low, high = geometry.z_range_mm
             slabs[number] = Slab(
                 img_id=number,
                 seriesuid=uid,
-                slab_index=geometry.index,
-                spacing_mm=(*geometry.spacing_xy_mm, high - low),
-                origin_xyz_mm=geometry.origin_xyz_mm,
-                direction=geometry.direction,
-                z_range_mm=geometry.z_range_mm,
+                geometry=geometry,
                 boxes=tuple(
                     TruthBox(
                         (x0, y0, x1 - x0, y1 - y0), label.diameter_mm, label.kind != "nodule",

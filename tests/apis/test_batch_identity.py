@@ -187,5 +187,7 @@ def test_anonymous_results_say_neither_where_nor_who(run, patients, tmp_path):
 def test_a_worker_of_another_version_does_no_work(patients):
     scan = list_inputs([patients[0]]).scans[0]
     job = scan_job.DetectJob(scan, patients[0].parent / "out", None, code="another")
-    with pytest.raises(LungDetError, match="this worker .* has lungdet_mmdet .*, the run has another"):
+    with pytest.raises(
+        LungDetError, match="this worker .* has lungdet_mmdet .*, the run has another"
+    ):
         scan_job.detect_scan(job)

@@ -18,7 +18,7 @@ def coco():
         return {
             "id": number, "seriesuid": uid, "slab_index": index, "spacing": [0.5, 0.5, 7.5],
             "origin": [0, 0, 7.5 * index + 3.75], "direction": [1, 0, 0, 0, 1, 0, 0, 0, 1],
-            "z_range_mm": [7.5 * index, 7.5 * index + 7.5],
+            "width": 64, "height": 64, "z_range_mm": [7.5 * index, 7.5 * index + 7.5],
         }  # fmt: skip
 
     return {

@@ -21,7 +21,7 @@ def annotations(folder, *, segmented=True):
     """One slab with a 5 mm nodule in rows 5..9, columns 5..9."""
     image = {
         "id": 1, "seriesuid": "1.2", "slab_index": 0, "spacing": [1, 1, 7.5], "origin": [0, 0, 0],
-        "direction": [1, 0, 0, 0, 1, 0, 0, 0, 1], "z_range_mm": [0, 7.5],
+        "direction": [1, 0, 0, 0, 1, 0, 0, 0, 1], "width": 64, "height": 64, "z_range_mm": [0, 7.5],
     }  # fmt: skip
     box = {"id": 1, "image_id": 1, "bbox": [5, 5, 5, 5], "diameter_mm": 5.0, "iscrowd": 0}
     if segmented:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.candidates import candidates_by_series, merge_slab_detections
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
@@ -66,14 +67,14 @@ def test_boxes_of_a_model_are_all_accounted_for_once(rows, options):
     max_gap=ANY,
 )
 def test_numbers_of_any_size(rows, spacing, origin, faces, min_iou, max_gap):
-    hostile = Slab(
-        img_id=0, seriesuid="a", slab_index=0, spacing_mm=spacing, origin_xyz_mm=origin,
-        z_range_mm=faces,
-    )  # fmt: skip
     TRIED["candidate merging"] += 1
     try:
+        geometry = SlabGeometry(
+            index=0, width=64, height=64, z_range_mm=faces, spacing_xy_mm=spacing[:2],
+            origin_xyz_mm=origin,
+        )  # fmt: skip
         candidates = merge_slab_detections(
-            [hostile], [found(0, *rows)], min_iou=min_iou, max_gap_slabs=max_gap
+            [Slab(0, "a", geometry)], [found(0, *rows)], min_iou=min_iou, max_gap_slabs=max_gap
         )
     except LungDetError:
         return
@@ -87,9 +88,9 @@ def test_numbers_of_any_size(rows, spacing, origin, faces, min_iou, max_gap):
     is_axial=st.booleans(),
 )
 def test_boxes_far_out_and_slabs_of_any_direction(rows, direction, is_axial):
-    turned = slab(0, pixel_mm=PIXEL_MM, **({} if is_axial else {"direction": tuple(direction)}))
     TRIED["candidate merging"] += 1
     try:
+        turned = slab(0, pixel_mm=PIXEL_MM, **({} if is_axial else {"direction": tuple(direction)}))
         candidates = merge_slab_detections([turned], [found(0, *rows)])
     except LungDetError:
         return

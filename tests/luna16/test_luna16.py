@@ -116,7 +116,7 @@ def test_a_killed_process_loses_nothing(small_luna16, tmp_path, repository):
     assert small_luna16.wait_for_requests("subset0.zip", 2)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=30)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "run the same command again" in output
     assert "Traceback" not in output
     small_luna16.cut_after.clear()

@@ -8,7 +8,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.models.slab_dino import dense_targets
+from lungdet_mmdet.models.slab_dino import dense_targets, slab_windows
 
 WINDOW = 96
 
@@ -117,3 +117,12 @@ def test_slabs_smaller_than_a_window_give_boxes_inside_it(detector):
 def test_training_on_whole_slabs_is_refused(detector):
     with pytest.raises(LungDetError, match="RandomSlabWindow"):
         detector.loss(torch.zeros(1, 3, 64, 128), [sample()])
+
+
+def test_only_windows_that_answer_for_something_lit_are_looked_at(detector):
+    windows = slab_windows((200, 300), window_px=WINDOW, overlap_px=detector.overlap_px)
+    image = detector._black(torch.zeros(1)).expand(-1, 200, 300).clone()
+    assert not any(detector._is_lit(image, window) for window in windows)
+    # One bright pixel is in the core of one window: cores share the slab out.
+    image[:, 150, 40] += 1.0
+    assert sum(detector._is_lit(image, window) for window in windows) == 1

@@ -8,6 +8,7 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort, summary_lines
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, override_mask_method
+from lungdet_mmdet.reports.mask_preview import MaskPreview
 from lungdet_mmdet.runs import atomic_files
 from lungdet_mmdet.runs.atomic_files import only_run_in
 from lungdet_mmdet.runs.scan_runs import process_pool
@@ -266,6 +267,26 @@ def test_a_worker_of_another_version_writes_nothing(source, out, steps):
     from lungdet_mmdet.preparation.scan_job import prepare_scan
 
     scan = read_luna16_folder(source).scans[0]
-    with pytest.raises(LungDetError, match="has the preparation code"):
+    with pytest.raises(LungDetError, match=r"has lungdet_mmdet .*, the run has 0\.0\+other"):
         prepare_scan(PrepareJob(scan, out, steps, code="0.0+other"))
     assert not out.exists()
+
+
+def test_preview_and_record_tell_one_coverage(prepare, out, steps, monkeypatch):
+    # Slices with less than 99 % of the largest lung area are dropped, and with them much of the
+    # nodule from z = 70 to 90 mm: the lungs are widest at 85 mm.
+    step = next(s for s in steps if s["type"] == "DropPeripheralSlices")
+    step["min_area_share"] = 0.99
+    shown = []
+    draw = MaskPreview.draw
+    monkeypatch.setattr(
+        MaskPreview, "draw", lambda self, nodules: shown.append(nodules) or draw(self, nodules)
+    )
+    prepare()
+    records = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(out.glob("slabs/*/scan.json"))
+    ]
+    kept = [nodule["coverage"] for record in records for nodule in record["nodules"]]
+    assert [nodule.coverage for nodules in shown for nodule in nodules] == kept
+    assert all(0.2 < coverage < 0.95 for coverage in kept)

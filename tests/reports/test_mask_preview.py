@@ -7,8 +7,8 @@ from lungdet_mmdet.reports.mask_preview import (
     FILLED_COLOUR,
     OUTLINE_COLOUR,
     UNCOVERED_COLOUR,
+    MaskPreview,
     PreviewNodule,
-    mask_preview,
 )
 from lungdet_mmdet.reports.page import encoded_jpeg
 
@@ -26,13 +26,19 @@ def scan():
     return volume, mask
 
 
+def drawn(volume, mask, nodules):
+    return MaskPreview(volume, mask, SPACING, [n.centre_zyx[0] for n in nodules]).draw(
+        nodules, tile_px=80
+    )
+
+
 def pixels_near(picture, colour, tolerance=60):
     return np.argwhere(np.abs(picture.astype(int) - colour).max(axis=2) < tolerance)
 
 
 def test_the_outline_runs_along_the_mask(scan):
     volume, mask = scan
-    picture = mask_preview(volume, mask, SPACING, tile_px=80)
+    picture = MaskPreview(volume, mask, SPACING).draw(tile_px=80)
     assert picture.shape == (80, 240, 3)
     assert picture.dtype == np.uint8
     # 40 mm of tissue fill 80 pixels, so the lung spans pixels 20 to 60 of each tile.
@@ -46,7 +52,7 @@ def test_filled_tissue_is_outlined_in_its_own_colour_on_the_slab_with_most_of_it
     volume, mask = scan
     filled = np.zeros_like(mask)
     filled[2:4, 25:35, 20:30] = 1
-    picture = mask_preview(volume, mask, SPACING, filled=filled, tile_px=80)
+    picture = MaskPreview(volume, mask, SPACING, filled=filled).draw(tile_px=80)
     assert len(pixels_near(picture[:, :80], FILLED_COLOUR)) > 10
     assert len(pixels_near(picture[:, 80:], FILLED_COLOUR)) == 0
 
@@ -54,7 +60,7 @@ def test_filled_tissue_is_outlined_in_its_own_colour_on_the_slab_with_most_of_it
 def test_nodules_are_ringed_green_where_covered_and_red_where_not(scan):
     volume, mask = scan
     nodules = [PreviewNodule((5, 30, 25), 6.0, 1.0), PreviewNodule((24, 12, 30), 6.0, 0.2)]
-    picture = mask_preview(volume, mask, SPACING, nodules, tile_px=80)
+    picture = drawn(volume, mask, nodules)
     low, _, high = picture[:, :80], picture[:, 80:160], picture[:, 160:]
     # Voxel (30, 25) lies at pixel ((30.5 - 10) * 2 - .5, (25.5 - 10) * 2 - .5) of its tile; the
     # ring has a radius of 3 mm times 2 and 3 pixels of rim.
@@ -72,14 +78,14 @@ def test_the_worst_covered_nodules_get_the_tiles(scan):
     volume, mask = scan
     covered = [PreviewNodule((z, 30, 30), 6.0, 1.0) for z in (4, 9, 14)]
     lost = PreviewNodule((25, 12, 30), 3.0, 0.0)
-    picture = mask_preview(volume, mask, SPACING, [*covered, lost], tile_px=80)
+    picture = drawn(volume, mask, [*covered, lost])
     assert len(pixels_near(picture[:, 160:], UNCOVERED_COLOUR)) > 5
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 5, 40)])
 def test_a_scan_thinner_than_a_slab_and_an_empty_mask_still_give_three_tiles(shape):
     empty = np.zeros(shape, dtype=np.uint8)
-    picture = mask_preview(np.full(shape, -1000, np.int16), empty, SPACING, tile_px=40)
+    picture = MaskPreview(np.full(shape, -1000, np.int16), empty, SPACING).draw(tile_px=40)
     assert picture.shape == (40, 120, 3)
 
 

@@ -10,9 +10,10 @@ from lungdet_mmdet.scoring.box_depths import (
     read_depths,
     with_depths,
 )
-from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
+from lungdet_mmdet.scoring.slab_records import SlabDetections
+from tests.support.slabs import slab
 
-SLAB = Slab(0, "a", 0, (0.5, 0.5, 10.0), (0.0, 0.0, 105.0), z_range_mm=(100.0, 110.0))
+SLAB = slab(0, "a", pixel_mm=0.5, thickness_mm=10.0, low_mm=100.0)
 
 
 def placed(depths, *boxes):

@@ -148,12 +148,14 @@ def test_overlapping_slabs_narrow_down_the_centre():
 
 def test_flipped_and_oblique_axes_are_followed():
     # x axis points to -x in the world, the normal to -z; faces are measured along the normal.
-    flipped = dataclasses.replace(
-        slab_at(0),
+    axial = slab_at(0)
+    geometry = dataclasses.replace(
+        axial.geometry,
         origin_xyz_mm=(100.0, 50.0, -20.0),
         direction=(-1.0, 0, 0, 0, 1.0, 0, 0, 0, -1.0),
         z_range_mm=(16.25, 23.75),
     )
+    flipped = dataclasses.replace(axial, geometry=geometry)
 
     (candidate,) = merge_slab_detections([flipped], [on(0, (10, 20, 6, 0.9))])
 
@@ -235,7 +237,7 @@ def test_a_sphere_gives_one_candidate_with_its_diameter(centre, diameter, stride
     slabs = [slab_at(number, stride_mm=stride_mm) for number in range(int(60 / stride_mm))]
     detections = []
     for item in slabs:
-        low, high = item.z_range_mm
+        low, high = item.geometry.z_range_mm
         off = max(low - centre[2], centre[2] - high, 0.0)
         if off < diameter / 2:
             across = 2 * np.sqrt((diameter / 2) ** 2 - off**2)

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lungdet_mmdet.annotations.slab_boxes import SlabStack, positive_slabs, sphere_boxes
-from lungdet_mmdet.apis.scan_detector import slab_of
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.slabs import mip_slabs
 from lungdet_mmdet.scoring.box_depths import with_depths
 from lungdet_mmdet.scoring.candidates import merge_slab_detections
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
+from tests.support.slabs import slab
 
 SPACING_ZYX_MM = (1.25, 0.8, 0.8)
 SIZE_ZYX = (48, 64, 64)
@@ -37,7 +37,7 @@ def merged(*spheres, scores=None, seed=0):
     widths = boxes[..., 2] - boxes[..., 0]
     shown = np.array([positive_slabs(o, w) for o, w in zip(overlaps, widths, strict=True)])
     values = np.ones(len(spheres)) if scores is None else np.array(scores)
-    slabs = [slab_of(geometry, seriesuid="a") for geometry in geometries]
+    slabs = [Slab(geometry.index, "a", geometry) for geometry in geometries]
     found = [
         with_depths(
             SlabDetections(slab.img_id, boxes[shown[:, i], i], values[shown[:, i]]),
@@ -97,9 +97,7 @@ def test_the_best_box_at_the_end_of_a_large_nodule_is_part_of_it():
 
 def slab_at(number):
     """A slab of 0.5 mm pixels; slab 0 spans z = 0 .. 7.5 mm."""
-    middle = 7.5 * number + 3.75
-    return Slab(number, "a", number, (0.5, 0.5, 7.5), (0.0, 0.0, middle),
-                z_range_mm=(7.5 * number, 7.5 * number + 7.5))  # fmt: skip
+    return slab(number, "a", pixel_mm=0.5)
 
 
 def at(number, *rows, z=None):
@@ -129,8 +127,14 @@ def test_without_a_depth_a_box_lies_anywhere_in_its_slab():
 
 def test_depths_are_measured_along_a_flipped_normal():
     # The normal points to -z: 18.75 along it is z = -18.75, and 20 along it z = -20.
-    flipped = Slab(0, "a", 0, (0.5, 0.5, 7.5), (0.0, 0.0, -18.75),
-                   direction=(1, 0, 0, 0, -1, 0, 0, 0, -1), z_range_mm=(15.0, 22.5))  # fmt: skip
+    flipped = slab(
+        0,
+        "a",
+        pixel_mm=0.5,
+        low_mm=15.0,
+        origin_xyz_mm=(0.0, 0.0, -18.75),
+        direction=(1, 0, 0, 0, -1, 0, 0, 0, -1),
+    )
 
     (candidate,) = merge_slab_detections([flipped], [at(0, (10, 20, 6, 0.9), z=20.0)])
 

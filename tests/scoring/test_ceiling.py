@@ -3,14 +3,15 @@ import pytest
 
 from lungdet_mmdet.annotations.tables import Nodule, read_nodules, read_series
 from lungdet_mmdet.scoring.ceiling import split_ceiling
-from lungdet_mmdet.scoring.slab_records import Slab, SlabSet, TruthBox
+from lungdet_mmdet.scoring.slab_records import SlabSet, TruthBox
 from lungdet_mmdet.splits.table_ceiling import table_ceiling
+from tests.support.slabs import slab as slab_of_boxes
 
 
 def split(z_mm, diameter_mm=4.0):
     """One slab of z = 0 .. 7.5 mm that shows a nodule at (10, 10, z)."""
     box = TruthBox((18.5, 18.5, 4.0, 4.0), diameter_mm, nodule_id="n")
-    slab = Slab(1, "a", 0, (0.5, 0.5, 7.5), (0, 0, 3.75), z_range_mm=(0.0, 7.5), boxes=(box,))
+    slab = slab_of_boxes(1, "a", box, slab_index=0, pixel_mm=0.5, low_mm=0.0)
     return SlabSet({1: slab}, ("a", "b"), (Nodule("n", "a", (10.0, 10.0, z_mm), diameter_mm),))
 
 

@@ -3,8 +3,9 @@ import pytest
 
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.scoring.rated_groups import rated_groups, rated_scores
-from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
+from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet, TruthBox
 from lungdet_mmdet.scoring.submission import Marks
+from tests.support.slabs import slab
 
 
 def split(ratings):
@@ -13,7 +14,7 @@ def split(ratings):
     slabs, nodules = {}, []
     for img_id, uid in ((1, "1.1"), (2, "1.2")):
         boxes = (TruthBox(box, 10.0, nodule_id=f"{uid}/0"),)
-        slabs[img_id] = Slab(img_id, uid, 0, (1.0, 1.0, 7.5), boxes=boxes)
+        slabs[img_id] = slab(img_id, uid, *boxes, slab_index=0)
         nodules.append(Nodule(f"{uid}/0", uid, (15.0, 15.0, 0.0), 10.0))
     return SlabSet(slabs, ("1.1", "1.2"), tuple(nodules), ratings=ratings)
 

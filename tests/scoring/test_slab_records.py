@@ -16,6 +16,7 @@ from lungdet_mmdet.splits.coco_json import read_slab_set, slab_set_from_coco
 def image(number, uid):
     return {
         "id": number, "seriesuid": uid, "slab_index": 3, "spacing": [0.5, 0.5, 7.5],
+        "width": 64, "height": 48,
         "origin": [1, 2, 3], "direction": [1, 0, 0, 0, 1, 0, 0, 0, 1], "z_range_mm": [0, 7.5],
     }  # fmt: skip
 
@@ -41,7 +42,7 @@ def test_reads_slabs_boxes_and_scan_truth():
 
     assert slabs.slabs[0].boxes == ()
     assert slabs.slabs[1].boxes[0].bbox_xywh_px == (1.0, 2.0, 3.0, 4.0)
-    assert slabs.slabs[1].slab_index == 3
+    assert slabs.slabs[1].geometry.index == 3
     assert slabs.nodules[0].diameter_mm == 4.0
     assert slabs.excluded[0].extent_mm == 10.0
     assert slabs.discarded[0].nodule_id == "b/0"
@@ -112,13 +113,15 @@ def test_an_unusable_prediction_file_is_named(tmp_path, text):
 
 
 def found_on(img_id, seriesuid, slab_index):
-    return SlabDetections(img_id, np.zeros((0, 4)), np.zeros(0), seriesuid, slab_index)
+    return SlabDetections(
+        img_id, np.zeros((0, 4)), np.zeros(0), seriesuid=seriesuid, slab_index=slab_index
+    )
 
 
 def test_detections_on_the_slabs_of_the_set_are_accepted():
     slab_set = slab_set_from_coco(content())
     slab = slab_set.slabs[1]
-    assert list(slab_set.seen_by([found_on(1, slab.seriesuid, slab.slab_index)]).slabs) == [1]
+    assert list(slab_set.seen_by([found_on(1, slab.seriesuid, slab.geometry.index)]).slabs) == [1]
     # A sample may not say which slab it is.
     assert list(slab_set.seen_by([found_on(1, None, None)]).slabs) == [1]
 
@@ -127,7 +130,7 @@ def test_detections_on_the_slabs_of_the_set_are_accepted():
 def test_detections_on_slabs_of_another_split_are_refused(change):
     slab_set = slab_set_from_coco(content())
     slab = slab_set.slabs[1]
-    elsewhere = found_on(1, slab.seriesuid + change[0], slab.slab_index + change[1])
+    elsewhere = found_on(1, slab.seriesuid + change[0], slab.geometry.index + change[1])
     with pytest.raises(LungDetError, match="these are two splits"):
         slab_set.seen_by([elsewhere])
 

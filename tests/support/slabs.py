@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lungdet_mmdet.annotations.tables import Nodule
-from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
+from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, SlabGeometry
 from lungdet_mmdet.scoring.slab_matching import SlabOutcome, match_slabs
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
 from lungdet_mmdet.scoring.split_scores import (
@@ -34,18 +34,18 @@ def slab(
     Pixel (0, 0) lies at x, y = 0.
     """
     low = SLAB_THICKNESS_MM * img_id if low_mm is None else low_mm
-    return Slab(
-        img_id=img_id,
-        seriesuid=seriesuid,
-        slab_index=img_id if slab_index is None else slab_index,
-        spacing_mm=(pixel_mm, pixel_mm, thickness_mm),
-        boxes=boxes,
+    geometry = SlabGeometry(
+        index=img_id if slab_index is None else slab_index,
+        width=512,
+        height=512,
+        spacing_xy_mm=(pixel_mm, pixel_mm),
         **{
             "origin_xyz_mm": (0.0, 0.0, low + thickness_mm / 2),
             "z_range_mm": (low, low + thickness_mm),
             **place,
         },
     )
+    return Slab(img_id=img_id, seriesuid=seriesuid, geometry=geometry, boxes=boxes)
 
 
 def nodule_of(

@@ -168,16 +168,16 @@ def test_runtimes_are_measured_on_slabs_of_a_scan(prepared_phantoms, tmp_path, m
 def test_the_table_for_a_gpu_runs_on_a_cpu_and_a_fault_is_a_row(repository, monkeypatch):
     import torch
 
-    from lungdet_mmdet.apis import benchmark_gpu
+    from benchmarks import gpu
 
     def broken(*_):
         raise RuntimeError("out of memory")
 
     monkeypatch.setenv("LUNGDET_DATA", "unused")
-    monkeypatch.setattr(benchmark_gpu, "_infer", broken)
-    monkeypatch.setattr(benchmark_gpu, "PRECISIONS", {"bf16": torch.bfloat16})
+    monkeypatch.setattr(gpu, "_infer", broken)
+    monkeypatch.setattr(gpu, "PRECISIONS", {"bf16": torch.bfloat16})
     rows = list(
-        benchmark_gpu.benchmark_gpu(
+        gpu.benchmark_gpu(
             repository / "configs" / "lung_deform_detr_phantom.py",
             device="cpu",
             size_px=64,
@@ -191,5 +191,5 @@ def test_the_table_for_a_gpu_runs_on_a_cpu_and_a_fault_is_a_row(repository, monk
     (step,) = [row for row in rows if row.what == "training step, 1 slabs, bf16"]
     assert step.fault == ""
     assert "slabs/s" in step.remark
-    lines = benchmark_gpu.report_lines(rows, "cpu")
+    lines = gpu.report_lines(rows, "cpu")
     assert "| network alone, one slab, fp32 |  |  | FAULT RuntimeError: out of memory |" in lines
