@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from lungdet_mmdet.luna16.download import (
     read_record,
     record_path,
 )
+from lungdet_mmdet.runs.executors import Terminated
 from lungdet_mmdet.runs.scan_runs import ExecutorFactory, run_per_scan
 
 MISSING, TRUNCATED, CORRUPT = "missing", "truncated", "corrupt"
@@ -128,7 +130,7 @@ def verify_luna16(
     report.states += run.results
     report.states += [SeriesState(f.seriesuid, CORRUPT, f.reason) for f in run.failures]
     if run.interrupted:
-        raise KeyboardInterrupt
+        raise Terminated if run.interrupted_by == signal.SIGTERM else KeyboardInterrupt
     return report
 
 

@@ -28,13 +28,14 @@ def rows(path):
 
 
 def test_folder_has_the_shape_of_luna16(cohort):
-    folder, _ = cohort
+    folder, scans = cohort
     uids = (folder / "seriesuids.csv").read_text().split()
     assert uids == [p.seriesuid for p in PLAN]
     assert all(is_phantom_uid(uid) for uid in uids)
     names = {p.name for p in folder.iterdir()}
     assert names == {f"subset{i}" for i in range(10)} | {
         "seg-lungs-LUNA16",
+        "nodule_masks",
         "annotations.csv",
         "annotations_excluded.csv",
         "seriesuids.csv",
@@ -43,6 +44,8 @@ def test_folder_has_the_shape_of_luna16(cohort):
         for place in (f"subset{i}", "seg-lungs-LUNA16"):
             files = sorted(p.name for p in (folder / place).glob(f"{uid}*"))
             assert files == [f"{uid}.mhd", f"{uid}.zraw"]
+    masks = {p.name for p in (folder / "nodule_masks").iterdir()}
+    assert masks == {f"{s.seriesuid}.mha" for s in scans if s.nodules}
 
 
 def test_tables_list_what_was_drawn(cohort):
@@ -83,7 +86,8 @@ def test_any_number_of_workers_writes_the_same_bytes(cohort, tmp_path):
         for root in (folder, tmp_path)
     )
     assert first == second
-    assert len(first) == 3 * 4 + 3
+    # Image and lung mask in two files each, the nodule masks of the two that are ill, tables.
+    assert len(first) == 3 * 4 + 2 + 3
 
 
 def test_a_third_of_the_scans_is_healthy(cohort):

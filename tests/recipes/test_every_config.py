@@ -62,7 +62,8 @@ def test_it_trains_a_step_and_detects(read_tiny, name):
     losses = model.train_step(batch, optim_wrapper=wrapper)
     assert losses["loss"].isfinite()
     changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    assert any(n.startswith("backbone.layer4") for n in changed)
+    last_stage = config.model.backbone.get("num_stages", 4)
+    assert any(n.startswith(f"backbone.layer{last_stage}") for n in changed)
     assert any("bbox_head" in n for n in changed)
 
     model.eval()
