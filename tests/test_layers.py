@@ -48,6 +48,20 @@ def test_every_room_imports_from_rooms_below_it(repository):
     assert upward == []
 
 
+def test_nothing_that_is_used_imports_from_the_tests(repository):
+    folders = ("lungdet_mmdet", "tools", "data_prep", "benchmarks")
+    importing = [
+        str(path.relative_to(repository))
+        for folder in folders
+        for path in (repository / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.ImportFrom, ast.Import))
+        for name in [getattr(node, "module", None) or node.names[0].name]
+        if name.split(".")[0] == "tests"
+    ]
+    assert importing == []
+
+
 def test_no_modules_import_each_other_in_a_circle(repository):
     left = imports_by_module(repository / "lungdet_mmdet")
     # Take away, again and again, what imports nothing that is still there; a circle stays.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from pycocotools import mask as coco_mask
 
+from lungdet_mmdet.evaluation.metrics import detections_of
 from lungdet_mmdet.scoring.average_precision import size_band_scores
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, size_bands
 from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, match_slabs
@@ -49,10 +51,12 @@ class MaskBandMetric(BaseMetric):
         bands_mm: Sequence[float] = PAPER_BANDS_MM,
         *,
         max_dets: int = DEFAULT_MAX_DETECTIONS,
-        collect_device: str = "cpu",
+        collect_device: str = "gpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
+        # "gpu" gathers by messages over any backend; "cpu" writes files that all machines of a
+        # run would have to share.
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         size_bands(bands_mm)
         self.ann_file = ann_file
@@ -61,17 +65,10 @@ class MaskBandMetric(BaseMetric):
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the boxes, scores and outlines of one batch."""
-        for sample in data_samples:
-            found = sample["pred_instances"]
-            masks = found["masks"].detach().cpu().numpy().astype(np.uint8)
-            self.results.append(
-                SlabDetections(
-                    img_id=int(sample["img_id"]),
-                    boxes_xyxy_px=found["bboxes"].detach().cpu().double().numpy(),
-                    scores=found["scores"].detach().cpu().double().numpy(),
-                    rles=tuple(coco_mask.encode(np.asfortranarray(mask)) for mask in masks),
-                )
-            )
+        for sample, found in zip(data_samples, detections_of(data_samples), strict=True):
+            masks = sample["pred_instances"]["masks"].detach().cpu().numpy().astype(np.uint8)
+            rles = tuple(coco_mask.encode(np.asfortranarray(mask)) for mask in masks)
+            self.results.append(replace(found, rles=rles))
 
     def compute_metrics(self, results: list[SlabDetections]) -> dict[str, float]:
         """Return the figures of all slabs seen; the keys do not depend on what was found."""

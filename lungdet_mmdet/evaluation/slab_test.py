@@ -337,7 +337,7 @@ def _depth_gain(
     scores: SplitScores,
 ) -> str:
     """Score the boxes, which carry no depth here, on the mid-planes, and say what depth gains."""
-    seen = slab_set.restricted_to(item.img_id for item in network.detections)
+    seen = slab_set.seen_by(network.detections)
     marks = network.froc.merge(seen, network.detections)
     flat = match_marks_of_split(seen, marks, max_marks_per_scan=network.froc.max_candidates)
     n_resamples = scores.options.n_resamples or DEFAULT_RESAMPLES

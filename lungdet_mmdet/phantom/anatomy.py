@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.support import phantom_shapes as shapes
+from lungdet_mmdet.phantom import shapes
 
 Point = tuple[float, float, float]
 Height = np.ndarray | float

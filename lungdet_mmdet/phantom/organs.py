@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lungdet_mmdet.phantom import shapes
 from lungdet_mmdet.phantom.anatomy import AORTA, GREAT_VESSELS, Anatomy
 from lungdet_mmdet.phantom.drawing import (
     BLANKET_HU,
@@ -25,7 +26,6 @@ from lungdet_mmdet.phantom.drawing import (
     TABLE_SHELL_HU,
     SliceCanvas,
 )
-from tests.support import phantom_shapes as shapes
 
 
 @dataclass(frozen=True)

@@ -263,8 +263,8 @@ def read_predictions(path: str | Path) -> list[SlabDetections]:
                 row["img_id"],
                 np.asarray(row["bboxes"]),
                 np.asarray(row["scores"]),
-                row["seriesuid"],
-                row["slab_index"],
+                seriesuid=row["seriesuid"],
+                slab_index=row["slab_index"],
             )
             for row in rows
         ]

@@ -301,12 +301,13 @@ def check_slab_image(image: Mapping[str, Any], *, source: str) -> None:
         Naming `source` and the value.
     """
     uid = check_series_name(str(image.get("seriesuid", "")), source=source)
-    name = str(image.get("file_name", f"{uid}/"))
-    if PurePosixPath(name).parts[:-1] != (uid,) and name != f"{uid}/":
-        raise LungDetError(
-            f"{source}: the image {name!r} of series {uid} is not in the series' own folder; make "
-            "the splits again with data_prep/make_splits.py"
-        )
+    for key in ("file_name", "depth_file_name"):
+        name = str(image.get(key) or f"{uid}/")
+        if PurePosixPath(name).parts[:-1] != (uid,) and name != f"{uid}/":
+            raise LungDetError(
+                f"{source}: the image {name!r} of series {uid} is not in the series' own folder; "
+                "make the splits again with data_prep/make_splits.py"
+            )
 
 
 def slab_statuses(coco: Mapping[str, Any]) -> list[Status]:

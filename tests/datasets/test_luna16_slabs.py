@@ -150,3 +150,13 @@ def test_a_split_without_positives_is_warned_of(slab_folder, caplog):
     coco["annotations"] = []
     log_split_summary(path, coco, logger=logging.getLogger("split-summary"))
     assert "no slab with a nodule" in caplog.text
+
+
+@pytest.mark.parametrize("key", ["file_name", "depth_file_name"])
+def test_an_image_outside_its_series_folder_is_refused(slab_folder, key):
+    path = slab_folder / "annotations" / "train.json"
+    coco = json.loads(path.read_text())
+    coco["images"][0][key] = "1.2/../../secret.png"
+    path.write_text(json.dumps(coco))
+    with pytest.raises(LungDetError, match=r"secret\.png' of series 1\.2 is not in the series'"):
+        read_coco(path)

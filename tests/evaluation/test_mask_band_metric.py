@@ -27,7 +27,9 @@ def annotations(folder, *, segmented=True):
     if segmented:
         box["segmentation"] = rle(slice(5, 10))
     path = folder / "val.json"
-    path.write_text(json.dumps({"images": [image], "annotations": [box], "series": ["1.2"]}))
+    content = {"images": [image], "annotations": [box], "series": ["1.2"]}
+    content |= {"info": {}, "nodules": []}
+    path.write_text(json.dumps(content))
     return str(path)
 
 
@@ -61,3 +63,10 @@ def test_bands_without_a_nodule_are_undefined(tmp_path):
 def test_annotations_without_outlines_are_refused(tmp_path):
     with pytest.raises(LungDetError, match="prepare with --nodule-masks"):
         figures(tmp_path, slice(5, 10), segmented=False)
+
+
+def test_slabs_of_another_split_are_refused(tmp_path):
+    metric = MaskBandMetric(annotations(tmp_path))
+    metric.process({}, [{**sample(slice(5, 10)), "seriesuid": "1.3", "slab_index": 0}])
+    with pytest.raises(LungDetError, match=r"was slab 0 of 1\.3 to the model"):
+        metric.evaluate(1)

@@ -12,7 +12,8 @@ from lungdet_mmdet.scoring.slab_records import read_predictions
 
 def image(number, seriesuid):
     return {
-        "id": number, "seriesuid": seriesuid, "slab_index": number, "file_name": f"{number}.png",
+        "id": number, "seriesuid": seriesuid, "slab_index": number,
+        "file_name": f"{seriesuid}/{number}.png",
         "width": 100, "height": 100, "spacing": [0.5, 0.5, 7.5], "origin": [0, 0, 0],
         "direction": [1, 0, 0, 0, 1, 0, 0, 0, 1], "z_range_mm": [7.5 * number, 7.5 * number + 7.5],
     }  # fmt: skip

@@ -23,7 +23,7 @@ def write_split(folder, *, iscrowd=(0,)):
     ]
     coco = {
         "info": {},
-        "images": [{"id": 1, "file_name": "scan/0.png"}],
+        "images": [{"id": 1, "seriesuid": "scan", "file_name": "scan/0.png"}],
         "annotations": annotations,
         "series": ["scan"],
         "nodules": [],

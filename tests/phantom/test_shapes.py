@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.support import phantom_shapes as shapes
+from lungdet_mmdet.phantom import shapes
 
 
 def test_ellipse_is_exact_on_its_axes_and_negative_inside():
