@@ -217,7 +217,10 @@ class SlabDINO(DINO):
         for first in range(0, len(cut), WINDOWS_AT_ONCE):
             parts += self._predict_windows(torch.stack(cut[first : first + WINDOWS_AT_ONCE]))
         kept = InstanceData.cat(
-            [_core_part(part, window) for part, window in zip(parts, windows, strict=True)]
+            [
+                _core_part(part, window, (height, width))
+                for part, window in zip(parts, windows, strict=True)
+            ]
         )
         if len(kept):
             _, best = nms(kept.bboxes, kept.scores, self.nms_iou)
@@ -262,14 +265,20 @@ class SlabDINO(DINO):
         return self.bbox_head.predict(**queries, rescale=False, batch_data_samples=samples)
 
 
-def _core_part(found: InstanceData, window: SlabWindow) -> InstanceData:
-    """Move a window's boxes to their place in the slab and keep those of its core."""
+def _core_part(found: InstanceData, window: SlabWindow, size_yx: tuple[int, int]) -> InstanceData:
+    """Move a window's boxes to their place in the slab and keep those of its core.
+
+    A window may reach beyond a small slab: what has its centre there is left out, and boxes end
+    where the slab does.
+    """
     y, x = window.start_yx
     found.bboxes = found.bboxes + found.bboxes.new_tensor([x, y, x, y])
     centres_xy = 0.5 * (found.bboxes[:, :2] + found.bboxes[:, 2:])
     low = centres_xy.new_tensor(window.core_low_yx[::-1])
     high = centres_xy.new_tensor(window.core_high_yx[::-1])
-    return found[((centres_xy >= low) & (centres_xy < high)).all(dim=1)]
+    end = centres_xy.new_tensor(size_yx[::-1])
+    found.bboxes = found.bboxes.minimum(end.repeat(2))
+    return found[((centres_xy >= low) & (centres_xy < high) & (centres_xy < end)).all(dim=1)]
 
 
 def dense_targets(
