@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
 from lungdet_mmdet.runs.scan_runs import process_pool
@@ -163,10 +164,10 @@ def test_a_worker_killed_in_the_midst_of_a_scan_costs_nothing(
         (["--workers", "-2"], "workers is -2"),
     ],
 )
-def test_unusable_options_are_named(arguments, message, load_tool, work, tmp_path, capsys):
-    code = load_tool().main([str(work / "luna16"), str(tmp_path / "out"), *arguments])
-    assert code == 1
-    assert message in capsys.readouterr().err
+def test_unusable_options_are_named(arguments, message, load_tool, work, tmp_path):
+    main = load_tool().main
+    with pytest.raises(LungDetError, match=message):
+        main([str(work / "luna16"), str(tmp_path / "out"), *arguments])
 
 
 @pytest.fixture
