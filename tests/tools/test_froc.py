@@ -154,7 +154,7 @@ def test_a_submission_or_the_ceiling(froc, tables, more, capsys):
     assert stop.value.code == 2
 
 
-def test_a_stride_that_leaves_no_slabs_is_refused(froc, tables, capsys):
+def test_a_stride_that_leaves_no_slabs_is_refused(froc, tables):
     arguments = ["--annotations", str(tables / "a.csv"), "--seriesuids", str(tables / "s.csv")]
-    assert froc(["--ceiling", *arguments, "--stride-mm", "0"]) == 2
-    assert "stride" in capsys.readouterr().err
+    with pytest.raises(LungDetError, match=r"stride 0\.0 mm: .* stride > 0"):
+        froc(["--ceiling", *arguments, "--stride-mm", "0"])

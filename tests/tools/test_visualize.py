@@ -47,7 +47,9 @@ def predicted(prepared, tmp_path):
     for image in coco["images"]:
         boxes = [a["bbox"] for a in coco["annotations"] if a["image_id"] == image["id"]]
         found = [[x, y, x + w, y + h] for x, y, w, h in boxes[:1]]
-        rows.append({"img_id": image["id"], "bboxes": found, "scores": [0.9] * len(found)})
+        slab = {"seriesuid": image["seriesuid"], "slab_index": image["slab_index"]}
+        scores = [0.9] * len(found)
+        rows.append({"img_id": image["id"], **slab, "bboxes": found, "scores": scores})
     path = tmp_path / "predictions.json"
     path.write_text(json.dumps(rows))
     return path
