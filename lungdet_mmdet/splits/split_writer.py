@@ -171,6 +171,9 @@ def write_splits(
     record = _record(split, cohort, scans, info, rates, summaries, warnings)
     for name, coco in cocos.items():
         write_json(folder / f"{name}.json", coco)
+    for name in set(PARTS) - set(cocos):
+        # Left from an earlier split it would stand beside this one as its part.
+        (folder / f"{name}.json").unlink(missing_ok=True)
     write_json(folder / "split.json", record)
     return SplitReport(folder, protocol, cohort.data, summaries, warnings, patient_source)
 

@@ -139,6 +139,7 @@ def test_unusable_options_are_named_before_anything_is_read(tmp_path, options, w
 
 
 def test_every_scan_can_be_a_test_scan(prepared_phantoms, tmp_path):
+    write_splits(prepared_phantoms.prepared_dir, protocol="strict", out_dir=tmp_path)
     report = write_splits(prepared_phantoms.prepared_dir, protocol="test", out_dir=tmp_path)
 
     assert [summary.split for summary in report.summaries] == ["test"]
