@@ -160,9 +160,10 @@ def mixed(paths: list[Path]) -> None:
         folder / "scout", volume[:2], ScanGeometry((2, 64, 64), (5.0,) * 3, (0.0,) * 3),
         seriesuid=other + ".2",
     )  # fmt: skip
+    first = pydicom.dcmread(paths[0])
     for path in added:  # all in the study of the first series
         dataset = pydicom.dcmread(path)
-        dataset.StudyInstanceUID = pydicom.dcmread(paths[0]).StudyInstanceUID
+        dataset.StudyInstanceUID, dataset.PatientID = first.StudyInstanceUID, first.PatientID
         dataset.save_as(path)
     (folder / "notes.txt").write_text("no DICOM")
 
