@@ -57,7 +57,8 @@ def convert_series(job: SeriesJob) -> ConvertedSeries:
     damaged = tuple(path for path, header in headers.items() if header is None)
     if not slices:
         raise LungDetError(lost_series_message(damaged))
-    parts = series_of_slices(job.seriesuid, slices, damaged)
+    beside = [Path(path) for path in job.files.strangers]
+    parts = series_of_slices(job.seriesuid, slices, damaged, beside)
     if len(parts) > 1:
         raise LungDetError(
             parts[0].mixed_with
@@ -186,9 +187,9 @@ def _find_series(
     ]
     # Named, for they may be slices that a series lacks: never left out without a word.
     summary.failures += [
-        ScanFailure(content.folder, "input", content.note)
+        ScanFailure(content.folder, "input", content.lost)
         for content in indexing.results
-        if content.note
+        if content.lost
     ]
     found = series_of(indexing.results)
     if not found:

@@ -148,13 +148,20 @@ class FolderJob:
 class FolderContent:
     """The series of one folder: file names by series UID, and how many files are no images.
 
-    ``note`` names files that cannot be read and may be part of a series; "" where there are none.
+    ``strangers`` are files that cannot be read and may be part of a series.
     """
 
     folder: str
     files_of: dict[str, tuple[str, ...]]
     others: int
-    note: str = ""
+    strangers: tuple[str, ...] = ()
+
+    @property
+    def lost(self) -> str:
+        """What to say of a folder in which nothing but such files is left; "" elsewhere."""
+        if self.files_of or not self.strangers:
+            return ""
+        return strangers_note([Path(self.folder, name) for name in self.strangers])
 
 
 def look_through(job: FolderJob) -> FolderContent:
@@ -168,9 +175,11 @@ def look_through(job: FolderJob) -> FolderContent:
         files_of.setdefault(uid, []).extend(item.path.name for item in slices)
     for uid, paths in found.damaged.items():
         files_of.setdefault(uid, []).extend(path.name for path in paths)
-    note = strangers_note(found.strangers) if found.strangers else ""
     return FolderContent(
-        job.folder, {uid: tuple(sorted(n)) for uid, n in files_of.items()}, found.others, note
+        job.folder,
+        {uid: tuple(sorted(n)) for uid, n in files_of.items()},
+        found.others,
+        tuple(path.name for path in found.strangers),
     )
 
 
@@ -179,11 +188,13 @@ class SeriesFiles:
     """The files of one series, packed: 100,000 series of 300 names each fit into memory."""
 
     packed: bytes
+    strangers: tuple[str, ...] = ()
 
     @classmethod
-    def pack(cls, paths: Iterable[str]) -> SeriesFiles:
-        """Pack the paths of the files."""
-        return cls(zlib.compress("\0".join(paths).encode("utf-8", "surrogateescape")))
+    def pack(cls, paths: Iterable[str], strangers: Iterable[str] = ()) -> SeriesFiles:
+        """Pack the paths of the files; ``strangers`` lie beside them and cannot be read."""
+        packed = zlib.compress("\0".join(paths).encode("utf-8", "surrogateescape"))
+        return cls(packed, tuple(strangers))
 
     def paths(self) -> list[str]:
         """Return the paths as they were packed."""
@@ -196,6 +207,9 @@ def series_of(contents: Iterable[FolderContent]) -> dict[str, SeriesFiles]:
     for content in sorted(contents, key=lambda c: c.folder):
         for uid, names in content.files_of.items():
             paths = [str(Path(content.folder, name)) for name in names]
-            before = found[uid].paths() if uid in found else []
-            found[uid] = SeriesFiles.pack([*before, *paths])
+            beside = [str(Path(content.folder, name)) for name in content.strangers]
+            if uid in found:
+                paths = [*found[uid].paths(), *paths]
+                beside = [*found[uid].strangers, *beside]
+            found[uid] = SeriesFiles.pack(paths, beside)
     return dict(sorted(found.items()))

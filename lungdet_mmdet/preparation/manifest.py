@@ -144,6 +144,7 @@ def build_manifest(
         "not_in_input": list(without_source.kept),
         "outdated": list(without_source.outdated),
         "missing_series": [uid for uid in folder.missing_series if uid not in without_source.kept],
+        "misnamed": [reason for _, reason in folder.misnamed],
         "table_warnings": list(folder.warnings),
         **_cohort_figures(entries),
     }

@@ -190,7 +190,7 @@ def _cards(manifest: dict[str, Any], groups: Sequence[str]) -> list[tuple[Any, s
     reduction = f"of voxels kept: {before / 1e6:.1f} M to {after / 1e6:.1f} M per scan"
     return [
         (groups.count("fine") + groups.count("look"), "scans prepared", ""),
-        (groups.count("failed"), "failed or not prepared", "bad"),
+        (groups.count("failed") + len(manifest["misnamed"]), "failed or not prepared", "bad"),
         (groups.count("look"), "worth a look", "warn"),
         (manifest["nodules"], "nodules", ""),
         (len(poor), f"covered under {WELL_COVERED:.0%}", "warn"),
@@ -207,6 +207,7 @@ def _notes(manifest: dict[str, Any]) -> list[str]:
             f"Pictures of the {MAX_PICTURES} scans that are worst; the others are in "
             "slabs/SERIESUID/preview.jpg."
         )
+    notes += [f"Not a scan by its name: {reason}" for reason in manifest["misnamed"]]
     return notes + manifest["table_warnings"]
 
 

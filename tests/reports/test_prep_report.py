@@ -42,6 +42,7 @@ def manifest(scans):
         "missing_series": [],
         "not_in_input": [],
         "outdated": [],
+        "misnamed": [],
         "table_warnings": [],
         "mean_nonzero_before": 15_000_000,
         "mean_nonzero_after": 5_250_000,
