@@ -135,6 +135,11 @@ def read_luna16_folder(root: Path | str, *, nodule_masks: Path | str | None = No
         )
     search = search_files(root)
     files, misnamed = _scan_files(search.files, root, masks.root if masks else None)
+    for path in sorted(root.rglob("*.mh[ad]")):
+        if path.is_dir():
+            misnamed[str(path.relative_to(root))] = (
+                f"{path}: is a folder, where a scan file was expected; rename or remove it"
+            )
     if not files and not misnamed:
         raise LungDetError(
             f"{root}: no .mhd or .mha scan; unpack LUNA16's subset*.zip files into this folder"

@@ -267,7 +267,12 @@ TABLES = (
         "decimal commas read as points: 2",
         refused=False,
     ),
-    TableFault("unknown_series", GOOD + ROW.replace(UID, "9.9"), "not on disk 1", refused=False),
+    TableFault(
+        "unknown_series",
+        GOOD + ROW.replace(UID, "9.9"),
+        "1 named by the tables but not on disk",
+        refused=False,
+    ),
     TableFault("repeated_line", GOOD + ROW, "repeated lines left out: 1", refused=False),
     TableFault("outside_the_scan", row(9000), "lost: 1", refused=False),
     TableFault("no_nodules", HEADER, "nodules: 0;", refused=False),

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from lungdet_mmdet.errors import LungDetError
 from tests.faults.chest import GOOD_NAME
 from tests.faults.command_runs import REMEDY, REPOSITORY
 from tests.faults.corpus import TABLES
@@ -35,7 +36,10 @@ def prepare(main, rehearsal_config, tmp_path, capsys):
         data = content if isinstance(content, bytes) else content.encode()
         (tmp_path / "luna16" / "annotations.csv").write_bytes(data)
         options = ["--config", str(rehearsal_config), "--workers", "0"]
-        code = main([str(tmp_path / "luna16"), str(tmp_path / "out"), *options])
+        try:
+            code = main([str(tmp_path / "luna16"), str(tmp_path / "out"), *options])
+        except LungDetError as error:  # run_and_exit tells it and ends with 1
+            return 1, capsys.readouterr().out, f"error: {error}"
         return code, *capsys.readouterr()
 
     return run
