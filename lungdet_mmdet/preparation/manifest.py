@@ -18,6 +18,7 @@ from typing import Any
 
 import lungdet_mmdet
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
+from lungdet_mmdet.errors import printable
 from lungdet_mmdet.luna16.folder import Luna16Folder, ScanOnDisk
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
 from lungdet_mmdet.preparation.resume import pipeline_digest, read_record
@@ -144,7 +145,7 @@ def build_manifest(
         "not_in_input": list(without_source.kept),
         "outdated": list(without_source.outdated),
         "missing_series": [uid for uid in folder.missing_series if uid not in without_source.kept],
-        "misnamed": [reason for _, reason in folder.misnamed],
+        "misnamed": [printable(reason) for _, reason in folder.misnamed],
         "table_warnings": list(folder.warnings),
         **_cohort_figures(entries),
     }
