@@ -175,6 +175,7 @@ def _detector(config: Path, device: torch.device) -> Any:
     drop_pretrained(read)
     torch.manual_seed(0)
     detector = MODELS.build(read.model)
+    detector.init_weights()
     run_heads_in_full_precision(detector)
     return detector.to(device)
 
@@ -193,6 +194,7 @@ def _batch(count: int, size_px: int) -> dict[str, Any]:
         # One slab in eight holds a nodule, as in the paper's data.
         boxes = torch.tensor([[10.0, 10.0, 24.0, 22.0]])[: int(index % 8 == 0)]
         sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.zeros(len(boxes)).long())
+        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
         samples.append(sample)
     grey = torch.randint(0, 256, (count, 1, size_px, size_px), generator=draw, dtype=torch.uint8)
     return {"inputs": list(grey.expand(-1, 3, -1, -1)), "data_samples": samples}

@@ -29,9 +29,9 @@ def partly_unreadable(inputs, tmp_path_factory):
     ]
     for path in closed:
         path.chmod(0)
-    (folder / "lost+found").mkdir(mode=0)
+    (folder / "closed_folder").mkdir(mode=0)
     yield folder
-    (folder / "lost+found").chmod(0o755)
+    (folder / "closed_folder").chmod(0o755)
     for path in closed:
         path.chmod(0o644)
 
@@ -107,7 +107,7 @@ def test_scans_that_cannot_be_read_are_named_and_the_others_done(results, name, 
 @pytest.mark.reliability("unreadable input")
 @pytest.mark.parametrize("name", ["prepare from", "infer from"])
 def test_a_folder_that_cannot_be_searched_is_told(results, name):
-    assert "lost+found: cannot be searched (Permission denied)" in results[1][name]["out"]
+    assert "closed_folder: cannot be searched (Permission denied)" in results[1][name]["out"]
 
 
 @pytest.mark.reliability("unreadable input")

@@ -180,7 +180,7 @@ def test_the_table_for_a_gpu_runs_on_a_cpu_and_a_fault_is_a_row(repository, monk
         gpu.benchmark_gpu(
             repository / "configs" / "lung_deform_detr_phantom.py",
             device="cpu",
-            size_px=64,
+            size_px=96,
             batches=[1],
             repeats=1,
         )
