@@ -8,19 +8,17 @@ from typing import Any
 
 import numpy as np
 from mmdet.registry import METRICS
-from mmengine.evaluator import BaseMetric
 from pycocotools import mask as coco_mask
 
-from lungdet_mmdet.evaluation.metrics import detections_of
+from lungdet_mmdet.evaluation.metrics import SplitMetric, detections_of
 from lungdet_mmdet.scoring.average_precision import size_band_scores
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, size_bands
 from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, match_slabs
 from lungdet_mmdet.scoring.slab_records import SlabDetections, unique_by_slab
-from lungdet_mmdet.splits.coco_json import read_slab_set
 
 
 @METRICS.register_module()
-class MaskBandMetric(BaseMetric):
+class MaskBandMetric(SplitMetric):
     """AP and AR of masks at IoU 0.5 and 0.5:0.95, over all nodules and per size band.
 
     The keys are those of SizeBandMetric, with the prefix ``mask``.
@@ -51,15 +49,10 @@ class MaskBandMetric(BaseMetric):
         bands_mm: Sequence[float] = PAPER_BANDS_MM,
         *,
         max_dets: int = DEFAULT_MAX_DETECTIONS,
-        collect_device: str = "gpu",
-        prefix: str | None = None,
-        collect_dir: str | None = None,
+        **gathering: Any,
     ) -> None:
-        # "gpu" gathers by messages over any backend; "cpu" writes files that all machines of a
-        # run would have to share.
-        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        super().__init__(ann_file, **gathering)
         size_bands(bands_mm)
-        self.ann_file = ann_file
         self.bands_mm = tuple(bands_mm)
         self.max_dets = max_dets
 
@@ -73,7 +66,7 @@ class MaskBandMetric(BaseMetric):
     def compute_metrics(self, results: list[SlabDetections]) -> dict[str, float]:
         """Return the figures of all slabs seen; the keys do not depend on what was found."""
         matched = match_slabs(
-            read_slab_set(self.ann_file),
+            self.slab_set,
             unique_by_slab(results),
             edges_mm=self.bands_mm,
             max_detections=self.max_dets,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,43 @@ def detections_of(data_samples: Sequence[Mapping[str, Any]]) -> list[SlabDetecti
     return records
 
 
+class SplitMetric(BaseMetric):
+    """What the metrics of a split share: its annotation file, read once, and its boxes.
+
+    Parameters
+    ----------
+    ann_file : COCO json of the split that the dataset reads.
+    collect_device : "gpu" gathers by messages over any backend; "cpu" writes files that all
+        machines of a run would have to share.
+    prefix, collect_dir : see mmengine's BaseMetric.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        *,
+        collect_device: str = "gpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        self.ann_file = ann_file
+
+    @cached_property
+    def slab_set(self) -> SlabSet:
+        """The annotations."""
+        return self._checked(read_slab_set(self.ann_file))
+
+    def _checked(self, slab_set: SlabSet) -> SlabSet:
+        return slab_set
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the boxes and scores of one batch."""
+        self.results.extend(detections_of(data_samples))
+
+
 @METRICS.register_module()
-class SizeBandMetric(BaseMetric):
+class SizeBandMetric(SplitMetric):
     """AP and AR at IoU 0.5 and 0.5:0.95, over all nodules and per size band, with counts.
 
     Beside them the anomaly view: how well slabs and scans with a nodule are told from healthy ones.
@@ -109,13 +145,9 @@ class SizeBandMetric(BaseMetric):
         choose: str | None = None,
         outfile: str | None = None,
         keep: bool = False,
-        collect_device: str = "gpu",
-        prefix: str | None = None,
-        collect_dir: str | None = None,
+        **gathering: Any,
     ) -> None:
-        # "gpu" gathers by messages over any backend; "cpu" writes files that all machines of a
-        # run would have to share.
-        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        super().__init__(ann_file, **gathering)
         if threshold is not None and choose is not None:
             raise LungDetError(
                 f"SizeBandMetric: threshold={threshold} and choose={choose!r} exclude each other; "
@@ -124,7 +156,6 @@ class SizeBandMetric(BaseMetric):
         if choose is not None:
             check_threshold_rule(choose)
         size_bands(bands_mm)
-        self.ann_file = ann_file
         self.bands_mm = tuple(bands_mm)
         self.max_dets = max_dets
         self.count_unseen = count_unseen
@@ -134,33 +165,23 @@ class SizeBandMetric(BaseMetric):
         self.keep = keep
         self.detections: list[SlabDetections] = []
         self.matched: MatchedSlabs | None = None
-        self._slab_set: SlabSet | None = None
 
     def figure_names(self) -> list[str]:
         """Return the names of the figures: those of a split on which nothing was found."""
-        if self._slab_set is None:
-            self._slab_set = read_slab_set(self.ann_file)
-        nothing = [SlabDetections(n, np.zeros((0, 4)), np.zeros(0)) for n in self._slab_set.slabs]
+        nothing = [SlabDetections(n, np.zeros((0, 4)), np.zeros(0)) for n in self.slab_set.slabs]
         return list(self._figures(nothing))
-
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the boxes and scores of one batch."""
-        self.results.extend(detections_of(data_samples))
 
     def compute_metrics(self, results: list[SlabDetections]) -> dict[str, float]:
         """Return the figures of all slabs seen; the keys depend on the options alone."""
-        if self._slab_set is None:
-            self._slab_set = read_slab_set(self.ann_file)
         detections = unique_by_slab(results)
-        self._slab_set.seen_by(detections)
+        self.slab_set.seen_by(detections)
         if self.outfile is not None:
-            write_predictions(self.outfile, self._slab_set, detections)
+            write_predictions(self.outfile, self.slab_set, detections)
         return self._figures(detections)
 
     def _figures(self, detections: list[SlabDetections]) -> dict[str, float]:
-        assert self._slab_set is not None
         matched = match_slabs(
-            self._slab_set,
+            self.slab_set,
             detections,
             edges_mm=self.bands_mm,
             max_detections=self.max_dets,
@@ -178,14 +199,14 @@ class SizeBandMetric(BaseMetric):
             at_threshold = operating_point_scores(matched, threshold)
             metrics.update({key: float(values[0]) for key, values in at_threshold.items()})
         for units in (slab_units, scan_units):
-            view = anomaly_scores(units(self._slab_set, detections), threshold=threshold)
+            view = anomaly_scores(units(self.slab_set, detections), threshold=threshold)
             metrics.update({key: float(values[0]) for key, values in view.items()})
         metrics.update({key: float(n) for key, n in size_band_counts(matched).items()})
         return metrics
 
 
 @METRICS.register_module()
-class FROCMetric(BaseMetric):
+class FROCMetric(SplitMetric):
     """CPM and the seven sensitivities of LUNA16's evaluation, over all scans of the split.
 
     Required Keys of each data sample:
@@ -224,14 +245,9 @@ class FROCMetric(BaseMetric):
         submission_file: str | None = None,
         bootstrap: int = 0,
         keep: bool = False,
-        collect_device: str = "gpu",
-        prefix: str | None = None,
-        collect_dir: str | None = None,
+        **gathering: Any,
     ) -> None:
-        # "gpu" gathers by messages over any backend; "cpu" writes files that all machines of a
-        # run would have to share.
-        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
-        self.ann_file = ann_file
+        super().__init__(ann_file, **gathering)
         self.min_score = min_score
         self.min_iou = min_iou
         self.max_gap_slabs = max_gap_slabs
@@ -241,7 +257,6 @@ class FROCMetric(BaseMetric):
         self.keep = keep
         self.matches: FrocMatches | None = None
         self.marks: Marks | None = None
-        self._slab_set: SlabSet | None = None
 
     def figure_names(self) -> list[str]:
         """Return the names of the figures, without computing any."""
@@ -253,12 +268,14 @@ class FROCMetric(BaseMetric):
             *(f"froc_{name}" for name in (*counts, "duplicates")),
         ]
 
-    @property
-    def slab_set(self) -> SlabSet:
-        """The annotations, read once."""
-        if self._slab_set is None:
-            self._slab_set = _with_scan_truth(read_slab_set(self.ann_file), self.ann_file)
-        return self._slab_set
+    def _checked(self, slab_set: SlabSet) -> SlabSet:
+        """Refuse a file that knows boxes but not the nodules they come from."""
+        if not slab_set.nodules and any(slab.has_nodule for slab in slab_set.slabs.values()):
+            raise LungDetError(
+                f"{self.ann_file}: has nodule boxes but no list 'nodules'; make the splits again "
+                "with this version of the package"
+            )
+        return slab_set
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the boxes of one batch, their scores and their positions along z."""
@@ -298,16 +315,6 @@ class FROCMetric(BaseMetric):
         if self.keep:
             self.matches, self.marks = matches, marks
         return _figures(evaluate_froc(matches, n_resamples=self.bootstrap))
-
-
-def _with_scan_truth(slab_set: SlabSet, ann_file: str) -> SlabSet:
-    """Refuse a file that knows boxes but not the nodules they come from."""
-    if not slab_set.nodules and any(slab.has_nodule for slab in slab_set.slabs.values()):
-        raise LungDetError(
-            f"{ann_file}: has nodule boxes but no list 'nodules'; make the splits again with this "
-            "version of the package"
-        )
-    return slab_set
 
 
 def _figures(result: FrocResult) -> dict[str, float]:
