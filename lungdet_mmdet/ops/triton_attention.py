@@ -58,6 +58,23 @@ def _add(table, rows, columns, inside, in_tile, stride, amount):
 
 
 @triton.jit
+def _tile(items, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Items and columns of this program, which items there are, and which numbers of the tile."""
+    item = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, COLUMNS)
+    there = item < items
+    return item, column, there, there[:, None] & (column < channels)[None, :]
+
+
+@triton.jit
+def _sample(locations, attention, sample, there, FLOAT: tl.constexpr):
+    """Position of a sample, x then y as shares of its level, and its weight."""
+    x = tl.load(locations + 2 * sample, mask=there, other=0.0).to(FLOAT)
+    y = tl.load(locations + 2 * sample + 1, mask=there, other=0.0).to(FLOAT)
+    return x, y, tl.load(attention + sample, mask=there, other=0.0).to(FLOAT)
+
+
+@triton.jit
 def _forward_kernel(
     value, shapes, starts, locations, attention, out,
     items, keys, queries, heads, channels,
@@ -65,10 +82,7 @@ def _forward_kernel(
     FLOAT: tl.constexpr,
 ):  # fmt: skip
     """One program sums all samples of ROWS items; an item is one query's head in one image."""
-    item = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, COLUMNS)
-    there = item < items
-    in_tile = there[:, None] & (column < channels)[None, :]
+    item, column, there, in_tile = _tile(items, channels, ROWS, COLUMNS)
     head = item % heads
     first_key = item // heads // queries * keys
     total = tl.zeros((ROWS, COLUMNS), dtype=FLOAT)
@@ -78,9 +92,7 @@ def _forward_kernel(
         origin = first_key + tl.load(starts + level)
         for point in range(POINTS):
             sample = item * (LEVELS * POINTS) + level * POINTS + point
-            x = tl.load(locations + 2 * sample, mask=there, other=0.0).to(FLOAT)
-            y = tl.load(locations + 2 * sample + 1, mask=there, other=0.0).to(FLOAT)
-            weight = tl.load(attention + sample, mask=there, other=0.0).to(FLOAT)
+            x, y, weight = _sample(locations, attention, sample, there, FLOAT)
             left, right, has_left, has_right, wl, wr = _neighbours(x, width.to(FLOAT))
             upper, lower, has_upper, has_lower, wu, wd = _neighbours(y, height.to(FLOAT))
             top = (origin + upper * width) * heads + head
@@ -108,10 +120,7 @@ def _backward_kernel(
     FLOAT: tl.constexpr,
 ):  # fmt: skip
     """All three gradients of ROWS items; that of the values is added to ``grad_value``."""
-    item = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, COLUMNS)
-    there = item < items
-    in_tile = there[:, None] & (column < channels)[None, :]
+    item, column, there, in_tile = _tile(items, channels, ROWS, COLUMNS)
     head = item % heads
     first_key = item // heads // queries * keys
     upstream = _read(grad_out, item, column, there, in_tile, channels, FLOAT)
@@ -121,9 +130,7 @@ def _backward_kernel(
         origin = first_key + tl.load(starts + level)
         for point in range(POINTS):
             sample = item * (LEVELS * POINTS) + level * POINTS + point
-            x = tl.load(locations + 2 * sample, mask=there, other=0.0).to(FLOAT)
-            y = tl.load(locations + 2 * sample + 1, mask=there, other=0.0).to(FLOAT)
-            weight = tl.load(attention + sample, mask=there, other=0.0).to(FLOAT)
+            x, y, weight = _sample(locations, attention, sample, there, FLOAT)
             left, right, has_left, has_right, wl, wr = _neighbours(x, width.to(FLOAT))
             upper, lower, has_upper, has_lower, wu, wd = _neighbours(y, height.to(FLOAT))
             top = (origin + upper * width) * heads + head
