@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,11 +23,9 @@ from lungdet_mmdet.ct.files.metaimage_pixels import write_mha
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.reading import read_scan_geometry
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.atomic_files import write_bytes
+from lungdet_mmdet.runs.atomic_files import write_csv
+from lungdet_mmdet.runs.file_names import MASK_FOLDER
 
-MASK_FOLDER = "masks"
-NODULE_TABLE = "nodules.csv"
-PATIENT_TABLE = "patients.csv"
 # A slice along the body's axis: contours give nothing but z to tell where a slice lies.
 _AXIAL = 0.999
 # Databases give pixel sizes to a hundredth and better.
@@ -246,16 +242,4 @@ def write_nodule_table(path: Path, rows: Iterable[LabelRow]) -> None:
             )
         ]
         lines.append([row.seriesuid, str(row.label), *place, str(row.readers), *ratings])
-    _write_csv(path, columns, lines)
-
-
-def write_patient_table(path: Path, patients: Mapping[str, str]) -> None:
-    """Write ``patients.csv``: ``seriesuid,patient_id``."""
-    _write_csv(path, ["seriesuid", "patient_id"], [list(item) for item in sorted(patients.items())])
-
-
-def _write_csv(path: Path, columns: list[str], lines: list[list[str]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([columns, *lines])
-    write_bytes(path, text.getvalue().encode())
+    write_csv(path, columns, lines)

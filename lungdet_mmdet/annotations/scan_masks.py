@@ -14,7 +14,6 @@ import numpy as np
 
 from lungdet_mmdet.annotations.csv_rows import read_csv_rows
 from lungdet_mmdet.annotations.lidc import RATINGS
-from lungdet_mmdet.annotations.lidc_labels import MASK_FOLDER, NODULE_TABLE, PATIENT_TABLE
 from lungdet_mmdet.annotations.mask_nodules import (
     LabelledNodule,
     match_to_table,
@@ -32,6 +31,7 @@ from lungdet_mmdet.ct.label_reading import (
 )
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError, printable
+from lungdet_mmdet.runs.file_names import MASK_FOLDER, PATIENT_TABLE, RATING_TABLE
 
 # Centres this much of the diameter apart are of one nodule, but worth a look.
 _FAR_SHARE = 0.25
@@ -99,7 +99,7 @@ def read_mask_folder(root: Path) -> NoduleMaskFolder:
             f"{place}: no nodule mask (UID.mha, .mhd, .nrrd, .nii, .nii.gz, or DICOM segmentations "
             "*.dcm); name the folder that holds them"
         )
-    table, patients = root / NODULE_TABLE, root / PATIENT_TABLE
+    table, patients = root / RATING_TABLE, root / PATIENT_TABLE
     return NoduleMaskFolder(
         root=root,
         files=files,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from lungdet_mmdet.annotations.csv_rows import CsvRows, read_csv_rows
 from lungdet_mmdet.ct.geometry import MAX_COORDINATE_MM
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.atomic_files import write_csv
 from lungdet_mmdet.series_name import check_series_name
 
 # LUNA16 writes -1 for irrelevant findings whose size was not measured; its evaluation gives them
@@ -21,6 +22,7 @@ UNKNOWN_DIAMETER_MM = 10.0
 MAX_DIAMETER_MM = 200.0
 
 _ROW_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
+PATIENT_COLUMNS = ("seriesuid", "patient_id")
 _SERIES_NAMES = ("series_instance_uid", "seriesinstanceuid", "series instance uid", "series uid")
 _PATIENT_NAMES = ("patient", "patientid", "patient id", "subject id", "subject_id")
 
@@ -175,6 +177,11 @@ def read_patients(path: str | Path) -> dict[str, str]:
         return text
 
     return _read_mapping(path, "patient_id", _PATIENT_NAMES, patient)
+
+
+def write_patient_table(path: Path, patients: Mapping[str, str]) -> None:
+    """Write ``seriesuid,patient_id``, in order of series."""
+    write_csv(path, PATIENT_COLUMNS, sorted(patients.items()))
 
 
 def _read_spheres(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from lungdet_mmdet.apis.scan_detector import ScanFindings
 from lungdet_mmdet.ct.dicom.header import DicomSlice
+from lungdet_mmdet.runs.atomic_files import csv_text
 from lungdet_mmdet.scoring.candidates import Candidate
 from lungdet_mmdet.scoring.submission import COLUMNS
 
@@ -148,26 +147,23 @@ def candidates_csv(
     records : of :func:`candidate_records`.
     verdict : on the lung mask: candidates outside the lungs are of no worth.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([*COLUMNS, *MORE_COLUMNS])
-    for record in records:
-        table.writerow(
-            [
-                seriesuid,
-                *record["centre_xyz_mm"],
-                record["score"],
-                record["diameter_mm"],
-                *record["z_range_mm"],
-                record["z_sd_mm"],
-                record["z_from"],
-                " ".join(map(str, record["slab_indices"])),
-                record["rank"],
-                int(record["above_threshold"]),
-                verdict,
-            ]
-        )
-    return text.getvalue()
+    rows = [
+        [
+            seriesuid,
+            *record["centre_xyz_mm"],
+            record["score"],
+            record["diameter_mm"],
+            *record["z_range_mm"],
+            record["z_sd_mm"],
+            record["z_from"],
+            " ".join(map(str, record["slab_indices"])),
+            record["rank"],
+            int(record["above_threshold"]),
+            verdict,
+        ]
+        for record in records
+    ]
+    return csv_text([*COLUMNS, *MORE_COLUMNS], rows)
 
 
 def candidates_json(

@@ -31,12 +31,12 @@ from lungdet_mmdet.apis.scan_inputs import InputList, ScanInput, list_inputs
 from lungdet_mmdet.ct.dicom.reading import slice_stack
 from lungdet_mmdet.ct.files.metaimage_pixels import write_nifti
 from lungdet_mmdet.errors import LungDetError, printable
-from lungdet_mmdet.preparation.manifest import read_json_or
 from lungdet_mmdet.preparation.prep_pipeline import CODE, check_code
 from lungdet_mmdet.preparation.scan_job import limit_threads
 from lungdet_mmdet.reports.scan_report import ReportScan, report_html
 from lungdet_mmdet.runs.atomic_files import (
     check_writable,
+    read_json_or,
     replacing_folder,
     sweep_leftovers,
     write_bytes,
@@ -154,11 +154,7 @@ def fingerprint(job: DetectJob, *, earlier: Mapping[str, Any] | None = None) -> 
 
 def earlier_result(folder: Path) -> dict | None:
     """Return the content of a result's ``candidates.json``; None where there is no whole one."""
-    try:
-        content = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+    return read_json_or(folder / JSON_NAME, {}) or None
 
 
 def finished(job: DetectJob) -> tuple[dict | None, dict[str, str]]:

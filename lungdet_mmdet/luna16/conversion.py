@@ -26,6 +26,12 @@ from lungdet_mmdet.luna16.dicom_index import (
     write_accounts,
 )
 from lungdet_mmdet.runs.atomic_files import only_run_in, sweep_leftovers
+from lungdet_mmdet.runs.file_names import (
+    ANNOTATION_TABLE,
+    EXCLUDED_TABLE,
+    SERIES_TABLE,
+    SUBSET_TABLE,
+)
 from lungdet_mmdet.runs.scan_runs import ExecutorFactory, ScanFailure, run_per_scan
 from lungdet_mmdet.series_name import is_series_name
 
@@ -85,8 +91,7 @@ def convert_series(job: SeriesJob) -> ConvertedSeries:
 
 # Where series go that no table assigns to one of LUNA16's subsets.
 SCAN_FOLDER = "scans"
-SUBSETS_NAME = "subset_of_series.csv"
-TABLES = ("annotations.csv", "annotations_excluded.csv", "seriesuids.csv", SUBSETS_NAME)
+TABLES = (ANNOTATION_TABLE, EXCLUDED_TABLE, SERIES_TABLE, SUBSET_TABLE)
 
 
 def convert_dicom_tree(
@@ -153,7 +158,7 @@ def convert_dicom_tree(
         for result in sorted(summary.run.results, key=lambda r: r.seriesuid):
             (summary.unsuitable if result.unsuitable else summary.converted).append(result)
         write_accounts(out_dir, summary, keep_patient_ids=keep_patient_ids)
-    if not (out_dir / "annotations.csv").is_file():
+    if not (out_dir / ANNOTATION_TABLE).is_file():
         tell(
             f"note: {out_dir} has no annotations.csv: scans can be searched for nodules, but "
             "prepared for training only with that table beside them (--tables)"
@@ -203,12 +208,12 @@ def _find_series(
 
 def _copy_tables(tables: Path, out_dir: Path) -> dict[str, int]:
     there = [name for name in TABLES if (tables / name).is_file()]
-    if "annotations.csv" not in there:
+    if ANNOTATION_TABLE not in there:
         raise LungDetError(f"{tables}: annotations.csv is missing; name the folder of the tables")
     for name in there:
         if (tables / name).resolve() != (out_dir / name).resolve():
             shutil.copyfile(tables / name, out_dir / name)
-    return read_subsets(tables / SUBSETS_NAME) if SUBSETS_NAME in there else {}
+    return read_subsets(tables / SUBSET_TABLE) if SUBSET_TABLE in there else {}
 
 
 def _is_there(header: Path) -> bool:

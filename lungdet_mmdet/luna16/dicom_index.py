@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lungdet_mmdet.annotations.tables import read_patients
+from lungdet_mmdet.annotations.tables import read_patients, write_patient_table
 from lungdet_mmdet.ct.dicom.folder_files import sort_files
 from lungdet_mmdet.ct.dicom.series import strangers_note
-from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
+from lungdet_mmdet.runs.atomic_files import read_json_or, write_json
+from lungdet_mmdet.runs.file_names import PATIENT_TABLE
 from lungdet_mmdet.runs.scan_runs import RunSummary, ScanFailure, tally
 
 # What spreadsheets take for the beginning of a formula.
 _FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
-REJECTS_NAME, CONVERTED_NAME, PATIENTS_NAME = "rejects.json", "converted.json", "patients.csv"
+REJECTS_NAME, CONVERTED_NAME = "rejects.json", "converted.json"
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class ConversionSummary:
 def write_accounts(out_dir: Path, summary: ConversionSummary, *, keep_patient_ids: bool) -> None:
     """Write converted.json (series of earlier runs included), rejects.json and patients.csv."""
     skipped = set(summary.skipped)
-    kept = [e for e in _read_list(out_dir / CONVERTED_NAME) if e["seriesuid"] in skipped]
+    kept = [e for e in read_json_or(out_dir / CONVERTED_NAME, []) if e["seriesuid"] in skipped]
     entries = kept + [
         {"seriesuid": s.seriesuid, "file": s.path, "images": s.images, "flags": list(s.flags)}
         for s in summary.converted
@@ -100,14 +98,7 @@ def write_accounts(out_dir: Path, summary: ConversionSummary, *, keep_patient_id
     ]
     write_json(out_dir / REJECTS_NAME, rejects)
     if keep_patient_ids:
-        _write_patients(out_dir / PATIENTS_NAME, summary)
-
-
-def _read_list(path: Path) -> list[dict]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
+        _write_patients(out_dir / PATIENT_TABLE, summary)
 
 
 def as_cell(text: str) -> str:
@@ -118,11 +109,7 @@ def as_cell(text: str) -> str:
 def _write_patients(path: Path, summary: ConversionSummary) -> None:
     patients = read_patients(path) if path.is_file() else {}
     patients |= {s.seriesuid: s.patient_id for s in summary.converted if s.patient_id}
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["seriesuid", "patient_id"])
-    table.writerows((uid, as_cell(patient)) for uid, patient in sorted(patients.items()))
-    write_bytes(path, text.getvalue().encode("utf-8"))
+    write_patient_table(path, {uid: as_cell(patient) for uid, patient in patients.items()})
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,12 @@ from lungdet_mmdet.luna16.zenodo import (
     require_network,
 )
 from lungdet_mmdet.runs.atomic_files import FILE_SUFFIX, output_error, write_json
+from lungdet_mmdet.runs.file_names import (
+    ANNOTATION_TABLE,
+    EXCLUDED_TABLE,
+    LUNG_MASK_FOLDER,
+    SERIES_TABLE,
+)
 
 CHUNK_BYTES = 1 << 20
 # Files in use and file system tables want some room of their own.
@@ -186,11 +192,11 @@ def _extract(source: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, bar
 # https://zenodo.org/records/3723295 (subsets 0-6, tables) and .../4121926 (subsets 7-9).
 RECORDS = (3723295, 4121926)
 ALL_SUBSETS = tuple(range(10))
-ANNOTATIONS = "annotations.csv"
+ANNOTATIONS = ANNOTATION_TABLE
 EVALUATION = "evaluationScript.zip"
-LUNG_MASKS = "seg-lungs-LUNA16.zip"
+LUNG_MASKS = f"{LUNG_MASK_FOLDER}.zip"
 # Tables that the evaluation script brings along and the preparation reads.
-EVALUATION_TABLES = ("annotations_excluded.csv", "seriesuids.csv")
+EVALUATION_TABLES = (EXCLUDED_TABLE, SERIES_TABLE)
 RECORD_FOLDER = ".luna16"
 # A CT of 16-bit values takes up to twice the room of its zip (LUNA16: 120 GB from 66 GB).
 UNPACKED_PER_ZIPPED = 2.0

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lungdet_mmdet.annotations.lidc_labels import PATIENT_TABLE
 from lungdet_mmdet.annotations.scan_masks import NoduleMaskFolder, read_mask_folder
 from lungdet_mmdet.annotations.tables import (
     Finding,
@@ -22,10 +21,17 @@ from lungdet_mmdet.annotations.tables import (
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import search_files
+from lungdet_mmdet.runs.file_names import (
+    ANNOTATION_TABLE,
+    EXCLUDED_TABLE,
+    LUNG_MASK_FOLDER,
+    NODULE_MASK_FOLDER,
+    PATIENT_TABLE,
+    SERIES_TABLE,
+    SUBSET_TABLE,
+)
 from lungdet_mmdet.series_name import check_series_name
 
-LUNG_MASK_FOLDER = "seg-lungs-LUNA16"
-NODULE_MASK_FOLDER = "nodule_masks"
 _SUBSET_FOLDER = re.compile(r"subset(\d)$")
 
 
@@ -76,6 +82,11 @@ class Luna16Folder:
     misnamed: tuple[tuple[str, str], ...] = ()
 
 
+def lies_in_masks(path: Path, root: Path) -> bool:
+    """Whether a file of a LUNA16 folder lies among its masks of lungs or nodules."""
+    return bool({LUNG_MASK_FOLDER, NODULE_MASK_FOLDER} & set(path.relative_to(root).parts))
+
+
 def _scan_files(
     paths: Iterable[Path], root: Path, mask_folder: Path | None
 ) -> tuple[dict[str, Path], dict[str, str]]:
@@ -84,7 +95,7 @@ def _scan_files(
     misnamed: dict[str, str] = {}
     for path in sorted(paths):
         inside = path.relative_to(root)
-        if path.suffix.lower() not in METAIMAGE_SUFFIXES or LUNG_MASK_FOLDER in inside.parts:
+        if path.suffix.lower() not in METAIMAGE_SUFFIXES or lies_in_masks(path, root):
             continue
         if mask_folder is not None and mask_folder in path.parents:
             continue
@@ -128,7 +139,7 @@ def read_luna16_folder(root: Path | str, *, nodule_masks: Path | str | None = No
     if nodule_masks is None and (root / NODULE_MASK_FOLDER).is_dir():
         nodule_masks = root / NODULE_MASK_FOLDER
     masks = read_mask_folder(Path(nodule_masks)) if nodule_masks is not None else None
-    table = root / "annotations.csv"
+    table = root / ANNOTATION_TABLE
     if not table.is_file() and masks is None:
         raise LungDetError(
             f"{root}: annotations.csv is missing; put LUNA16's tables beside its subset folders"
@@ -147,19 +158,19 @@ def read_luna16_folder(root: Path | str, *, nodule_masks: Path | str | None = No
     nodule_table = read_nodules(table) if table.is_file() else Table[Nodule](())
     warnings = [*search.notes(), *nodule_table.warnings, *_mask_notes(masks, files)]
     findings: tuple[Finding, ...] = ()
-    if (root / "annotations_excluded.csv").is_file():
-        finding_table = read_findings(root / "annotations_excluded.csv")
+    if (root / EXCLUDED_TABLE).is_file():
+        finding_table = read_findings(root / EXCLUDED_TABLE)
         findings, warnings = finding_table.rows, warnings + list(finding_table.warnings)
     listed = {nodule.seriesuid for nodule in nodule_table.rows}
-    if (root / "seriesuids.csv").is_file():
-        listed |= set(read_series(root / "seriesuids.csv").rows)
+    if (root / SERIES_TABLE).is_file():
+        listed |= set(read_series(root / SERIES_TABLE).rows)
         unlisted = sorted(set(files) - listed)
         if unlisted:
             warnings.append(
                 f"{len(unlisted)} scans on disk are not in seriesuids.csv, e.g. "
                 f"{unlisted[0]}; they count as healthy"
             )
-    subset_table = root / "subset_of_series.csv"
+    subset_table = root / SUBSET_TABLE
     subsets = read_subsets(subset_table) if subset_table.is_file() else {}
     return Luna16Folder(
         root=root,

@@ -14,14 +14,15 @@ from lungdet_mmdet.errors import LungDetError, MissingFileError, TruncatedFileEr
 from lungdet_mmdet.input_file import search_files
 from lungdet_mmdet.luna16.download import (
     ALL_SUBSETS,
-    LUNG_MASKS,
     RECORD_FOLDER,
     UnpackedFile,
     crc32_of,
     read_record,
     record_path,
 )
+from lungdet_mmdet.luna16.folder import lies_in_masks
 from lungdet_mmdet.runs.executors import Terminated
+from lungdet_mmdet.runs.file_names import ANNOTATION_TABLE, SERIES_TABLE, SUBSET_TABLE
 from lungdet_mmdet.runs.scan_runs import ExecutorFactory, run_per_scan
 
 MISSING, TRUNCATED, CORRUPT = "missing", "truncated", "corrupt"
@@ -111,9 +112,8 @@ def verify_luna16(
     if not folder.is_dir():
         raise LungDetError(f"{folder}: no such folder")
     report = VerifyReport()
-    checks = _recorded_checks(folder, subsets, report)
-    if not (folder / RECORD_FOLDER).is_dir():
-        checks = _table_checks(folder, subsets, report)
+    recorded = (folder / RECORD_FOLDER).is_dir()
+    checks = (_recorded_checks if recorded else _table_checks)(folder, subsets, report)
     if not checks and not report.states:
         raise LungDetError(
             f"{folder}: no scans and no tables of LUNA16 here; download it, or name its folder"
@@ -171,7 +171,7 @@ def _recorded_checks(
     for number in subsets or ALL_SUBSETS:
         record = read_record(record_path(folder, f"subset{number}.zip"))
         if record is None:
-            if subsets and (folder / RECORD_FOLDER).is_dir():
+            if subsets:
                 report.states.append(
                     SeriesState(f"subset{number}", MISSING, "this subset was not downloaded here")
                 )
@@ -189,16 +189,17 @@ def _recorded_checks(
 
 def _table_checks(folder: Path, subsets: Sequence[int], report: VerifyReport) -> list[SeriesCheck]:
     """Return the series that the tables name or that are on disk."""
-    masks = Path(LUNG_MASKS).stem
-    headers = {
-        path.stem: path
-        for suffix in METAIMAGE_SUFFIXES
+    found = [
+        path
         for path in sorted(search_files(folder).files)
-        if path.suffix.lower() == suffix and masks not in path.relative_to(folder).parts
-    }
+        if path.suffix.lower() in METAIMAGE_SUFFIXES and not lies_in_masks(path, folder)
+    ]
+    # Of two files of one series the last suffix's wins.
+    found.sort(key=lambda path: METAIMAGE_SUFFIXES.index(path.suffix.lower()))
+    headers = {path.stem: path for path in found}
     named = _named_series(folder) | set(headers)
     if subsets:
-        table = folder / "subset_of_series.csv"
+        table = folder / SUBSET_TABLE
         if not table.is_file():
             raise LungDetError(
                 f"{folder}: without the records of a download only {table.name} says which series "
@@ -213,7 +214,7 @@ def _table_checks(folder: Path, subsets: Sequence[int], report: VerifyReport) ->
 
 def _named_series(folder: Path) -> set[str]:
     named: set[str] = set()
-    tables: Iterable = (("annotations.csv", read_nodules), ("seriesuids.csv", read_series))
+    tables: Iterable = ((ANNOTATION_TABLE, read_nodules), (SERIES_TABLE, read_series))
     for name, read in tables:
         if (folder / name).is_file():
             rows = read(folder / name).rows

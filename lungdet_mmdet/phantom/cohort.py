@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
@@ -16,11 +14,16 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.findings import PhantomNodule
 from lungdet_mmdet.phantom.identity import SIZE_CODES, phantom_uid
 from lungdet_mmdet.phantom.scan import DEFAULT_MEAN_NODULES, Recipe, build_scan
-from lungdet_mmdet.runs.atomic_files import write_bytes
+from lungdet_mmdet.runs.atomic_files import write_bytes, write_csv
+from lungdet_mmdet.runs.file_names import (
+    ANNOTATION_TABLE,
+    EXCLUDED_TABLE,
+    LUNG_MASK_FOLDER,
+    NODULE_MASK_FOLDER,
+    SERIES_TABLE,
+)
 
 N_SUBSETS = 10
-LUNG_MASK_FOLDER = "seg-lungs-LUNA16"
-NODULE_MASK_FOLDER = "nodule_masks"
 _HEADER = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 _HEALTHY_EVERY = 3
 """One scan of every so many has no nodule: 287 of LUNA16's 888 have none."""
@@ -145,10 +148,10 @@ def write_cohort(
         if on_scan is not None:
             on_scan(scan)
     ordered = [written[p.seriesuid] for p in plan]
-    _write_table(out_dir / "annotations.csv", ((s.seriesuid, s.nodules) for s in ordered))
-    _write_table(out_dir / "annotations_excluded.csv", ((s.seriesuid, s.excluded) for s in ordered))
+    _write_table(out_dir / ANNOTATION_TABLE, ((s.seriesuid, s.nodules) for s in ordered))
+    _write_table(out_dir / EXCLUDED_TABLE, ((s.seriesuid, s.excluded) for s in ordered))
     series = "".join(f"{s.seriesuid}\n" for s in ordered)
-    write_bytes(out_dir / "seriesuids.csv", series.encode("utf-8"))
+    write_bytes(out_dir / SERIES_TABLE, series.encode("utf-8"))
     return ordered
 
 
@@ -182,11 +185,9 @@ def _refuse_foreign_scans(out_dir: Path, plan: list[PlannedScan]) -> None:
 
 def _write_table(path: Path, rows: Iterable[tuple[str, tuple[PhantomNodule, ...]]]) -> None:
     """Write findings as LUNA16 does: one row each, world coordinates and diameter in mm."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(_HEADER)
-    for seriesuid, findings in rows:
-        for finding in findings:
-            centre = (f"{v:.6f}" for v in finding.centre_xyz_mm)
-            table.writerow([seriesuid, *centre, f"{finding.diameter_mm:g}"])
-    write_bytes(path, text.getvalue().encode("utf-8"))
+    lines = [
+        [seriesuid, *(f"{v:.6f}" for v in finding.centre_xyz_mm), f"{finding.diameter_mm:g}"]
+        for seriesuid, findings in rows
+        for finding in findings
+    ]
+    write_csv(path, _HEADER, lines)

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lungdet_mmdet.annotations.lidc_labels import PATIENT_TABLE, write_patient_table
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
+from lungdet_mmdet.annotations.tables import write_patient_table
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import Luna16Folder
 from lungdet_mmdet.preparation.manifest import (
     ScansWithoutSource,
     build_manifest,
     failure_entries,
-    read_json_or,
     sort_out,
 )
 from lungdet_mmdet.preparation.resume import (
@@ -31,11 +30,18 @@ from lungdet_mmdet.preparation.scan_job import (
     preview_path,
 )
 from lungdet_mmdet.reports.prep_report import prep_report_html
-from lungdet_mmdet.runs.atomic_files import only_run_in, sweep_leftovers, write_bytes, write_json
+from lungdet_mmdet.runs.atomic_files import (
+    only_run_in,
+    read_json_or,
+    sweep_leftovers,
+    write_bytes,
+    write_json,
+)
 from lungdet_mmdet.runs.file_names import (
     ANNOTATION_FOLDER,
     FAILURES_NAME,
     MANIFEST_NAME,
+    PATIENT_TABLE,
     PREP_REPORT_NAME,
     SLAB_FOLDER,
 )

@@ -15,18 +15,17 @@ from lungdet_mmdet.annotations.lidc import (
     read_patients_of_database,
 )
 from lungdet_mmdet.annotations.lidc_labels import (
-    NODULE_TABLE,
-    PATIENT_TABLE,
     LabelJob,
     LabelledVolume,
     label_one_scan,
     write_nodule_table,
-    write_patient_table,
 )
 from lungdet_mmdet.annotations.lidc_xml import read_lidc_xml_folder
+from lungdet_mmdet.annotations.tables import write_patient_table
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import Luna16Folder, read_luna16_folder
 from lungdet_mmdet.runs.atomic_files import only_run_in, write_json
+from lungdet_mmdet.runs.file_names import PATIENT_TABLE, RATING_TABLE
 from lungdet_mmdet.runs.scan_runs import ExecutorFactory, RunSummary, run_per_scan
 
 ACCOUNT = "labels.json"
@@ -121,7 +120,7 @@ def label_luna16_folder(
             label_one_scan, jobs, make_executor, max_at_work=workers, description="labelling"
         )
         volumes = tuple(sorted(run.results, key=lambda volume: volume.seriesuid))
-        write_nodule_table(out_dir / NODULE_TABLE, [row for v in volumes for row in v.rows])
+        write_nodule_table(out_dir / RATING_TABLE, [row for v in volumes for row in v.rows])
         if patients:
             write_patient_table(out_dir / PATIENT_TABLE, patients)
         account = _account(folder, volumes, run, min_readers, min_share)

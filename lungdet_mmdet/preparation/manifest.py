@@ -244,12 +244,3 @@ def failure_entries(
         if entry.get("seriesuid") not in scans and entry.get("stage") != MISNAMED
     ]
     return sorted(entries, key=lambda entry: entry["seriesuid"])
-
-
-def read_json_or(path: Path, default: Any) -> Any:
-    """Return the content of an earlier JSON file, or `default` where there is no whole one."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return default
-    return value if isinstance(value, type(default)) else default

@@ -1,20 +1,21 @@
-"""Locks that end with the process that holds them, however it ends."""
+"""Files and folders that are there whole or not at all, and locks that end with their process."""
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs import atomic_files as advisory_lock
 
 try:
     import fcntl
@@ -166,7 +167,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise output_error(path, error) from error
     try:
         with os.fdopen(handle, "wb") as file:
-            advisory_lock.take(handle)
+            take(handle)
             file.write(data)
         os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
@@ -183,6 +184,27 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (text + "\n").encode("utf-8"))
 
 
+def read_json_or(path: Path, default: Any) -> Any:
+    """Return a JSON file's value; the default where there is none of that kind."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return default
+    return value if isinstance(value, type(default)) else default
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table as text, its columns in the first line."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue()
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table atomically."""
+    write_bytes(path, csv_text(columns, rows).encode("utf-8"))
+
+
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Give an empty hidden folder that takes the place of `folder` when the block ends well.
@@ -195,7 +217,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = _hidden_folder(folder)
-        with advisory_lock.held(partial):
+        with held(partial):
             yield partial
             partial.chmod(0o777 & ~_UMASK)
             _put_in_place(partial, folder)
@@ -211,7 +233,7 @@ def _put_in_place(partial: Path, folder: Path) -> None:
         os.rename(partial, folder)
         return
     aside = _hidden_folder(folder, ASIDE_SUFFIX)
-    with advisory_lock.held(folder):
+    with held(folder):
         os.rename(folder, aside)
         try:
             os.rename(partial, folder)
@@ -259,7 +281,7 @@ def sweep_leftovers(folder: Path, *, of: str | Collection[str] | None = None) ->
 
 def _sweep(path: Path, target: Path) -> bool:
     """Remove a leftover of `target`, or put it back in its place; False if it is in use."""
-    if advisory_lock.is_taken(path):
+    if is_taken(path):
         return False
     if path.suffix == FILE_SUFFIX:
         path.unlink(missing_ok=True)
@@ -288,7 +310,7 @@ def only_run_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise output_error(folder, error) from error
     try:
-        if not advisory_lock.take(handle):
+        if not take(handle):
             raise LungDetError(
                 f"{folder}: another run is writing there; wait until it ends, stop it, or choose "
                 "another output folder"

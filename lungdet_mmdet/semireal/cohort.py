@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lungdet_mmdet.annotations.csv_rows import read_csv_rows
+from lungdet_mmdet.annotations.tables import PATIENT_COLUMNS
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.cohort import N_SUBSETS
 from lungdet_mmdet.phantom.identity import semireal_uid
@@ -22,7 +21,14 @@ from lungdet_mmdet.runs.atomic_files import (
     only_run_in,
     sweep_leftovers,
     write_bytes,
+    write_csv,
     write_json,
+)
+from lungdet_mmdet.runs.file_names import (
+    ANNOTATION_TABLE,
+    EXCLUDED_TABLE,
+    PATIENT_TABLE,
+    SERIES_TABLE,
 )
 from lungdet_mmdet.runs.scan_runs import (
     ExecutorFactory,
@@ -335,13 +341,13 @@ def _write_tables(out_dir: Path, records: Sequence[dict]) -> None:
             )
         for rows, spheres in ((nodules, record["own_nodules"]), (ignored, record["ignored"])):
             rows.extend([uid, *_fixed(s[:3]), f"{s[3]:g}"] for s in spheres)
-    _write_csv(out_dir / "annotations.csv", _SPHERE_COLUMNS, nodules)
-    _write_csv(out_dir / "annotations_excluded.csv", _SPHERE_COLUMNS, ignored)
+    write_csv(out_dir / ANNOTATION_TABLE, _SPHERE_COLUMNS, nodules)
+    write_csv(out_dir / EXCLUDED_TABLE, _SPHERE_COLUMNS, ignored)
     columns = ("seriesuid", "label", *_SPHERE_COLUMNS[1:], "crop", "patient_id", "place")
-    _write_csv(out_dir / "inserted.csv", columns, inserted)
-    _write_csv(out_dir / "patients.csv", ("seriesuid", "patient_id"), patients)
+    write_csv(out_dir / "inserted.csv", columns, inserted)
+    write_csv(out_dir / PATIENT_TABLE, PATIENT_COLUMNS, patients)
     series = "".join(f"{record['seriesuid']}\n" for record in records)
-    write_bytes(out_dir / "seriesuids.csv", series.encode())
+    write_bytes(out_dir / SERIES_TABLE, series.encode())
 
 
 def _fixed(centre: Sequence[float]) -> list[str]:
@@ -358,12 +364,4 @@ def _write_screening(path: Path, screened: Sequence[ScreenedCrop]) -> None:
             for n in names
         ]
         rows.append([crop.file.name, crop.file.patient_id, "; ".join(crop.faults), *told])
-    _write_csv(path, ("crop", "patient_id", "left_out_because", *names), rows)
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    table.writerows(rows)
-    write_bytes(path, text.getvalue().encode("utf-8"))
+    write_csv(path, ("crop", "patient_id", "left_out_because", *names), rows)

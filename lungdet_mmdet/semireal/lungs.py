@@ -22,9 +22,9 @@ from lungdet_mmdet.ct.reading import scan_suffix
 from lungdet_mmdet.ct.scan import PADDING_BELOW_HU
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.phantom.acquisition import add_noise
+from lungdet_mmdet.runs.file_names import ANNOTATION_TABLE, EXCLUDED_TABLE, PATIENT_TABLE
 
-NODULE_TABLE, FINDING_TABLE = "annotations.csv", "annotations_excluded.csv"
-LESION_TABLE, PATIENT_TABLE = "lesions.csv", "patients.csv"
+LESION_TABLE = "lesions.csv"
 LABEL_FOLDER = re.compile(r"^seg-|mask", re.IGNORECASE)
 """Folders of such names hold label volumes, not scans."""
 
@@ -129,11 +129,11 @@ class _Tables:
         lung = LungSource(uid, path, named.get(uid, uid))
         has_table = False
         for folder in folders:
-            if (table := folder / NODULE_TABLE).is_file():
+            if (table := folder / ANNOTATION_TABLE).is_file():
                 has_table = True
                 rows = self._rows(self._nodules, table, read_nodules).get(uid, [])
                 lung = replace(lung, nodules=_joined(lung.nodules, rows))
-            for name in (FINDING_TABLE, LESION_TABLE):
+            for name in (EXCLUDED_TABLE, LESION_TABLE):
                 if (table := folder / name).is_file():
                     found = self._rows(self._findings, table, read_findings).get(uid, [])
                     lung = replace(lung, findings=_joined(lung.findings, found))
@@ -144,7 +144,7 @@ class _Tables:
                 lung = replace(lung, patient_id=self._patients[table].get(uid, uid))
         if not has_table:
             self.remarks.append(
-                f"{uid}: no {NODULE_TABLE} near the scan: own nodules, if any, are not known"
+                f"{uid}: no {ANNOTATION_TABLE} near the scan: own nodules, if any, are not known"
             )
         return lung
 

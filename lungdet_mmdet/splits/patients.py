@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lungdet_mmdet.annotations.lidc import installed_database, read_patients_of_database
-from lungdet_mmdet.annotations.lidc_labels import PATIENT_TABLE
 from lungdet_mmdet.annotations.tables import read_patients
+from lungdet_mmdet.runs.file_names import PATIENT_TABLE
 from lungdet_mmdet.splits.prepared import PreparedCohort
 
 UNKNOWN = "unknown: every series counts as a patient of its own"
