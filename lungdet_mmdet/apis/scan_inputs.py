@@ -22,13 +22,14 @@ from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, SCAN_SUFFIXES, read_sca
 from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.input_file import check_input_file, search_files
+from lungdet_mmdet.runs.file_names import LUNG_MASK_FOLDER, NODULE_MASK_FOLDER
 from lungdet_mmdet.runs.scan_runs import ScanFailure, failure_of
 from lungdet_mmdet.series_name import series_name_of
 
 # Long names are cut before a digest is added, and still name folders.
 _TITLE_LENGTH = 100
 # LUNA16's masks lie beside its scans and are MetaImages too.
-_MASK_FOLDERS = frozenset({"seg-lungs-LUNA16", "lung_masks"})
+_MASK_FOLDERS = frozenset({LUNG_MASK_FOLDER, NODULE_MASK_FOLDER, "lung_masks"})
 
 
 @dataclass(frozen=True)

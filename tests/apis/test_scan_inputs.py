@@ -23,7 +23,13 @@ def names(listed):
 
 
 def test_a_folder_is_searched_without_luna16_masks(tmp_path):
-    for name in ("b.mhd", "sub/a.nii.gz", "seg-lungs-LUNA16/b.mhd", "sub/c.nrrd"):
+    for name in (
+        "b.mhd",
+        "sub/a.nii.gz",
+        "seg-lungs-LUNA16/b.mhd",
+        "nodule_masks/b.mha",
+        "sub/c.nrrd",
+    ):
         write(tmp_path / name)
     listed = list_inputs([tmp_path])
     assert names(listed) == ["b", "a", "c"]

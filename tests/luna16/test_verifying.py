@@ -1,5 +1,7 @@
 """Checking a folder: the three kinds of damage are told apart, and nothing is changed."""
 
+import shutil
+
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
@@ -79,6 +81,16 @@ def test_a_compressed_scan_without_record_is_read_to_its_end(tmp_path):
     data[len(data) // 2] ^= 0xFF
     (tmp_path / "1.1.zraw").write_bytes(bytes(data))
     assert problems(verify_luna16(tmp_path, LOCAL)) == [("1.1", "corrupt")]
+
+
+@pytest.mark.parametrize("masks", ["seg-lungs-LUNA16", "nodule_masks"])
+def test_a_mask_beside_a_broken_scan_does_not_stand_in_for_it(downloaded, masks):
+    shutil.rmtree(downloaded / ".luna16")
+    (downloaded / masks).mkdir(exist_ok=True)
+    for path in (downloaded / "subset0").glob("1.1.*"):
+        shutil.copy(path, downloaded / masks)
+    (downloaded / "subset0" / "1.1.mhd").write_text("no header")
+    assert ("1.1", "corrupt") in problems(verify_luna16(downloaded, LOCAL))
 
 
 def test_an_empty_folder_and_none_at_all(tmp_path):
