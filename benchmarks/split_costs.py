@@ -87,7 +87,7 @@ def _read_json(path: Path, n_slabs: int, boxes: int) -> None:
 
 
 def _start_dataset(path: Path, n_slabs: int, boxes: int) -> None:
-    from lungdet_mmdet.datasets import LUNA16SlabDataset
+    from lungdet_mmdet.datasets.luna16_slabs import LUNA16SlabDataset
 
     dataset = LUNA16SlabDataset(ann_file=str(path), data_prefix={"img": ""}, pipeline=[])
     dataset.get_data_info(n_slabs - 1)

@@ -15,13 +15,14 @@ with contextlib.redirect_stdout(io.StringIO()):
     check_extension()
     import mmdet.datasets  # noqa: F401
 
-from lungdet_mmdet import datasets, evaluation, models
-from lungdet_mmdet.datasets import transforms
+from lungdet_mmdet import evaluation, models
+from lungdet_mmdet.datasets import luna16_slabs, transforms
+from lungdet_mmdet.datasets.transforms import pack_slab
 from lungdet_mmdet.engine import hooks
 from lungdet_mmdet.engine.hooks.checkpoints import let_mmengine_read_its_checkpoints
 from lungdet_mmdet.ops import pure_attention
 
-__all__ = ["datasets", "evaluation", "hooks", "models", "transforms"]
+__all__ = ["evaluation", "hooks", "luna16_slabs", "models", "pack_slab", "transforms"]
 
 let_mmengine_read_its_checkpoints()
 pure_attention.install()

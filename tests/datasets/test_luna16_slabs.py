@@ -9,8 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 import lungdet_mmdet.plugin  # noqa: F401
-from lungdet_mmdet.datasets import LUNA16SlabDataset
-from lungdet_mmdet.datasets.luna16_slabs import log_split_summary
+from lungdet_mmdet.datasets.luna16_slabs import LUNA16SlabDataset, log_split_summary
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.splits.coco_json import read_coco
 

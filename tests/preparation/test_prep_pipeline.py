@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
@@ -44,6 +47,19 @@ def test_a_mask_method_without_mask_step_is_refused():
 def test_a_step_that_cannot_be_built_is_named(step):
     with pytest.raises(LungDetError, match=step["type"]):
         build_prep_pipeline([step])
+
+
+def test_building_the_steps_imports_no_data_sets_of_mmdet(repository):
+    code = (
+        "import sys\n"
+        "from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline\n"
+        "build_prep_pipeline([{'type': 'LoadCTScan'}, {'type': 'MIPSlabs', 'thickness_mm': 7.5}])\n"
+        "print([name for name in sys.modules if name.startswith('mmdet.datasets')])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_module_that_cannot_be_imported_is_named():

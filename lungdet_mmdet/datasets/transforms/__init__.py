@@ -2,7 +2,8 @@
 
 Preparation: LoadCTScan, ResampleScan, OtsuLungMask, DropPeripheralSlices, CropToLungs, WindowHU,
 CLAHE, MIPSlabs, MIPChannels, NeighbourChannels. Training: RandomSlabRotate, RandomSlabBrightness,
-RandomSlabNoise, RandomSlabWindow, PasteNodules, PackSlab.
+RandomSlabNoise, RandomSlabWindow, PasteNodules. PackSlab stays in its module: it builds on mmdet's
+own step, which imports all of mmdet's data sets.
 """
 
 from lungdet_mmdet.datasets.transforms.augmentation import (
@@ -10,7 +11,6 @@ from lungdet_mmdet.datasets.transforms.augmentation import (
     RandomSlabNoise,
     RandomSlabRotate,
 )
-from lungdet_mmdet.datasets.transforms.pack_slab import PackSlab
 from lungdet_mmdet.datasets.transforms.paste_nodules import PasteNodules
 from lungdet_mmdet.datasets.transforms.random_slab_window import RandomSlabWindow
 from lungdet_mmdet.datasets.transforms.scan_steps import (
@@ -33,7 +33,6 @@ __all__ = [
     "MIPSlabs",
     "NeighbourChannels",
     "OtsuLungMask",
-    "PackSlab",
     "PasteNodules",
     "RandomSlabBrightness",
     "RandomSlabNoise",
