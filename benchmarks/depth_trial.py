@@ -115,7 +115,7 @@ def _of_scan(
             continue
         image = cv2.imread(str(folder / "slabs" / fields["file_name"]), cv2.IMREAD_GRAYSCALE)
         low, high = geometry.z_range_mm
-        normal = np.asarray(geometry.direction).reshape(3, 3)[:, 2]
+        normal = geometry.axes_xyz[:, 2]
         for label in labelled.labels:
             if label.nodule_id not in labelled.best_of:
                 continue

@@ -144,8 +144,8 @@ def print_result(result: FrocResult, submission: str) -> None:
     ):
         print("  * exact binomial limits at the number of nodules, where all resamples agree")
     print(
-        f"  {matches.true_positives} of {matches.true_positives + matches.false_negatives} nodules "
-        f"found, {matches.false_positives} false positives, {matches.ignored} candidates on "
+        f"  {matches.true_positives} of {matches.n_nodules} nodules found, "
+        f"{matches.false_positives} false positives, {matches.ignored} candidates on "
         f"excluded findings ignored, {matches.duplicates} second hits dropped, "
         f"{matches.over_limit} candidates over the limit per scan"
     )

@@ -64,11 +64,6 @@ class ConsensusNodule:
     readings: tuple[Reading, ...]
     masks: tuple[PlacedMask, ...]
 
-    def mean_rating(self, name: str) -> float | None:
-        """Return the readers' mean of one rating, None where nobody gave it."""
-        values = self.rating_values(name)
-        return float(np.mean(values)) if values else None
-
     def rating_values(self, name: str) -> tuple[int, ...]:
         """Return the readers' values of one rating."""
         if name not in RATINGS:

@@ -15,7 +15,7 @@ import numpy as np
 from lungdet_mmdet.annotations.consensus import ConsensusNodule, PlacedMask, consensus_nodules
 from lungdet_mmdet.annotations.lidc import LidcSeries
 from lungdet_mmdet.annotations.mask_nodules import sphere_diameter_mm
-from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM
+from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM, cut_sphere
 from lungdet_mmdet.annotations.tables import Nodule
 
 # A nodule of table and readers has one height, to a slice or so, and about one size.
@@ -169,7 +169,8 @@ def _cuts(
     while (low := first_mm + number * thickness_mm) < centre + radius:
         number += 1
         high = low + thickness_mm
-        if min(high, centre + radius) - max(low, centre - radius) < min_overlap_mm:
+        overlap, section = cut_sphere(*np.array([centre, radius, low, high]))
+        if overlap < min_overlap_mm:
             continue
         boxes = [
             box
@@ -179,9 +180,7 @@ def _cuts(
         # A slab that only few readers see is no label by consensus.
         if 2 * len(boxes) < len(nodule.masks) or len(boxes) < 2:
             continue
-        distance = max(low - centre, centre - high, 0.0)
-        side = 2 * np.sqrt(radius**2 - distance**2)
-        cuts.append(_compared(row, np.array(boxes), float(side)))
+        cuts.append(_compared(row, np.array(boxes), 2 * float(section)))
     return cuts
 
 

@@ -26,20 +26,6 @@ _TIE_MM = 1e-6
 
 
 @dataclass(frozen=True)
-class SlabBox:
-    """A nodule's box on one slab.
-
-    Parameters
-    ----------
-    box_xyxy_px : continuous slab pixels, not clipped to the image.
-    overlap_mm : how far the sphere reaches into the slab along its normal.
-    """
-
-    box_xyxy_px: tuple[float, float, float, float]
-    overlap_mm: float
-
-
-@dataclass(frozen=True)
 class SlabStack:
     """The slabs of one scan as arrays, for boxes of many spheres at once."""
 
@@ -67,6 +53,23 @@ class SlabStack:
         return directions.reshape(-1, 3, 3)
 
 
+def cut_sphere(
+    height_mm: np.ndarray, radius_mm: np.ndarray, low_mm: np.ndarray, high_mm: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut spheres by slabs, everything measured along the slab normal; arguments broadcast.
+
+    Returns
+    -------
+    overlap_mm : depth of the sphere inside the slab, 0 where they do not meet.
+    section_mm : radius of the largest cross-section within the slab, 0 where they do not meet.
+    """
+    overlap = np.minimum(height_mm + radius_mm, high_mm) - np.maximum(height_mm - radius_mm, low_mm)
+    # Distance from the centre to the nearest plane of the slab: there the section is largest.
+    distance = np.maximum(np.maximum(low_mm - height_mm, height_mm - high_mm), 0.0)
+    section = np.sqrt(np.maximum(radius_mm**2 - distance**2, 0.0))
+    return np.maximum(overlap, 0.0), section
+
+
 def sphere_boxes(
     centres_xyz_mm: np.ndarray, diameters_mm: np.ndarray, stack: SlabStack
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -89,28 +92,11 @@ def sphere_boxes(
     in_plane = np.einsum("nsk,skj->nsj", offset, stack.axes_xyz[:, :, :2])  # (N, S, 2) mm
     height = np.einsum("nk,sk->ns", centres, stack.axes_xyz[:, :, 2])  # (N, S) mm on the normal
     low, high = stack.faces_mm[:, 0], stack.faces_mm[:, 1]
-    overlap = np.minimum(height + radius, high) - np.maximum(height - radius, low)
-    overlap = np.maximum(overlap, 0.0)
-    # Distance from the centre to the nearest plane of the slab: there the section is largest.
-    distance = np.maximum(np.maximum(low - height, height - high), 0.0)
-    section = np.sqrt(np.maximum(radius**2 - distance**2, 0.0))
+    overlap, section = cut_sphere(height, radius, low, high)
     # A voxel-index coordinate c (centre of pixel i is i) is the box coordinate c + 0.5.
     middle_px = in_plane / stack.spacing_xy_mm + 0.5
     half_px = section[..., None] / stack.spacing_xy_mm
     return np.concatenate([middle_px - half_px, middle_px + half_px], axis=-1), overlap
-
-
-def slab_box(
-    centre_xyz_mm: Sequence[float], diameter_mm: float, slab: SlabGeometry
-) -> SlabBox | None:
-    """Return the box of one sphere on one slab, or None where they do not meet."""
-    boxes, overlap = sphere_boxes(
-        np.asarray(centre_xyz_mm)[None], np.array([diameter_mm]), SlabStack((slab,))
-    )
-    if overlap[0, 0] <= 0:
-        return None
-    x0, y0, x1, y1 = boxes[0, 0].tolist()
-    return SlabBox((x0, y0, x1, y1), float(overlap[0, 0]))
 
 
 def best_slab(overlap_mm: np.ndarray, section_px: np.ndarray) -> int | None:

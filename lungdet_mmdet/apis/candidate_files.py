@@ -77,7 +77,7 @@ def candidate_records(
 
 def _box(candidate: Candidate, findings: ScanFindings) -> dict[str, Any]:
     """Return a candidate's box in space: its centre and its sizes along the axes of the slabs."""
-    axes = np.asarray(findings.slab_geometries[0].direction).reshape(3, 3)
+    axes = findings.slab_geometries[0].axes_xyz
     low, high = candidate.z_range_mm
     centre = np.asarray(candidate.centre_xyz_mm)
     # Without a depth the box is as deep as the slabs that saw it, and they need not lie around z.

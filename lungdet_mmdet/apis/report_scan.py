@@ -110,7 +110,7 @@ def _rank_of(box: np.ndarray, geometry: SlabGeometry, here: Sequence[Mapping[str
 
 
 def _candidate(findings: ScanFindings, record: Mapping[str, Any]) -> ReportCandidate:
-    normal = np.asarray(findings.slab_geometries[0].direction).reshape(3, 3)[:, 2]
+    normal = findings.slab_geometries[0].axes_xyz[:, 2]
     height = float(normal @ np.asarray(record["centre_xyz_mm"]))
     middles = [float(np.mean(g.z_range_mm)) for g in findings.slab_geometries]
     crops: dict[str, np.ndarray] = {}

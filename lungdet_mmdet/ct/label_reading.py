@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from lungdet_mmdet.ct.geometry import ScanGeometry, geometry_of_file
-from lungdet_mmdet.ct.reading import SCAN_SUFFIXES, read_volume, scan_suffix
+from lungdet_mmdet.ct.reading import read_volume, scan_suffix
 from lungdet_mmdet.errors import LungDetError
 
 DICOM_SUFFIX = ".dcm"
-LABEL_SUFFIXES = (*SCAN_SUFFIXES, DICOM_SUFFIX)
 
 
 def label_suffix(path: Path) -> str:

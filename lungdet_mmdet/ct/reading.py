@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -47,11 +49,6 @@ def grid_of_image(image: sitk.Image | sitk.ImageFileReader) -> FileGrid:
         origin_xyz_mm=np.array(image.GetOrigin()),
         axes_xyz=np.array(image.GetDirection()).reshape(3, 3),
     )
-
-
-def image_geometry(image: sitk.Image, *, source: str) -> ScanGeometry:
-    """Return the regular grid of a 3-D SimpleITK image."""
-    return grid_of_image(image).checked(source=source)
 
 
 def read_scan(path: Path | str, *, series_uid: str | None = None) -> CTScan:
@@ -111,17 +108,25 @@ def read_scan_geometry(path: Path) -> ScanGeometry:
         As `read_scan`.
     """
     read_metaimage_header(path)
+    with _itk_reader(path) as reader:
+        reader.ReadImageInformation()
+    return grid_of_image(reader).checked(source=str(path))
+
+
+@contextmanager
+def _itk_reader(path: Path) -> Iterator[sitk.ImageFileReader]:
+    """Give a reader of one file; what ITK has to say of it becomes an error that names it."""
     reader = sitk.ImageFileReader()
+    # Named, for ITK knows suffixes in small letters only.
     reader.SetImageIO(_IMAGE_IO[scan_suffix(path)])
     reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        yield reader
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise LungDetError(
             f"{path}: cannot be read ({reason}); the file is damaged: copy or convert it again"
         ) from error
-    return grid_of_image(reader).checked(source=str(path))
 
 
 def _read_file(path: Path) -> tuple[np.ndarray, FileGrid, tuple[str, ...]]:
@@ -148,11 +153,7 @@ def _read_pixels(
     path: Path, *, size_xyz: tuple[int, int, int] | None
 ) -> tuple[np.ndarray, FileGrid]:
     """Read a checked file; `size_xyz` is what the check found, None where it was not looked at."""
-    reader = sitk.ImageFileReader()
-    # Named, for ITK knows suffixes in small letters only.
-    reader.SetImageIO(_IMAGE_IO[scan_suffix(path)])
-    reader.SetFileName(str(path))
-    try:
+    with _itk_reader(path) as reader:
         reader.ReadImageInformation()
         size = reader.GetSize()
         if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
@@ -172,11 +173,6 @@ def _read_pixels(
                 "convert the scan again"
             )
         image = reader.Execute()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise LungDetError(
-            f"{path}: cannot be read ({reason}); the file is damaged: copy or convert it again"
-        ) from error
     return sitk.GetArrayFromImage(image), grid_of_image(image)
 
 

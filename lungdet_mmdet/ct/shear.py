@@ -42,14 +42,7 @@ def shifted_slices(
             "large to be straightened; export the series again"
         )
     volume = _shifted(volume, drift_px - corner_px, margin)
-    shift_mm = frame.axes_xyz[:, :2] @ (corner_px * frame.spacing_xyz_mm[:2])
-    origin = np.asarray(frame.origin_xyz_mm) + shift_mm
-    return volume, ScanGeometry(
-        size_zyx=volume.shape,
-        spacing_zyx_mm=frame.spacing_zyx_mm,
-        origin_xyz_mm=tuple(origin.tolist()),
-        direction=frame.direction,
-    )
+    return volume, frame.cropped((0, int(corner_px[1]), int(corner_px[0])), volume.shape)
 
 
 def _shifted(volume: np.ndarray, shifts_xy_px: np.ndarray, margin_xy_px: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lungdet_mmdet.datasets.luna16_slabs import LUNA16SlabDataset
+from lungdet_mmdet.datasets.luna16_slabs import LUNA16SlabDataset, slab_kind
 from lungdet_mmdet.reports.slab_overlays import (
     IGNORED_COLOUR,
     TRUTH_COLOUR,
@@ -38,16 +38,11 @@ def choose_slabs(dataset: LUNA16SlabDataset, kind: Kind, *, count: int, seed: in
     -------
     Sorted indices into the dataset.
     """
-    indices = [i for i in range(len(dataset)) if kind in ("all", _kind(dataset.get_data_info(i)))]
+    indices = [
+        i for i in range(len(dataset)) if kind in ("all", slab_kind(dataset.get_data_info(i)))
+    ]
     drawn = np.random.default_rng(seed).permutation(np.array(indices, dtype=int))[:count]
     return sorted(drawn.tolist())
-
-
-def _kind(info: dict) -> Kind:
-    flags = [bool(instance["ignore_flag"]) for instance in info["instances"]]
-    if not flags:
-        return "healthy"
-    return "ignored" if all(flags) else "positive"
 
 
 def slab_pictures(

@@ -1,4 +1,4 @@
-"""The table printed when a split is loaded."""
+"""The registered data set of slabs, and the table printed when a split is loaded."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from lungdet_mmdet.splits.coco_json import (
     read_coco,
     summarise,
 )
+from lungdet_mmdet.splits.labels import Status
 from lungdet_mmdet.splits.split_part import draw_at_positive_rate
 
 TABLE_WIDTH = 100
@@ -141,12 +142,12 @@ class LUNA16SlabDataset(CocoDataset):
             )
         data_list = super().load_data_list()
         if self.positive_rate is not None:
-            ignore_flags = [[i["ignore_flag"] for i in info["instances"]] for info in data_list]
+            kinds = np.array([slab_kind(info) for info in data_list])
             drawn = draw_at_positive_rate(
-                np.array([not all(flags) for flags in ignore_flags], dtype=bool),
+                kinds == "positive",
                 self.positive_rate,
                 self.positive_rate_seed,
-                is_ignored=np.array([bool(f) and all(f) for f in ignore_flags], dtype=bool),
+                is_ignored=kinds == "ignored",
             )
             print_log(
                 f"{self.ann_file}: drew {len(drawn)} of {len(data_list)} slabs at a positive rate "
@@ -175,6 +176,17 @@ class LUNA16SlabDataset(CocoDataset):
             )
         info.update({field: image[field] for field in SLAB_FIELDS})
         return info
+
+
+def slab_kind(info: Mapping[str, Any]) -> Status:
+    """Return "positive" (with a nodule), "ignored" (ignore regions only) or "healthy".
+
+    ``info`` is what a data set's ``get_data_info`` gives of the slab.
+    """
+    flags = [bool(instance["ignore_flag"]) for instance in info["instances"]]
+    if not flags:
+        return "healthy"
+    return "ignored" if all(flags) else "positive"
 
 
 def _loading_masks(step: Any) -> Any:

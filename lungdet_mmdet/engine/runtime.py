@@ -7,10 +7,16 @@ import importlib.util
 import torch
 import torch.distributed
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from lungdet_mmdet.errors import LungDetError
 
 TENSORBOARD = "TensorboardVisBackend"
+
+
+def bare_model(runner: Runner) -> torch.nn.Module:
+    """Return a runner's model without what several processes wrap it in."""
+    return getattr(runner.model, "module", runner.model)
 
 
 def choose_log_backends(config: Config) -> None:

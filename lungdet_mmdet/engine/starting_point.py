@@ -41,6 +41,17 @@ def why_unreachable(url: str) -> str | None:
         return str(getattr(error, "reason", error))
 
 
+def why_not_there(source: str) -> str | None:
+    """Return why a path or URL gives no file, or None where it does."""
+    if _is_url(source):
+        return why_unreachable(source)
+    return None if Path(source).is_file() else "no such file"
+
+
+def _is_url(source: str) -> bool:
+    return source.startswith(("http://", "https://"))
+
+
 def choose_pretrained(config: Config, choice: str | None) -> None:
     """Set the backbone's weights: "none", a local path, a URL, or None for the config's own.
 
@@ -59,11 +70,7 @@ def choose_pretrained(config: Config, choice: str | None) -> None:
     if not init_cfg or init_cfg.get("type") != "Pretrained":
         return
     source = init_cfg["checkpoint"]
-    if source.startswith(("http://", "https://")):
-        reason = why_unreachable(source)
-    else:
-        reason = None if Path(source).is_file() else "no such file"
-    if reason:
+    if reason := why_not_there(source):
         raise LungDetError(
             f"the backbone's pretrained weights cannot be had: {source} ({reason}).\n"
             f"{_THREE_WAYS_OUT}"
@@ -93,13 +100,12 @@ def start_from(config: Config, source: str) -> None:
     LungDetError
         If the file is missing or the URL does not answer.
     """
-    if source.startswith(("http://", "https://")):
-        reason = why_unreachable(source)
-        remedy = "download it elsewhere and give its path with --load-from"
-    else:
-        reason = None if Path(source).is_file() else "no such file"
-        remedy = "give the path or URL of a checkpoint with --load-from"
-    if reason:
+    if reason := why_not_there(source):
+        remedy = (
+            "download it elsewhere and give its path with --load-from"
+            if _is_url(source)
+            else "give the path or URL of a checkpoint with --load-from"
+        )
         raise LungDetError(f"the initial checkpoint cannot be had: {source} ({reason}); {remedy}")
     config.load_from = source
     hooks = config.get("custom_hooks") or []

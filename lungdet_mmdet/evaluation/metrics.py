@@ -14,8 +14,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.anomaly import anomaly_scores, scan_units, slab_units
-from lungdet_mmdet.scoring.average_precision import size_band_counts, size_band_scores
+from lungdet_mmdet.scoring.anomaly import scan_units, slab_units
+from lungdet_mmdet.scoring.average_precision import size_band_counts
 from lungdet_mmdet.scoring.box_depths import missing_depths_note, read_depths, with_depths
 from lungdet_mmdet.scoring.candidates import candidates_by_series
 from lungdet_mmdet.scoring.froc import (
@@ -24,12 +24,9 @@ from lungdet_mmdet.scoring.froc import (
     FrocMatches,
     FrocResult,
     evaluate_froc,
+    match_marks_of_split,
 )
-from lungdet_mmdet.scoring.operating_point import (
-    check_threshold_rule,
-    choose_threshold,
-    operating_point_scores,
-)
+from lungdet_mmdet.scoring.operating_point import check_threshold_rule, choose_threshold
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, size_bands
 from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
 from lungdet_mmdet.scoring.slab_records import (
@@ -38,7 +35,7 @@ from lungdet_mmdet.scoring.slab_records import (
     unique_by_slab,
     write_predictions,
 )
-from lungdet_mmdet.scoring.split_scores import match_marks_of_split
+from lungdet_mmdet.scoring.split_scores import split_figures
 from lungdet_mmdet.scoring.submission import Marks, marks_of_candidates, write_submission
 from lungdet_mmdet.splits.coco_json import read_slab_set
 
@@ -189,20 +186,21 @@ class SizeBandMetric(SplitMetric):
         )
         if self.keep:
             self.detections, self.matched = detections, matched
-        figures = size_band_scores(matched)
-        metrics = {key: float(values[0]) for key, values in figures.items()}
         threshold = self.threshold
         if self.choose is not None:
             threshold = choose_threshold(matched, self.choose)
+        units = [make(self.slab_set, detections) for make in (slab_units, scan_units)]
+        figures = split_figures(matched, units, threshold)
+        metrics = {key: float(values[0]) for key, values in figures.items()}
         if threshold is not None:
             metrics["threshold"] = threshold
-            at_threshold = operating_point_scores(matched, threshold)
-            metrics.update({key: float(values[0]) for key, values in at_threshold.items()})
-        for units in (slab_units, scan_units):
-            view = anomaly_scores(units(self.slab_set, detections), threshold=threshold)
-            metrics.update({key: float(values[0]) for key, values in view.items()})
-        metrics.update({key: float(n) for key, n in size_band_counts(matched).items()})
-        return metrics
+        return metrics | {key: float(n) for key, n in size_band_counts(matched).items()}
+
+
+FROC_COUNTS = (
+    "n_scans", "n_nodules", "true_positives", "false_positives", "ignored", "duplicates",
+)  # fmt: skip
+"""What of ``FrocMatches.counts`` stands beside the figures."""
 
 
 @METRICS.register_module()
@@ -261,11 +259,10 @@ class FROCMetric(SplitMetric):
     def figure_names(self) -> list[str]:
         """Return the names of the figures, without computing any."""
         intervals = ("CPM_ci95_low", "CPM_ci95_high") if self.bootstrap else ()
-        counts = ("n_scans", "n_nodules", "true_positives", "false_positives", "ignored")
         return [
             *("CPM", *intervals),
             *(f"sensitivity_at_{rate:g}" for rate in FP_RATES),
-            *(f"froc_{name}" for name in (*counts, "duplicates")),
+            *(f"froc_{name}" for name in FROC_COUNTS),
         ]
 
     def _checked(self, slab_set: SlabSet) -> SlabSet:
@@ -324,12 +321,5 @@ def _figures(result: FrocResult) -> dict[str, float]:
         figures["CPM_ci95_high"] = result.cpm_interval.high
     for rate, sensitivity in zip(FP_RATES, result.sensitivities, strict=True):
         figures[f"sensitivity_at_{rate:g}"] = sensitivity
-    matches = result.matches
-    return figures | {
-        "froc_n_scans": float(matches.scans_looked_at.sum()),
-        "froc_n_nodules": float(matches.true_positives + matches.false_negatives),
-        "froc_true_positives": float(matches.true_positives),
-        "froc_false_positives": float(matches.false_positives),
-        "froc_ignored": float(matches.ignored),
-        "froc_duplicates": float(matches.duplicates),
-    }
+    counts = result.matches.counts()
+    return figures | {f"froc_{name}": float(counts[name]) for name in FROC_COUNTS}

@@ -44,6 +44,7 @@ from lungdet_mmdet.scoring.results import (
     percent,
     result_rows,
     section_title,
+    threshold_text,
 )
 from lungdet_mmdet.scoring.review_cases import truth_scores
 from lungdet_mmdet.scoring.split_scores import SplitScores
@@ -99,6 +100,7 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
 
 PLOT_FOLDER = "plots"
 MAX_CASES = 12
+"""Misses, and false positives, that are shown as pictures."""
 PLOT_NAMES = {
     "precision_recall": "Boxes on slabs: precision and recall by size, IoU 0.5",
     "froc": "Nodules in space: FROC by LUNA16's rules",
@@ -109,11 +111,8 @@ PLOT_NAMES = {
 """File names of the plots, and what they show."""
 
 
-def write_report(outcome: SlabTestOutcome, folder: Path, *, max_cases: int = MAX_CASES) -> Path:
-    """Write ``report.html`` and the plots in ``plots/``; return the page's path.
-
-    ``max_cases`` is the number of misses, and of false positives, that are shown as pictures.
-    """
+def write_report(outcome: SlabTestOutcome, folder: Path) -> Path:
+    """Write ``report.html`` and the plots in ``plots/``; return the page's path."""
     plots = write_plots(outcome, folder / PLOT_FOLDER)
     split = ReviewedSplit(
         outcome.scores.matched.outcomes,
@@ -124,8 +123,8 @@ def write_report(outcome: SlabTestOutcome, folder: Path, *, max_cases: int = MAX
         outcome.run,
         outcome.scores,
         plots=[(title, path.read_bytes()) for title, path in plots],
-        misses=miss_figures(split, count=max_cases),
-        false_positives=false_positive_figures(split, count=max_cases),
+        misses=miss_figures(split, count=MAX_CASES),
+        false_positives=false_positive_figures(split, count=MAX_CASES),
         unseen=_unseen_nodules(outcome),
     )
     path = folder / REPORT_NAME
@@ -136,7 +135,7 @@ def write_report(outcome: SlabTestOutcome, folder: Path, *, max_cases: int = MAX
 def write_plots(outcome: SlabTestOutcome, folder: Path) -> list[tuple[str, Path]]:
     """Write the plots as PNG; return what each shows, and its path."""
     run, scores = outcome.run, outcome.scores
-    title = f"{run.title(scores)}\n{run.threshold_text}, {run.checkpoint}"
+    title = f"{run.title(scores)}\n{threshold_text(run.threshold)}, {run.checkpoint}"
     heads = {folder / f"{name}.png": f"{what}\n{title}" for name, what in PLOT_NAMES.items()}
     pr, froc, slabs, scans, sizes = heads
     save_precision_recall_plot(pr, scores.matched, title=heads[pr], threshold=run.threshold)

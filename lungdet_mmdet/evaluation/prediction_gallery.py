@@ -13,7 +13,7 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.slab_test import (
     aim_test_at,
     annotation_file,
-    run_slab_test,
+    run_network,
     slab_folder,
 )
 from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_checkpoint
@@ -51,7 +51,8 @@ def draw_gallery(
     """
     if count < 1:
         raise LungDetError(f"--count {count}: ask for at least one slab")
-    applied = applied_threshold(read_checkpoint(checkpoint), given=threshold)
+    content = read_checkpoint(checkpoint)
+    applied = applied_threshold(content, given=threshold)
     if applied.value is None:
         raise LungDetError(
             f"{checkpoint}: no operating point in it, so hits and misses cannot be told apart; "
@@ -65,7 +66,7 @@ def draw_gallery(
             "splits again with data_prep/make_splits.py"
         )
     matched = (
-        _detected(config, checkpoint, applied.value)
+        _detected(config, checkpoint, content, applied.value)
         if predictions is None
         else match_slabs(slab_set, read_predictions(predictions))
     )
@@ -86,15 +87,15 @@ def draw_gallery(
     )
 
 
-def _detected(config: Config, checkpoint: Path, threshold: float) -> MatchedSlabs:
+def _detected(
+    config: Config, checkpoint: Path, content: Mapping[str, Any], threshold: float
+) -> MatchedSlabs:
     with tempfile.TemporaryDirectory() as folder:
         config.work_dir = folder
-        outcome = run_slab_test(
-            config, checkpoint, split="test", threshold=threshold, n_resamples=0
-        )
-    if outcome is None:
+        matched = run_network(config, checkpoint, content, threshold=threshold).matched
+    if matched is None:
         raise LungDetError("figures are drawn by a run of one process; start it without a launcher")
-    return outcome.scores.matched
+    return matched
 
 
 def _slab_files(

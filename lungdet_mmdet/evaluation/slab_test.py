@@ -14,7 +14,7 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, load_state_dict
 
-from lungdet_mmdet.engine.runtime import fall_back_from_amp
+from lungdet_mmdet.engine.runtime import bare_model, fall_back_from_amp
 from lungdet_mmdet.engine.starting_point import drop_pretrained
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation import FROCMetric, SizeBandMetric
@@ -22,7 +22,7 @@ from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_ch
 from lungdet_mmdet.runs.file_names import PREDICTIONS_NAME, SUBMISSION_NAME
 from lungdet_mmdet.scoring.box_depths import missing_depths_note, read_depths
 from lungdet_mmdet.scoring.ceiling import ReadDepths
-from lungdet_mmdet.scoring.froc import FrocMatches, cpm_difference
+from lungdet_mmdet.scoring.froc import FrocMatches, cpm_difference, match_marks_of_split
 from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES
 from lungdet_mmdet.scoring.results import TestedRun, data_warnings, failed_scan_warnings
 from lungdet_mmdet.scoring.slab_matching import MatchedSlabs
@@ -33,7 +33,6 @@ from lungdet_mmdet.scoring.slab_records import (
 from lungdet_mmdet.scoring.split_scores import (
     ScoringOptions,
     SplitScores,
-    match_marks_of_split,
     score_split,
 )
 from lungdet_mmdet.splits.coco_json import label_text, read_coco, read_slab_set, summarise
@@ -64,24 +63,41 @@ class NetworkRun:
     froc: FROCMetric
 
 
-def run_network(config: Config, checkpoint: Path, content: Mapping[str, Any]) -> NetworkRun:
+def run_network(
+    config: Config,
+    checkpoint: Path,
+    content: Mapping[str, Any],
+    *,
+    threshold: float | None,
+    predictions: Path | None = None,
+) -> NetworkRun:
     """Run the config's test loop with the weights of a checkpoint.
 
     Parameters
     ----------
-    config : its test evaluators are those of ``evaluators_for_test``.
+    config : candidates are written into its work directory.
     checkpoint, content : the file, and what ``read_checkpoint`` read from it.
+    threshold : of the figures that need one.
+    predictions : where to write the detections; None means into the work directory.
 
     Raises
     ------
     LungDetError
         If the checkpoint does not hold the weights of the config's model.
     """
+    work_dir = Path(config.work_dir)
+    config.test_evaluator = evaluators_for_test(
+        config.test_evaluator,
+        ann_file=annotation_file(config),
+        threshold=threshold,
+        predictions=predictions or work_dir / PREDICTIONS_NAME,
+        submission=work_dir / SUBMISSION_NAME,
+    )
     fall_back_from_amp(config)
     drop_pretrained(config)
     config.load_from, config.resume = None, False
     runner = Runner.from_cfg(config)
-    model = getattr(runner.model, "module", runner.model)
+    model = bare_model(runner)
     _check_weights(model, checkpoint, content)
     runner.register_hook(_LoadedWeights(content))
     metrics = runner.test()
@@ -114,8 +130,8 @@ class _LoadedWeights(Hook):
     def before_run(self, runner: Runner) -> None:
         """Load the weights, and let the other hooks take theirs."""
         runner.call_hook("after_load_checkpoint", checkpoint=self.content)
-        model = getattr(runner.model, "module", runner.model)
-        load_state_dict(model, _weights(self.content), strict=False, logger=runner.logger)
+        weights = _weights(self.content)
+        load_state_dict(bare_model(runner), weights, strict=False, logger=runner.logger)
 
 
 def _weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -206,7 +222,7 @@ class SlabTestOutcome:
     run : what was tested.
     metrics : figures of the config's evaluators without our prefix, see ``SizeBandMetric``.
     scores : the same figures with intervals, and what plots are drawn from.
-    coco : the split's annotations, parsed; ``slab_set`` the same as records.
+    coco : the split's annotations, parsed.
     detections : boxes of every slab.
     submission_path : the file with the 3-D candidates.
     slab_folder : where the slab images lie.
@@ -218,7 +234,6 @@ class SlabTestOutcome:
     metrics: dict[str, float]
     scores: SplitScores
     coco: dict[str, Any]
-    slab_set: SlabSet
     detections: list[SlabDetections]
     submission_path: Path
     slab_folder: Path
@@ -263,20 +278,13 @@ def run_slab_test(
     began = time.perf_counter()
     content = read_checkpoint(Path(checkpoint))
     applied = applied_threshold(content, given=threshold)
-    work_dir = Path(config.work_dir)
-    submission_path = work_dir / SUBMISSION_NAME
     aim_test_at(config, split)
     ann_file = annotation_file(config)
-    config.test_evaluator = evaluators_for_test(
-        config.test_evaluator,
-        ann_file=ann_file,
-        threshold=applied.value,
-        predictions=predictions or work_dir / PREDICTIONS_NAME,
-        submission=submission_path,
-    )
     # Held here, so that data set and metrics share what is read once.
     coco, slab_set = read_coco(ann_file), read_slab_set(ann_file)
-    network = run_network(config, Path(checkpoint), content)
+    network = run_network(
+        config, Path(checkpoint), content, threshold=applied.value, predictions=predictions
+    )
     if network.matched is None or network.matches is None:
         return None
     loaded = time.perf_counter()
@@ -314,9 +322,8 @@ def run_slab_test(
         metrics=network.metrics,
         scores=scores,
         coco=coco,
-        slab_set=slab_set,
         detections=network.detections,
-        submission_path=submission_path,
+        submission_path=Path(config.work_dir) / SUBMISSION_NAME,
         slab_folder=slab_folder(config),
         seconds={
             "network": round(loaded - began, 3),

@@ -46,7 +46,7 @@ def deform_attn(
     queries, levels, points = sampling_locations.shape[1], *sampling_locations.shape[3:5]
     if sampling_locations.numel() == 0 or keys == 0:
         return value.new_zeros(batch, queries, heads * channels)
-    compute = _compute_dtype(value)
+    compute = sum_dtype(value)
     samples = levels * points
     # Every tensor below is (batch * queries, heads, samples): the last axis is long and contiguous,
     # which is what keeps the elementwise work far below the time of the sums.
@@ -92,7 +92,8 @@ _INT32_ROWS = 2**31
 """Tables with fewer rows are addressed with half the memory traffic."""
 
 
-def _compute_dtype(value: Tensor) -> torch.dtype:
+def sum_dtype(value: Tensor) -> torch.dtype:
+    """Return the precision of sums over values: single at the least."""
     return torch.float64 if value.dtype == torch.float64 else torch.float32
 
 

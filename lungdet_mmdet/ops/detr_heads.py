@@ -180,7 +180,9 @@ class BatchMatching:
             try:
                 query, truth = linear_sum_assignment(cost.reshape(boxes.shape[1], -1))
             except ValueError as error:  # NaN, or infinities of both signs
-                raise not_finite(batch_img_metas) from error
+                raise not_finite(
+                    "the network's output is not finite (NaN or infinite)", batch_img_metas
+                ) from error
             before = sum(counts[:image])
             found += [(image, int(q), before + int(t)) for q, t in zip(query, truth, strict=True)]
         return torch.tensor(found, dtype=torch.long).T
@@ -191,19 +193,13 @@ def _width_height_twice(meta: Mapping[str, Any]) -> tuple[int, int, int, int]:
     return width, height, width, height
 
 
-def not_finite(metas: Sequence[Mapping[str, Any]]) -> LungDetError:
-    """Return the error for a network that gives no numbers on a batch."""
+def not_finite(what: str, metas: Sequence[Mapping[str, Any]]) -> LungDetError:
+    """Return the error for a network that gives no numbers on a batch of slabs."""
     return LungDetError(
-        "the network's output is not finite (NaN or infinite). Slabs of the batch: "
-        f"{'; '.join(map(slab_name, metas))}. {REMEDY}"
+        f"{what}. Slabs of the batch: {'; '.join(map(slab_name, metas))}. Look at them with "
+        "tools/browse_dataset.py; if they are sound, lower optim_wrapper.optimizer.lr or train "
+        "without AMP, and go on from the last checkpoint with --resume"
     )
-
-
-REMEDY = (
-    "Look at them with tools/browse_dataset.py; if they are sound, lower "
-    "optim_wrapper.optimizer.lr or train without AMP, and go on from the last checkpoint with "
-    "--resume"
-)
 
 
 def slab_name(meta: Mapping[str, Any]) -> str:

@@ -20,6 +20,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
+from lungdet_mmdet.ops.deform_attn import sum_dtype
+
 TILE = 1024
 """Numbers of the values' tensor that a program holds at a time: rows times channels."""
 
@@ -208,7 +210,7 @@ class TritonAttention(Function):
         inputs = ctx.saved_tensors
         value, _, _, locations, weights = inputs
         # Many items add to one value: in half precision small ones would be lost.
-        grad_value = torch.zeros_like(value, dtype=_sum_dtype(value))
+        grad_value = torch.zeros_like(value, dtype=sum_dtype(value))
         grad_locations, grad_weights = torch.zeros_like(locations), torch.zeros_like(weights)
         results = (grad_out.contiguous(), grad_value, grad_locations, grad_weights)
         _launch(_backward_kernel, inputs, results)
@@ -217,10 +219,6 @@ class TritonAttention(Function):
 
 def _contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.contiguous() for tensor in tensors)
-
-
-def _sum_dtype(value: Tensor) -> torch.dtype:
-    return torch.float64 if value.dtype == torch.float64 else torch.float32
 
 
 def _launch(kernel: Any, inputs: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> None:

@@ -1,10 +1,4 @@
-"""Prepared scans whose source is no longer in the input folder.
-
-Whoever lacks the space for all of LUNA16 prepares it subset by subset into one output folder, so
-such scans are kept and counted as long as the pipeline and the code are those they were made with.
-Once these change, the scans cannot be prepared again; left in place they would mix two kinds of
-images in one dataset. They are moved aside, never deleted.
-"""
+"""The account of a prepared cohort: manifest, failures, and scans that lost their source."""
 
 from __future__ import annotations
 
@@ -20,12 +14,12 @@ import lungdet_mmdet
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.errors import printable
 from lungdet_mmdet.luna16.folder import Luna16Folder, ScanOnDisk
-from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
-from lungdet_mmdet.preparation.resume import pipeline_digest, read_record
+from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, code_marks, is_of
+from lungdet_mmdet.preparation.resume import read_record
 from lungdet_mmdet.preparation.scan_job import (
     findings_record,
     library_versions,
-    nodules_record,
+    nodule_fields,
 )
 from lungdet_mmdet.runs.atomic_files import output_error
 from lungdet_mmdet.runs.file_names import SLAB_FOLDER
@@ -46,6 +40,11 @@ class ScansWithoutSource:
 def sort_out(out_dir: Path, present: Collection[str], steps: list[dict]) -> ScansWithoutSource:
     """Find prepared scans without a source and move aside those that are out of date.
 
+    Whoever lacks the space for all of LUNA16 prepares it subset by subset into one output folder,
+    so such scans are kept and counted as long as the pipeline and the code are those they were made
+    with. Once these change, the scans cannot be prepared again; left in place they would mix two
+    kinds of images in one dataset. They are moved aside, never deleted.
+
     Parameters
     ----------
     out_dir : the prepared dataset's folder.
@@ -61,13 +60,11 @@ def sort_out(out_dir: Path, present: Collection[str], steps: list[dict]) -> Scan
     if not slabs.is_dir():
         return ScansWithoutSource()
     kept, outdated = [], []
-    now = {"pipeline": pipeline_digest(steps), "pixels": str(PIXELS_VERSION)}
+    now = code_marks(steps)
     for folder in sorted(slabs.iterdir()):
         if folder.name in present or folder.name.startswith(".") or not folder.is_dir():
             continue
-        record = read_record(folder)
-        before = (record or {}).get("fingerprint", {})
-        if all(before.get(key) == value for key, value in now.items()):
+        if is_of(read_record(folder), now):
             kept.append(folder.name)
         else:
             _move_aside(folder, out_dir / OUTDATED_FOLDER / folder.name)
@@ -118,12 +115,11 @@ def build_manifest(
     """
     failed = {failure.seriesuid: failure for failure in failures}
     entries, libraries = [], []
-    now = {"pipeline": pipeline_digest(steps), "pixels": str(PIXELS_VERSION)}
+    now = code_marks(steps)
     outdated: set[str] = set()
     for uid in sorted([*(scan.seriesuid for scan in folder.scans), *without_source.kept]):
         record = None if uid in failed else read_record(out_dir / SLAB_FOLDER / uid)
-        before = (record or {}).get("fingerprint") or {}
-        if record is not None and any(before.get(key) != value for key, value in now.items()):
+        if record is not None and not is_of(record, now):
             # Not reached before the run ended: its slabs are those of another pipeline or code.
             record, outdated = None, {*outdated, uid}
         if record is not None:
@@ -231,7 +227,7 @@ def failure_entries(
         {
             **failure.as_dict(),
             "subset": scans[failure.seriesuid].subset,
-            "nodules": nodules_record(scans[failure.seriesuid]),
+            "nodules": [nodule_fields(n) for n in scans[failure.seriesuid].nodules],
             "excluded": findings_record(scans[failure.seriesuid]),
         }
         for failure in failures

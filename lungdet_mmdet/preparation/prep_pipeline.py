@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import socket
@@ -22,6 +23,24 @@ cohorts prepared before are then prepared again, and models trained on them are 
 """
 CODE = f"{lungdet_mmdet.__version__}, pixels {PIXELS_VERSION}"
 """The version of the package and of its pixels: what work done in several places must agree in."""
+
+
+def code_marks(steps: list[dict]) -> dict[str, str]:
+    """Return what of a scan's fingerprint is the same for all scans: pipeline and pixels."""
+    return {"pipeline": digest(steps), "pixels": str(PIXELS_VERSION)}
+
+
+def is_of(record: dict | None, marks: dict[str, str]) -> bool:
+    """Whether a record was made by the pipeline and code of these marks."""
+    before = (record or {}).get("fingerprint") or {}
+    return all(before.get(key) == value for key, value in marks.items())
+
+
+def digest(value: object) -> str:
+    """Return a short digest of plain values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
 # The steps of this package are at hand without the whole plugin, which would import mmdet's
 # data sets and models into every worker: seconds and 200 MB each.
 _OWN_STEPS = "lungdet_mmdet.datasets.transforms"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from typing import Any
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import ScanOnDisk
-from lungdet_mmdet.preparation.prep_pipeline import CODE, PIXELS_VERSION
-from lungdet_mmdet.runs.atomic_files import output_error
+from lungdet_mmdet.preparation.prep_pipeline import CODE, code_marks, digest
+from lungdet_mmdet.runs.atomic_files import output_error, read_json_or
 from lungdet_mmdet.runs.file_names import RECORD_NAME, SLAB_FOLDER
 
 NOT_PREPARED = "not prepared yet"
@@ -54,15 +53,6 @@ class PrepareJob:
         return self.out_dir / SLAB_FOLDER / self.scan.seriesuid
 
 
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def pipeline_digest(steps: list[dict]) -> str:
-    """Return a short digest of a pipeline's steps and parameters."""
-    return _digest(steps)
-
-
 def _file_state(path: Path | None) -> list | None:
     if path is None:
         return None
@@ -90,15 +80,14 @@ def fingerprint(job: PrepareJob) -> dict[str, str]:
     annotations = [[*n.centre_xyz_mm, n.diameter_mm] for n in scan.nodules]
     annotations += [[*f.centre_xyz_mm, f.diameter_mm] for f in scan.findings]
     found = {
-        "source": _digest(source),
-        "annotations": _digest([len(scan.nodules), annotations, scan.subset]),
-        "pipeline": pipeline_digest(job.steps),
-        "pixels": str(PIXELS_VERSION),
+        "source": digest(source),
+        "annotations": digest([len(scan.nodules), annotations, scan.subset]),
+        **code_marks(job.steps),
     }
     if (mask := scan.nodule_mask_path) is not None:
         states = [_file_state(path) for path in mask_files(mask)]
         ratings = {str(label): dict(scan.ratings[label]) for label in scan.ratings}
-        found["nodule_mask"] = _digest([states, ratings])
+        found["nodule_mask"] = digest([states, ratings])
     return found
 
 
@@ -116,11 +105,8 @@ def mask_files(mask: Path) -> list[Path]:
 
 def read_record(folder: Path) -> dict | None:
     """Return a prepared scan's record, or None where there is no whole one."""
-    try:
-        record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and "slabs" in record else None
+    record = read_json_or(folder / RECORD_NAME, {})
+    return record if "slabs" in record else None
 
 
 def why_not_current(job: PrepareJob) -> list[str]:
@@ -137,7 +123,7 @@ def why_not_current(job: PrepareJob) -> list[str]:
         if (job.folder / RECORD_NAME).exists():
             return ["its record is damaged"]
         return [NOT_PREPARED]
-    before = record.get("fingerprint", {})
+    before = record.get("fingerprint") or {}
     reasons = [_EXPLAINED[key] for key in _EXPLAINED if before.get(key) != now.get(key)]
     if before.get("pipeline") != now["pipeline"]:
         changes = "; ".join(pipeline_changes(record.get("pipeline") or [], job.steps))

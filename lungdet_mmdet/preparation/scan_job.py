@@ -1,4 +1,4 @@
-"""The record of a prepared scan (``scan.json``)."""
+"""One scan prepared: its slabs, its record (``scan.json``) and its preview."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,11 +14,12 @@ import scipy
 import SimpleITK as sitk
 import skimage
 
+from lungdet_mmdet.annotations.scan_masks import mask_record, masks_of_scan
 from lungdet_mmdet.annotations.slab_boxes import nodule_coverage
+from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import ScanOnDisk
-from lungdet_mmdet.preparation.mask_records import add_masks
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, check_code, run_steps
 from lungdet_mmdet.preparation.resume import PrepareJob, fingerprint
 from lungdet_mmdet.reports.mask_preview import MaskPreview, PreviewNodule
@@ -77,7 +79,7 @@ def scan_record(
         "nonzero_share": round(after / before, 4) if before else 0.0,
         "flags": [*results["scan_flags"], *summary["flags"]],
         "slabs": slabs,
-        "nodules": _nodules(scan, results),
+        "nodules": [covered_nodule(nodule, results) for nodule in scan.nodules],
         "excluded": findings_record(scan),
     }
 
@@ -87,33 +89,23 @@ def _null_for_nan(value: object) -> object:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _nodules(scan: ScanOnDisk, results: dict) -> list[dict]:
-    mask, geometry = results["lung_mask"], results["geometry"]
-    coverages = [
-        nodule_coverage(
-            mask,
-            geometry.world_to_voxel(np.asarray(nodule.centre_xyz_mm)),
-            nodule.diameter_mm,
-            geometry.spacing_zyx_mm,
-        )
-        for nodule in scan.nodules
-    ]
-    return [
-        {**fields, "coverage": round(coverage, 4)}
-        for fields, coverage in zip(nodules_record(scan), coverages, strict=True)
-    ]
+def covered_nodule(nodule: Nodule, results: dict) -> dict[str, Any]:
+    """Return a nodule as plain JSON values, with the share of it that the lung mask holds."""
+    geometry = results["geometry"]
+    centre = geometry.world_to_voxel(np.asarray(nodule.centre_xyz_mm))
+    coverage = nodule_coverage(
+        results["lung_mask"], centre, nodule.diameter_mm, geometry.spacing_zyx_mm
+    )
+    return {**nodule_fields(nodule), "coverage": round(coverage, 4)}
 
 
-def nodules_record(scan: ScanOnDisk) -> list[dict]:
-    """Return a scan's annotated nodules as plain JSON values."""
-    return [
-        {
-            "nodule_id": nodule.nodule_id,
-            "centre_xyz_mm": list(nodule.centre_xyz_mm),
-            "diameter_mm": nodule.diameter_mm,
-        }
-        for nodule in scan.nodules
-    ]
+def nodule_fields(nodule: Nodule) -> dict[str, Any]:
+    """Return an annotated nodule as plain JSON values."""
+    return {
+        "nodule_id": nodule.nodule_id,
+        "centre_xyz_mm": list(nodule.centre_xyz_mm),
+        "diameter_mm": nodule.diameter_mm,
+    }
 
 
 def findings_record(scan: ScanOnDisk) -> list[dict]:
@@ -122,6 +114,34 @@ def findings_record(scan: ScanOnDisk) -> list[dict]:
         {"centre_xyz_mm": list(finding.centre_xyz_mm), "diameter_mm": finding.diameter_mm}
         for finding in scan.findings
     ]
+
+
+def _add_masks(record: dict[str, Any], scan: ScanOnDisk, results: dict) -> None:
+    """Add to a record what each nodule's mask shows on every slab, for the splits.
+
+    Nodules of the table get ``mask``; those that only the mask has are appended with an id of their
+    own. Flags say what was wrong; a mask that cannot be used changes nothing else.
+    """
+    assert scan.nodule_mask_path is not None
+    masks = masks_of_scan(
+        scan.nodule_mask_path,
+        results["file_geometry"],
+        scan.nodules,
+        seriesuid=scan.seriesuid,
+        ratings=scan.ratings,
+    )
+    record["flags"] += masks.flags
+    if masks.geometry is None:
+        return
+    target, slabs = results["geometry"], results["slab_geometries"]
+    for entry in record["nodules"]:
+        found = masks.of_table.get(entry["nodule_id"])
+        if found is not None:
+            entry["mask"] = mask_record(found, masks.geometry, target, slabs, scan.ratings)
+    for nodule, found in masks.others:
+        mask = mask_record(found, masks.geometry, target, slabs, scan.ratings)
+        entry = covered_nodule(nodule, results)
+        record["nodules"].append({**entry, "only_in_mask": True, "mask": mask})
 
 
 PREVIEW_QUALITY = 80
@@ -165,7 +185,6 @@ def set_threads(threads: int) -> None:
     """
     if threads < 1:
         raise LungDetError(f"threads is {threads}: use at least 1")
-    import SimpleITK as sitk
     import torch
 
     cv2.setNumThreads(threads)
@@ -202,7 +221,7 @@ def prepare_scan(job: PrepareJob) -> ScanTiming:
     images, slabs = _encoded_slabs(job, results)
     record = scan_record(job.scan, results, slabs, fingerprint=identity, steps=job.steps)
     if job.scan.nodule_mask_path is not None:
-        add_masks(record, job.scan, results)
+        _add_masks(record, job.scan, results)
     picture = preview.jpeg(record["nodules"])
     with replacing_folder(job.folder) as folder:
         for name, data in images.items():

@@ -75,6 +75,11 @@ class Field:
             and other.top < self.bottom
         )
 
+    def close_up(self) -> Field:
+        """Return what a close-up of this rectangle shows: at least ``CLOSE_UP_MM`` high."""
+        height = max(CLOSE_UP_MM, 1.4 * self.width)
+        return Field.around(self.centre, height / CLOSE_UP_SHARE, height)
+
     def frame(self, axes: Axes) -> None:
         """Make axes show this rectangle."""
         axes.set(xlim=(self.left, self.right), ylim=(self.bottom, self.top))
@@ -107,10 +112,12 @@ DPI = 300
 TITLE_POINTS, DETAIL_POINTS, NOTE_POINTS = 10.0, 8.0, 8.0
 CLOSE_UP_SHARE = 0.42
 """Height of a close-up, as a share of its width."""
+CLOSE_UP_MM = 26.0
+"""Height of a close-up; large nodules get more."""
+LINE_INCHES = 0.155
 _COLUMNS = 3
 _GAP_INCHES = 0.07
 _TITLE_INCHES = 0.38
-_LINE_INCHES = 0.155
 _NOTE_LETTERS = 80
 _SMALL_PANEL_MM = 100.0
 """Panels up to this width get the short scale bar."""
@@ -173,7 +180,7 @@ def panel_grid(
     plane_height = width * field.height / field.width
     strip_height = width * CLOSE_UP_SHARE if close_ups else 0.0
     row_height = _TITLE_INCHES + plane_height + strip_height
-    total = rows * row_height + note_lines * _LINE_INCHES + _GAP_INCHES
+    total = rows * row_height + note_lines * LINE_INCHES + _GAP_INCHES
     # A figure of its own, not pyplot's: nothing global, no window system.
     figure = Figure(figsize=(WIDTH_INCHES, total), dpi=DPI, facecolor=GROUND)
     FigureCanvasAgg(figure)
@@ -219,7 +226,7 @@ def write_notes(figure: Figure, lines: Sequence[str]) -> None:
     """Write lines of small text at the bottom of a figure, the last one lowest."""
     height = float(figure.get_figheight())
     for number, line in enumerate(reversed(lines)):
-        y = (_GAP_INCHES + number * _LINE_INCHES) / height
+        y = (_GAP_INCHES + number * LINE_INCHES) / height
         figure.text(_GAP_INCHES / WIDTH_INCHES, y, line, color=MUTED, fontsize=NOTE_POINTS)
 
 

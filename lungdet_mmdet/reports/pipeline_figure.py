@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,7 +17,6 @@ from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.reports.dark_panels import (
-    CLOSE_UP_SHARE,
     Field,
     Panel,
     Picture,
@@ -126,9 +124,9 @@ def stage_picture(stage: Stage, height_mm: float) -> Picture:
     if isinstance(stage, SlabStage):
         place = slab_at(stage.geometries, height_mm)
         slab = stage.geometries[place]
-        axes_xyz = np.asarray(slab.direction).reshape(3, 3)
-        field_of = partial(_field, slab.origin_xyz_mm, axes_xyz, slab.spacing_xy_mm)
-        return Picture(stage.slabs[place], field_of((slab.width, slab.height)))
+        size_xy = (slab.width, slab.height)
+        field = _field(slab.origin_xyz_mm, slab.axes_xyz, slab.spacing_xy_mm, size_xy)
+        return Picture(stage.slabs[place], field)
     geometry = stage.geometry
     origin = np.asarray(geometry.origin_xyz_mm)
     dz, dy, dx = geometry.spacing_zyx_mm
@@ -161,7 +159,7 @@ def nodule_mark(stage: Stage, nodule: Nodule, height_mm: float) -> NoduleMark | 
         if overlap[0, 0] <= 0:
             return None
         half = 0.5 * float(boxes[0, 0, 2] - boxes[0, 0, 0]) * slab.spacing_xy_mm[0]
-        axes_xyz = np.asarray(slab.direction).reshape(3, 3)
+        axes_xyz = slab.axes_xyz
     else:
         axes_xyz = stage.geometry.axes_xyz
         away = float(centre @ axes_xyz[:, 2]) - height_mm
@@ -194,8 +192,6 @@ def _tinted(grey: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 MARGIN_MM = 12.0
 """Rim of the field around what the last step shows."""
-CLOSE_UP_MM = 26.0
-"""Height of a close-up; large nodules get more."""
 
 
 def pipeline_figure(
@@ -235,7 +231,7 @@ def pipeline_figure(
     ]
     field = pictures[-1].field.widened(MARGIN_MM)
     # The slab cuts every nodule that its middle plane cuts: one close-up for all panels.
-    close_up = _close_up(marks[-1][0]) if marks[-1] else None
+    close_up = marks[-1][0].field.close_up() if marks[-1] else None
     lines = broken_into_lines(notes)
     figure, panels = panel_grid(
         len(stages), field, note_lines=len(lines), close_ups=close_up is not None
@@ -245,11 +241,6 @@ def pipeline_figure(
         _draw(panel, picture, found, close_up)
     write_notes(figure, lines)
     return png_of(figure)
-
-
-def _close_up(mark: NoduleMark) -> Field:
-    height = max(CLOSE_UP_MM, 2.8 * mark.half)
-    return Field.around((mark.x, mark.y), height / CLOSE_UP_SHARE, height)
 
 
 def _draw(

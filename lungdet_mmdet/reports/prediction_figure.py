@@ -15,9 +15,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from lungdet_mmdet.reports.dark_panels import (
-    CLOSE_UP_SHARE,
     DETAIL_POINTS,
     GROUND,
+    LINE_INCHES,
     NOTE_POINTS,
     TEXT,
     Field,
@@ -163,8 +163,6 @@ def write_label(axes: Axes, mark: BoxMark, room: Field) -> None:
     )
 
 
-CLOSE_UP_MM = 26.0
-"""Height of a close-up; large boxes get more."""
 _LEGEND_COLUMNS = 3
 _LEGEND_LINES = 2
 
@@ -228,18 +226,15 @@ def _heading(outcome: SlabOutcome) -> tuple[str, str]:
         parts.append("FP" if false == 1 else f"{false} FP")
     title = ", ".join(parts)
     slab = outcome.slab
-    return title[0].upper() + title[
-        1:
-    ], f"scan ...{slab.seriesuid[-5:]}, slab {slab.geometry.index}"
+    where = f"scan ...{slab.seriesuid[-5:]}, slab {slab.geometry.index}"
+    return title[0].upper() + title[1:], where
 
 
 def _draw(panel: Panel, picture: Picture, marks: Sequence[BoxMark]) -> None:
     _draw_picture(panel.plane, picture, marks)
     if not marks:
         return
-    focus = focus_of(marks).field
-    height = max(CLOSE_UP_MM, 1.4 * focus.width)
-    close_up = Field.around(focus.centre, height / CLOSE_UP_SHARE, height)
+    close_up = focus_of(marks).field.close_up()
     strip = panel.show_close_up(close_up, frame=TEXT)
     _draw_picture(strip, picture, marks)
     for mark, room in place_labels(marks, close_up):
@@ -263,7 +258,7 @@ def _write_legend(figure: Figure, n_lines_below: int) -> None:
             for s in styles
         ],
         loc="lower center",
-        bbox_to_anchor=(0.5, (0.04 + 0.155 * n_lines_below) / height),
+        bbox_to_anchor=(0.5, (0.04 + LINE_INCHES * n_lines_below) / height),
         ncols=_LEGEND_COLUMNS,
         frameon=False,
         fontsize=NOTE_POINTS,

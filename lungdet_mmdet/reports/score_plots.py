@@ -19,6 +19,7 @@ from lungdet_mmdet.scoring.anomaly import AnomalyUnits
 from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult
 from lungdet_mmdet.scoring.intervals import Interval
 from lungdet_mmdet.scoring.operating_point import precision_recall_curve
+from lungdet_mmdet.scoring.results import threshold_text
 from lungdet_mmdet.scoring.review_cases import TruthScore
 from lungdet_mmdet.scoring.run_comparison import RunScores
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM
@@ -61,9 +62,9 @@ def save_precision_recall_plot(
 def save_froc_plot(path: str | Path, result: FrocResult, *, title: str) -> None:
     """Draw sensitivity against false positives per scan, with the 95 % band at the seven rates."""
     figure, axes = _figure(title, "false positives per scan", "sensitivity")
-    n_nodules = result.matches.true_positives + result.matches.false_negatives
     rates = np.geomspace(FP_RATES[0], FP_RATES[-1], 500)
-    label = f"CPM {result.cpm_text}\n{n_nodules} nodules in {len(result.matches.series)} scans"
+    matches = result.matches
+    label = f"CPM {result.cpm_text}\n{matches.n_nodules} nodules in {len(matches.series)} scans"
     axes.plot(rates, result.curve.sensitivity_at(rates.tolist()), label=label)
     axes.plot(FP_RATES, result.sensitivities, "o", color="C0")
     if result.sensitivity_intervals:
@@ -139,7 +140,7 @@ def _mark_threshold(axes: Axes, threshold: float | None, *, vertical: bool) -> N
     if threshold is None or np.isnan(threshold):
         return
     draw = axes.axvline if vertical else axes.axhline
-    draw(threshold, color="0.2", linestyle="--", linewidth=1.0, label=f"threshold {threshold:.3f}")
+    draw(threshold, color="0.2", linestyle="--", linewidth=1.0, label=threshold_text(threshold))
 
 
 def _legend(axes: Axes, place: Literal["best", "upper left", "lower right"] = "best") -> None:

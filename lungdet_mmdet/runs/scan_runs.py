@@ -1,4 +1,4 @@
-"""Why one scan could not be done, as data that travels from any worker."""
+"""The same function on many scans: interruptions, dead workers, why a scan could not be done."""
 
 from __future__ import annotations
 
@@ -112,8 +112,6 @@ def call_guarded(function: Callable[[Any], Any], job: Any) -> Any:
     except (Exception, SystemExit) as error:
         return failure_of(job.seriesuid, error)
 
-
-__all__ = ["ExecutorFactory", "RunSummary", "ScanFailure", "process_pool", "run_per_scan"]
 
 ExecutorFactory = Callable[[], Executor]
 # Jobs waiting in the executor's own queue beside those at work: keeps workers busy, bounds memory.

@@ -88,10 +88,7 @@ def _wrong_above(
 
 
 def size_band_scores(
-    matched: MatchedSlabs,
-    weights: NDArray[np.float64] | None = None,
-    *,
-    with_mean_over_ious: bool = True,
+    matched: MatchedSlabs, weights: NDArray[np.float64] | None = None
 ) -> dict[str, NDArray[np.float64]]:
     """Return AP and AR over all sizes and per band, and the paper's F1.
 
@@ -99,7 +96,6 @@ def size_band_scores(
     ----------
     matched : matched slabs, see ``match_slabs``.
     weights : (S, B) resamples of the scans; left out, the data as they are (B = 1).
-    with_mean_over_ious : whether to average over all IoU thresholds too (keys ``AP`` and ``AR``).
 
     Returns
     -------
@@ -111,15 +107,15 @@ def size_band_scores(
     if weights is None:
         weights = np.ones((len(matched.series), 1))
     paper_row = matched.iou_row(PAPER_IOU)
-    rows = range(len(matched.iou_thresholds)) if with_mean_over_ious else [paper_row]
     scores: dict[str, NDArray[np.float64]] = {}
     for matches in matched.bands:
         suffix = key_suffix(matches.band.name)
-        per_iou = {row: average_precision(matches, row, weights) for row in rows}
+        per_iou = [
+            average_precision(matches, row, weights) for row in range(len(matched.iou_thresholds))
+        ]
         scores[f"AP50{suffix}"], scores[f"AR50{suffix}"] = per_iou[paper_row]
-        if with_mean_over_ious:
-            scores[f"AP{suffix}"] = np.mean([pair[0] for pair in per_iou.values()], axis=0)
-            scores[f"AR{suffix}"] = np.mean([pair[1] for pair in per_iou.values()], axis=0)
+        scores[f"AP{suffix}"] = np.mean([pair[0] for pair in per_iou], axis=0)
+        scores[f"AR{suffix}"] = np.mean([pair[1] for pair in per_iou], axis=0)
     scores["paper_F1"] = harmonic_mean(scores["AP50"], scores["AR50"])
     return scores
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lungdet_mmdet.scoring.box_depths import with_depths
 from lungdet_mmdet.scoring.candidates import candidates_by_series
 from lungdet_mmdet.scoring.froc import match_marks
+from lungdet_mmdet.scoring.intervals import finite_or_none
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, size_bands
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
 from lungdet_mmdet.scoring.submission import marks_of_candidates
@@ -41,17 +42,13 @@ class Ceiling:
         """Return the figures of all nodules, and the same ``by_band``; null where undefined."""
         by_band = {
             name: {
-                "ceiling_midplane": _number(self.midplane[name]),
-                "ceiling_depth": None if self.depth is None else _number(self.depth[name]),
+                "ceiling_midplane": finite_or_none(self.midplane[name]),
+                "ceiling_depth": None if self.depth is None else finite_or_none(self.depth[name]),
                 "n_nodules": count,
             }
             for name, count in self.n_nodules.items()
         }
         return {**by_band.pop("all"), "by_band": by_band}
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else value
 
 
 def split_ceiling(

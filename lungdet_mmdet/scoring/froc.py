@@ -14,12 +14,14 @@ from lungdet_mmdet.scoring.intervals import (
     DEFAULT_RESAMPLES,
     Interval,
     finite_or_none,
-    interval_text,
+    last_of_ties,
     limits_or_none,
     limits_to_show,
     percentile_interval,
     resample_weights,
+    value_with_interval,
 )
+from lungdet_mmdet.scoring.slab_records import SlabSet
 from lungdet_mmdet.scoring.submission import Marks
 
 MAX_MARKS_PER_SCAN = 100
@@ -64,6 +66,24 @@ class FrocMatches:
     def false_negatives(self) -> int:
         """Nodules without a mark."""
         return int(self.missed_per_series.sum())
+
+    @property
+    def n_nodules(self) -> int:
+        """Nodules to be found."""
+        return self.true_positives + self.false_negatives
+
+    def counts(self) -> dict[str, int]:
+        """Return what the figures rest on, by the names that json and metrics give it."""
+        return {
+            "n_scans": int(self.scans_looked_at.sum()),
+            "n_nodules": self.n_nodules,
+            "true_positives": self.true_positives,
+            "false_positives": self.false_positives,
+            "ignored": self.ignored,
+            "duplicates": self.duplicates,
+            "false_negatives": self.false_negatives,
+            "over_limit": self.over_limit,
+        }
 
 
 def match_marks(
@@ -171,6 +191,27 @@ def _joined(series: tuple[str, ...], scans: Sequence[_ScanMatches]) -> FrocMatch
     )
 
 
+def match_marks_of_split(
+    slab_set: SlabSet, marks: Marks, *, max_marks_per_scan: int = MAX_MARKS_PER_SCAN
+) -> FrocMatches:
+    """Match candidates to the nodules of a split by LUNA16's rules.
+
+    Nodules that do not count are neither missed nor false positives when found, so they are
+    treated as excluded findings.
+    """
+    discarded = [
+        Finding(item.seriesuid, item.centre_xyz_mm, item.diameter_mm) for item in slab_set.discarded
+    ]
+    return match_marks(
+        marks,
+        slab_set.nodules,
+        [*slab_set.excluded, *discarded],
+        slab_set.series,
+        max_marks_per_scan=max_marks_per_scan,
+        not_looked_at=slab_set.not_looked_at,
+    )
+
+
 def _rows_by_series(seriesuids: Sequence[str]) -> dict[str, NDArray[np.intp]]:
     rows: dict[str, list[int]] = {}
     for row, uid in enumerate(seriesuids):
@@ -229,12 +270,10 @@ class FrocResult:
     @property
     def cpm_text(self) -> str:
         """CPM with its 95 % interval where there is one, such as "0.912 (0.841 - 0.967)"."""
-        limits = f" ({interval_text(self.cpm_interval)})" if self.cpm_interval else ""
-        return f"{self.cpm:.3f}{limits}"
+        return value_with_interval(self.cpm, self.cpm_interval)
 
     def as_json(self) -> dict[str, object]:
         """Return the figures under the names of the command's json; null where undefined."""
-        matches = self.matches
         return {
             "fp_rates": list(FP_RATES),
             "sensitivities": [finite_or_none(value) for value in self.sensitivities],
@@ -243,14 +282,7 @@ class FrocResult:
             "cpm_ci95_is_exact": self.cpm_interval is not None and self.cpm_interval.is_exact,
             "sensitivities_ci95": [limits_or_none(item) for item in self.sensitivity_intervals]
             or None,
-            "n_scans": int(matches.scans_looked_at.sum()),
-            "n_nodules": matches.true_positives + matches.false_negatives,
-            "true_positives": matches.true_positives,
-            "false_positives": matches.false_positives,
-            "ignored": matches.ignored,
-            "duplicates": matches.duplicates,
-            "false_negatives": matches.false_negatives,
-            "over_limit": matches.over_limit,
+            **self.matches.counts(),
         }
 
 
@@ -262,10 +294,9 @@ def froc_curve(matches: FrocMatches, weights: NDArray[np.float64] | None = None)
     if weights is None:
         weights = np.ones(len(matches.series))
     per_mark = weights[matches.series_rows]
-    is_last_of_tie = np.append(matches.scores[1:] != matches.scores[:-1], True)
-    is_last_of_tie = is_last_of_tie[: len(matches.scores)]
-    hits = np.cumsum(np.where(matches.is_nodule, per_mark, 0.0))[is_last_of_tie]
-    wrong = np.cumsum(np.where(matches.is_nodule, 0.0, per_mark))[is_last_of_tie]
+    last = last_of_ties(matches.scores)
+    hits = np.cumsum(np.where(matches.is_nodule, per_mark, 0.0))[last]
+    wrong = np.cumsum(np.where(matches.is_nodule, 0.0, per_mark))[last]
     n_hits, n_wrong = (float(run[-1]) if len(run) else 0.0 for run in (hits, wrong))
     n_nodules = n_hits + float(weights @ matches.missed_per_series)
     # Shares first, then counts: the official script does it so, and where a rate falls exactly on a
@@ -279,7 +310,7 @@ def froc_curve(matches: FrocMatches, weights: NDArray[np.float64] | None = None)
     return FrocCurve(
         np.concatenate([np.zeros(1), fp_per_scan]),
         np.concatenate([start, sensitivity]),
-        np.concatenate([np.full(1, np.inf), matches.scores[is_last_of_tie]]),
+        np.concatenate([np.full(1, np.inf), matches.scores[last]]),
     )
 
 
@@ -317,8 +348,7 @@ def evaluate_froc(
 
 def _interval(value: float, resampled: NDArray[np.float64], matches: FrocMatches) -> Interval:
     interval = percentile_interval(resampled)
-    n_nodules = matches.true_positives + matches.false_negatives
-    return limits_to_show(value, interval, n_nodules) or interval
+    return limits_to_show(value, interval, matches.n_nodules) or interval
 
 
 def cpm_difference(

@@ -14,6 +14,7 @@ from lungdet_mmdet.errors import LungDetError
 
 DEFAULT_RESAMPLES = 1000
 CONFIDENCE = 0.95
+_TAIL = (1.0 - CONFIDENCE) / 2.0
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,21 @@ def resample_weights(
     return draws.T.astype(np.float64)
 
 
-def percentile_interval(values: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> Interval:
+def percentile_interval(values: NDArray[np.float64]) -> Interval:
     """Return the central interval of resampled values (B,), by LUNA16's rule.
 
     The limits are the values at positions floor(p B) and floor((1 - p) B) of the sorted values,
-    where p is half of what the confidence leaves. NaN values are left out.
+    where p is half of what ``CONFIDENCE`` leaves. NaN values are left out.
     """
     defined = np.sort(values[~np.isnan(values)])
     if not len(defined):
         return Interval(float("nan"), float("nan"), 0.0)
-    tail = (1.0 - confidence) / 2.0
-    low = int(np.floor(tail * len(defined)))
-    high = min(int(np.floor((1.0 - tail) * len(defined))), len(defined) - 1)
+    low = int(np.floor(_TAIL * len(defined)))
+    high = min(int(np.floor((1.0 - _TAIL) * len(defined))), len(defined) - 1)
     return Interval(float(defined[low]), float(defined[high]), len(defined) / len(values))
 
 
-def binomial_interval(value: float, trials: int, *, confidence: float = CONFIDENCE) -> Interval:
+def binomial_interval(value: float, trials: int) -> Interval:
     """Return the Clopper-Pearson limits of a share measured on independent trials.
 
     Parameters
@@ -74,19 +74,17 @@ def binomial_interval(value: float, trials: int, *, confidence: float = CONFIDEN
     if trials < 1 or math.isnan(value):
         return Interval(float("nan"), float("nan"), 0.0)
     successes = round(min(max(value, 0.0), 1.0) * trials)
-    tail = (1.0 - confidence) / 2.0
-    low = beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
-    high = beta.ppf(1.0 - tail, successes + 1, trials - successes) if successes < trials else 1.0
+    low = beta.ppf(_TAIL, successes, trials - successes + 1) if successes else 0.0
+    high = beta.ppf(1.0 - _TAIL, successes + 1, trials - successes) if successes < trials else 1.0
     return Interval(float(low), float(high), is_exact=True)
 
 
-def poisson_interval(events: int, exposure: float, *, confidence: float = CONFIDENCE) -> Interval:
+def poisson_interval(events: int, exposure: float) -> Interval:
     """Return the exact limits of a rate: ``events`` counted over ``exposure`` units."""
     if exposure <= 0:
         return Interval(float("nan"), float("nan"), 0.0)
-    tail = (1.0 - confidence) / 2.0
-    low = chi2.ppf(tail, 2 * events) / 2.0 if events else 0.0
-    high = chi2.ppf(1.0 - tail, 2 * (events + 1)) / 2.0
+    low = chi2.ppf(_TAIL, 2 * events) / 2.0 if events else 0.0
+    high = chi2.ppf(1.0 - _TAIL, 2 * (events + 1)) / 2.0
     return Interval(float(low) / exposure, float(high) / exposure, is_exact=True)
 
 
@@ -137,3 +135,16 @@ def interval_text(
         return "-"
     low, high = value_text(interval.low), value_text(interval.high)
     return f"{low.removesuffix(' %')} - {high}{' *' if interval.is_exact else ''}"
+
+
+def value_with_interval(value: float, interval: Interval | None) -> str:
+    """Return a figure and its limits where there are any, such as "0.912 (0.841 - 0.967)"."""
+    return f"{value:.3f}" + (f" ({interval_text(interval)})" if interval else "")
+
+
+def last_of_ties(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell for each score (K,), sorted, whether it is the last of its equals.
+
+    No threshold can part equal scores, so a curve has a point at the last of them only.
+    """
+    return np.append(scores[1:] != scores[:-1], True)[: len(scores)]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.average_precision import harmonic_mean, key_suffix
+from lungdet_mmdet.scoring.intervals import last_of_ties
 from lungdet_mmdet.scoring.slab_matching import PAPER_IOU, BandMatches, MatchedSlabs
 
 MAX_F1 = "max_f1"
@@ -45,12 +46,12 @@ def precision_recall_curve(matches: BandMatches, iou_row: int) -> PrecisionRecal
     counts = ~matches.is_ignored[iou_row]
     scores = matches.scores[counts]
     is_hit = matches.is_matched[iou_row][counts]
-    is_last_of_tie = np.append(scores[1:] != scores[:-1], True)[: len(scores)]
-    hits = np.cumsum(is_hit)[is_last_of_tie]
-    kept = np.arange(1, len(scores) + 1)[is_last_of_tie]
+    last = last_of_ties(scores)
+    hits = np.cumsum(is_hit)[last]
+    kept = np.arange(1, len(scores) + 1)[last]
     n_nodules = int(matches.nodules_per_series.sum())
     recall = hits / n_nodules if n_nodules else np.full(len(hits), np.nan)
-    return PrecisionRecallCurve(scores[is_last_of_tie], hits / np.maximum(kept, 1), recall)
+    return PrecisionRecallCurve(scores[last], hits / np.maximum(kept, 1), recall)
 
 
 def choose_threshold(matched: MatchedSlabs, rule: str = MAX_F1) -> float:

@@ -11,11 +11,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lungdet_mmdet.annotations.tables import Finding
 from lungdet_mmdet.scoring.average_precision import size_band_scores
-from lungdet_mmdet.scoring.froc import FP_RATES, MAX_MARKS_PER_SCAN, evaluate_froc, match_marks
+from lungdet_mmdet.scoring.froc import (
+    FP_RATES,
+    MAX_MARKS_PER_SCAN,
+    evaluate_froc,
+    match_marks_of_split,
+)
 from lungdet_mmdet.scoring.intervals import Interval, percentile_interval, resample_weights
-from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, match_slabs
+from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, PAPER_IOU, match_slabs
 from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
 from lungdet_mmdet.scoring.submission import Marks
 
@@ -86,34 +90,32 @@ def rated_scores(
     intervals: dict[str, Interval] = {}
     counts: dict[str, int] = {}
     one = FP_RATES.index(AT_RATE)
+    weights = None
+    if n_resamples:
+        rng = np.random.default_rng(seed)
+        weights = resample_weights(len(slab_set.series), n_resamples, rng=rng)
     for group in rated_groups(slab_set):
         counts[f"n{group.suffix}"] = len(group.nodule_ids)
         matched = match_slabs(
             _only(slab_set, group),
             detections,
-            iou_thresholds=(0.5,),
+            edges_mm=(),
+            iou_thresholds=(PAPER_IOU,),
             max_detections=max_detections,
             count_unseen=False,
         )
         name = f"AP50{group.suffix}"
         figures[name] = float(size_band_scores(matched)["AP50"][0])
-        others = [
-            Finding(n.seriesuid, n.centre_xyz_mm, n.diameter_mm)
-            for n in (*slab_set.nodules, *slab_set.discarded)
-            if n.nodule_id not in group.nodule_ids
-        ]
-        matches = match_marks(
+        members = tuple(n for n in slab_set.nodules if n.nodule_id in group.nodule_ids)
+        others = tuple(n for n in slab_set.nodules if n.nodule_id not in group.nodule_ids)
+        matches = match_marks_of_split(
+            replace(slab_set, nodules=members, discarded=(*slab_set.discarded, *others)),
             marks,
-            [n for n in slab_set.nodules if n.nodule_id in group.nodule_ids],
-            [*slab_set.excluded, *others],
-            slab_set.series,
             max_marks_per_scan=max_marks_per_scan,
         )
         froc = evaluate_froc(matches, n_resamples=n_resamples, seed=seed)
         figures[f"sensitivity{group.suffix}"] = froc.sensitivities[one]
-        if n_resamples:
-            rng = np.random.default_rng(seed)
-            weights = resample_weights(len(matched.series), n_resamples, rng=rng)
+        if weights is not None:
             intervals[name] = percentile_interval(size_band_scores(matched, weights)["AP50"])
             intervals[f"sensitivity{group.suffix}"] = froc.sensitivity_intervals[one]
     return figures, intervals, counts

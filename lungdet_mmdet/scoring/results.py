@@ -73,8 +73,12 @@ _TITLES = {
 
 def section_title(section: str, threshold: float | None) -> str:
     """Return the heading of a section; it names the threshold that its figures depend on."""
-    text = "no threshold" if threshold is None else f"threshold {threshold:.3f}"
-    return _TITLES[section].format(threshold=text)
+    return _TITLES[section].format(threshold=threshold_text(threshold))
+
+
+def threshold_text(threshold: float | None) -> str:
+    """Return a threshold in a few words, for titles."""
+    return "no threshold" if threshold is None else f"threshold {threshold:.3f}"
 
 
 @dataclass(frozen=True)
@@ -286,11 +290,6 @@ class TestedRun:
     seconds_per_slab: float | None = None
     warnings: tuple[str, ...] = ()
     labels: str = "not known"
-
-    @property
-    def threshold_text(self) -> str:
-        """The threshold in a few words, for titles."""
-        return "no threshold" if self.threshold is None else f"threshold {self.threshold:.3f}"
 
     def title(self, scores: SplitScores) -> str:
         """Return protocol, data and size in one line."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.file_names import METRICS_NAME
-from lungdet_mmdet.scoring.intervals import Interval, interval_text
+from lungdet_mmdet.scoring.intervals import Interval, value_with_interval
 
 DEFAULT_KEYS = (
     "AP50",
@@ -134,8 +134,7 @@ def _figure(run: RunScores, key: str) -> str:
     value = run.value(key)
     if math.isnan(value):
         return _NONE
-    interval = run.intervals.get(key)
-    return f"{value:.3f}" + (f" ({interval_text(interval)})" if interval else "")
+    return value_with_interval(value, run.intervals.get(key))
 
 
 def difference_warnings(runs: Sequence[RunScores]) -> list[str]:

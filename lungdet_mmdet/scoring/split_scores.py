@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lungdet_mmdet.annotations.tables import Finding
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.anomaly import AnomalyUnits, anomaly_scores, scan_units, slab_units
 from lungdet_mmdet.scoring.average_precision import (
@@ -20,11 +19,10 @@ from lungdet_mmdet.scoring.average_precision import (
 from lungdet_mmdet.scoring.ceiling import Ceiling, ReadDepths, split_ceiling
 from lungdet_mmdet.scoring.froc import (
     FP_RATES,
-    MAX_MARKS_PER_SCAN,
     FrocMatches,
     FrocResult,
     evaluate_froc,
-    match_marks,
+    match_marks_of_split,
 )
 from lungdet_mmdet.scoring.intervals import (
     DEFAULT_RESAMPLES,
@@ -91,25 +89,27 @@ class SplitScores:
     ceiling: Ceiling
 
 
-def match_marks_of_split(
-    slab_set: SlabSet, marks: Marks, *, max_marks_per_scan: int = MAX_MARKS_PER_SCAN
-) -> FrocMatches:
-    """Match candidates to the nodules of a split by LUNA16's rules.
+def split_figures(
+    matched: MatchedSlabs,
+    units: Sequence[AnomalyUnits],
+    threshold: float | None,
+    weights: NDArray[np.float64] | None = None,
+) -> dict[str, NDArray[np.float64]]:
+    """Return the figures of boxes and of the anomaly view, one value for each resample.
 
-    Nodules that do not count are neither missed nor false positives when found, so they are
-    treated as excluded findings.
+    Parameters
+    ----------
+    matched : detections matched to the boxes of their slabs.
+    units : of ``slab_units`` and ``scan_units``.
+    threshold : adds the figures that need one; None leaves them out.
+    weights : (S, B) resamples of the scans; left out, the data as they are (B = 1).
     """
-    discarded = [
-        Finding(item.seriesuid, item.centre_xyz_mm, item.diameter_mm) for item in slab_set.discarded
-    ]
-    return match_marks(
-        marks,
-        slab_set.nodules,
-        [*slab_set.excluded, *discarded],
-        slab_set.series,
-        max_marks_per_scan=max_marks_per_scan,
-        not_looked_at=slab_set.not_looked_at,
-    )
+    figures = size_band_scores(matched, weights)
+    if threshold is not None:
+        figures |= operating_point_scores(matched, threshold, weights)
+    for kind in units:
+        figures |= anomaly_scores(kind, weights, threshold=threshold)
+    return figures
 
 
 def score_split(
@@ -136,20 +136,14 @@ def score_split(
     """
     seen = slab_set.seen_by(detections)
     slabs, scans = slab_units(slab_set, detections), scan_units(slab_set, detections)
-
-    def statistic(weights: NDArray[np.float64] | None) -> dict[str, NDArray[np.float64]]:
-        figures = size_band_scores(matched, weights)
-        if options.threshold is not None:
-            figures |= operating_point_scores(matched, options.threshold, weights)
-        for units in (slabs, scans):
-            figures |= anomaly_scores(units, weights, threshold=options.threshold)
-        return figures
-
-    figures = {name: float(values[0]) for name, values in statistic(None).items()}
+    both = (slabs, scans)
+    point = split_figures(matched, both, options.threshold)
+    figures = {name: float(values[0]) for name, values in point.items()}
     intervals: dict[str, Interval] = {}
     if options.n_resamples:
         rng = np.random.default_rng(options.seed)
-        resampled = statistic(resample_weights(len(matched.series), options.n_resamples, rng=rng))
+        weights = resample_weights(len(matched.series), options.n_resamples, rng=rng)
+        resampled = split_figures(matched, both, options.threshold, weights)
         intervals = {name: percentile_interval(values) for name, values in resampled.items()}
     froc = evaluate_froc(matches, n_resamples=options.n_resamples, seed=options.seed)
     rates = [f"sensitivity_at_{rate:g}" for rate in FP_RATES]
@@ -194,7 +188,7 @@ def _counts(
     for units in (slabs, scans):
         counts[f"n_positive_{units.name}s"] = int(np.count_nonzero(units.is_positive))
         counts[f"n_healthy_{units.name}s"] = int(np.count_nonzero(~units.is_positive))
-    counts["n_froc_nodules"] = froc.matches.true_positives + froc.matches.false_negatives
+    counts["n_froc_nodules"] = froc.matches.n_nodules
     return counts
 
 

@@ -39,7 +39,10 @@ def nodule_strips(
     """
     strips = []
     for centre in centres_xyz_mm:
-        old, new = (_planes(volume, geometry, centre) for volume in (before_hu, after_hu))
+        old, new = (
+            nodule_crops(volume, geometry, centre, size_px=TILE_PX)
+            for volume in (before_hu, after_hu)
+        )
         marked = _outlined(new["axial"], labels, geometry, centre)
         slabs = [_projection(volume, geometry, centre) for volume in (before_hu, after_hu)]
         tiles = [old["axial"], new["axial"], marked, *slabs, new["coronal"], new["sagittal"]]
@@ -99,10 +102,6 @@ def _scan(record: Mapping, picture: Path) -> dict[str, object]:
         "jpeg": picture.read_bytes(),
         "nodules": "; ".join(nodules),
     }
-
-
-def _planes(volume: np.ndarray, geometry: ScanGeometry, centre) -> dict[str, np.ndarray]:
-    return nodule_crops(volume, geometry, centre, size_px=TILE_PX)
 
 
 def _coloured(tile: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from lungdet_mmdet.annotations.slab_boxes import (
     MIN_OVERLAP_MM,
     PositiveRule,
+    cut_sphere,
     positive_slabs,
     positives_by_rule,
 )
@@ -174,9 +175,8 @@ def cut_by_grid(
     reach = int(np.ceil(radius.max(initial=0.0) / thickness_mm))
     slab = np.floor(z / thickness_mm).astype(np.int64) + np.arange(-reach, reach + 1)
     low, high = slab * thickness_mm, (slab + 1) * thickness_mm
-    overlap = np.maximum(np.minimum(z + radius, high) - np.maximum(z - radius, low), 0.0)
-    distance = np.maximum(np.maximum(low - z, z - high), 0.0)
-    return overlap, 2 * np.sqrt(np.maximum(radius**2 - distance**2, 0.0)), slab
+    overlap, section = cut_sphere(z, radius, low, high)
+    return overlap, 2 * section, slab
 
 
 def _count_on_grid(

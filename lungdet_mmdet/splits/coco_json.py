@@ -21,6 +21,7 @@ from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, count_by_band
 from lungdet_mmdet.scoring.slab_records import NODULE_CATEGORY, Slab, SlabSet, TruthBox
 from lungdet_mmdet.series_name import check_series_name
 from lungdet_mmdet.splits.labels import LabelledSlab, SlabLabel, Status
+from lungdet_mmdet.splits.prepared import centre_of
 from lungdet_mmdet.splits.split_part import SplitPart
 
 Read = TypeVar("Read", "CocoContent", SlabSet)
@@ -277,19 +278,14 @@ def _slab_of(image: Mapping[str, Any], boxes: Sequence[TruthBox]) -> Slab:
 
 def _nodule_of(item: Mapping[str, Any]) -> Nodule:
     return Nodule(
-        str(item["nodule_id"]), item["seriesuid"], _centre(item), float(item["diameter_mm"])
+        str(item["nodule_id"]), item["seriesuid"], centre_of(item), float(item["diameter_mm"])
     )
 
 
 def _finding_of(item: Mapping[str, Any]) -> Finding:
     diameter_mm = item.get("diameter_mm")
     known = UNKNOWN_DIAMETER if diameter_mm is None else float(diameter_mm)
-    return Finding(item["seriesuid"], _centre(item), known)
-
-
-def _centre(item: Mapping[str, Any]) -> tuple[float, float, float]:
-    x, y, z = (float(value) for value in item["centre_xyz_mm"])
-    return x, y, z
+    return Finding(item["seriesuid"], centre_of(item), known)
 
 
 def check_slab_image(image: Mapping[str, Any], *, source: str) -> None:

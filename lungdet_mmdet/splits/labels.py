@@ -41,7 +41,6 @@ class SlabLabel:
     overlap_mm : depth of the sphere or mask inside the slab.
     diameter_mm : of the sphere; 10 for excluded findings of unknown size.
     nodule_id : None for excluded findings.
-    source : what the box comes from.
     rle : the mask's run lengths over the image, as COCO has them; None for spheres.
     """
 
@@ -50,8 +49,12 @@ class SlabLabel:
     overlap_mm: float
     diameter_mm: float
     nodule_id: str | None
-    source: LabelSource = "sphere"
     rle: str | None = None
+
+    @property
+    def source(self) -> LabelSource:
+        """What the box comes from."""
+        return "sphere" if self.rle is None else "mask"
 
 
 @dataclass(frozen=True)
@@ -294,12 +297,4 @@ def _label(
     rle: str | None = None,
 ) -> SlabLabel:
     x0, y0, x1, y1 = box.tolist()
-    return SlabLabel(
-        kind,
-        (x0, y0, x1, y1),
-        float(overlap),
-        float(diameter),
-        nodule_id,
-        "sphere" if rle is None else "mask",
-        rle,
-    )
+    return SlabLabel(kind, (x0, y0, x1, y1), float(overlap), float(diameter), nodule_id, rle)

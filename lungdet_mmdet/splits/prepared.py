@@ -179,7 +179,7 @@ def _scan_of_record(
     only_in_mask = set()
     for number, fields in enumerate(record.get("nodules") or ()):
         nodule_id = str(fields.get("nodule_id", f"{uid}/{number}"))
-        nodules.append(Nodule(nodule_id, uid, _centre(fields), float(fields["diameter_mm"])))
+        nodules.append(Nodule(nodule_id, uid, centre_of(fields), float(fields["diameter_mm"])))
         if fields.get("coverage") is not None:
             coverage[nodule_id] = float(fields["coverage"])
         if (mask := fields.get("mask")) is not None:
@@ -189,7 +189,7 @@ def _scan_of_record(
         if fields.get("only_in_mask"):
             only_in_mask.add(nodule_id)
     excluded = tuple(
-        Finding(uid, _centre(fields), float(fields.get("diameter_mm", -1)))
+        Finding(uid, centre_of(fields), float(fields.get("diameter_mm", -1)))
         for fields in record.get("excluded") or ()
     )
     subset = record.get("subset")
@@ -220,7 +220,8 @@ def _slab_mask(fields: Mapping[str, Any]) -> SlabMask:
     )
 
 
-def _centre(fields: Mapping[str, Any]) -> tuple[float, float, float]:
+def centre_of(fields: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Return the centre of a nodule or finding as records and annotation files have it."""
     x, y, z = (float(value) for value in fields["centre_xyz_mm"])
     return x, y, z
 

@@ -22,10 +22,10 @@ from lungdet_mmdet.splits.split_part import (
     Split,
     SplitPart,
     discarded_nodules,
-    emptiness_warnings,
     keep_at_rate,
     part_of_scans,
     shares,
+    split_of,
 )
 
 N_FOLDS = 10
@@ -82,15 +82,14 @@ def split_fold(
             f"the official subset of {len(unknown)} series is not known, for example {unknown[0]}; "
             "give a table seriesuid,subset with --subsets, or use --protocol strict"
         )
-    parts = tuple(part_of_scans(name, sides[name], rates[name], seed=seed) for name in PARTS)
-    warnings = tuple(warning for part in parts for warning in part.warnings)
+    parts = [part_of_scans(name, sides[name], rates[name], seed=seed) for name in PARTS]
     rules = {
         "unit": "official subset",
         "fold": fold,
         "test_subset": fold,
         "val_subset": validation,
     }
-    return Split("fold", parts, rules, warnings=warnings + emptiness_warnings(parts))
+    return split_of("fold", parts, rules)
 
 
 Item = TypeVar("Item")
@@ -159,7 +158,6 @@ def split_paper(
         }
     )
     crossing = crossing_series(parts)
-    warnings += tuple(warning for part in parts for warning in part.warnings)
     if crossing:
         warnings += (
             f"paper protocol: {len(crossing)} of {len(scans)} series have slabs on both sides of "
@@ -176,7 +174,7 @@ def split_paper(
         "chosen_healthy_slabs": len(drawn),
         "series_on_several_sides": len(crossing),
     }
-    return Split("paper", parts, rules, left_out, warnings + emptiness_warnings(parts))
+    return split_of("paper", parts, rules, left_out=left_out, warnings=warnings)
 
 
 def choose_positive_slabs(
@@ -302,11 +300,11 @@ def split_strict(
             for name in shuffled[start : start + count]:
                 sides[part].extend(groups[str(name)])
             start += count
-    parts = tuple(part_of_scans(name, sides[name], rates[name], seed=seed) for name in PARTS)
-    warnings = tuple(warning for part in parts for warning in part.warnings)
+    parts = [part_of_scans(name, sides[name], rates[name], seed=seed) for name in PARTS]
     unmapped = [scan.seriesuid for scan in scans if scan.seriesuid not in patients]
+    warnings: tuple[str, ...] = ()
     if patients and unmapped:
-        warnings += (
+        warnings = (
             f"{len(unmapped)} series have no patient in the table and count as patients of their "
             f"own, for example {unmapped[0]}",
         )
@@ -316,7 +314,7 @@ def split_strict(
         "stratified": "groups with and without annotated nodules are divided separately",
         "groups": len(groups),
     }
-    return Split("strict", parts, rules, warnings=warnings + emptiness_warnings(parts))
+    return split_of("strict", parts, rules, warnings=warnings)
 
 
 def group_by_patient(

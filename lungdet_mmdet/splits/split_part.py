@@ -256,7 +256,21 @@ def discarded_nodules(
     return tuple(n for scan in scans for n in scan.scan.nodules if n.nodule_id in gone)
 
 
-def emptiness_warnings(parts: Iterable[SplitPart]) -> tuple[str, ...]:
+def split_of(
+    protocol: str,
+    parts: Sequence[SplitPart],
+    rules: Mapping[str, object],
+    *,
+    left_out: Mapping[str, int] | None = None,
+    warnings: Sequence[str] = (),
+) -> Split:
+    """Return a split with all its warnings: of its parts, those given, and of what parts lack."""
+    of_parts = [warning for part in parts for warning in part.warnings]
+    told = (*of_parts, *warnings, *_emptiness_warnings(parts))
+    return Split(protocol, tuple(parts), rules, left_out or {}, told)
+
+
+def _emptiness_warnings(parts: Iterable[SplitPart]) -> tuple[str, ...]:
     """Return a warning for every part without slabs or without a positive one."""
     warnings = []
     for part in parts:

@@ -34,6 +34,7 @@ from lungdet_mmdet.splits.split_part import (
     Split,
     SplitPart,
     part_of_scans,
+    split_of,
 )
 
 Protocol = Literal["paper", "strict", "fold", "test"]
@@ -269,7 +270,7 @@ def _split(
         return split_strict(scans, seed=seed, rates=rates, ratios=ratios, patients=patients)
     if protocol == "test":
         part = part_of_scans("test", scans, rates["test"], seed=seed)
-        return Split("test", (part,), {"test": "every scan tests a model trained elsewhere"})
+        return split_of("test", [part], {"test": "every scan tests a model trained elsewhere"})
     assert fold is not None
     return split_fold(scans, fold=fold, seed=seed, rates=rates, subsets=subsets)
 

@@ -7,12 +7,12 @@ from lungdet_mmdet.annotations.slab_boxes import (
     SlabStack,
     best_slab,
     positive_slabs,
-    slab_box,
     sphere_boxes,
 )
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
+from tests.support.slabs import slab_box
 
 
 def slab(index: int = 0, **changes) -> SlabGeometry:

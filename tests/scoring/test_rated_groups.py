@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,14 @@ def test_a_group_is_scored_by_its_own_nodules():
 
 def test_without_ratings_there_are_no_groups():
     assert rated_groups(split({})) == []
+
+
+def test_a_scan_that_failed_is_no_scan_without_false_positives_in_any_group():
+    # Two false positives before the hit: 2 per scan looked at, but 1 over both scans.
+    healthy = split(RATINGS)
+    failed = replace(healthy, failed=("1.2",), info={"data": "CT scans"})
+    marks = Marks(("1.1",) * 3, np.array([[90.0, 90, 0], [80.0, 80, 0], [15.0, 15, 0]]),
+                  np.array([0.9, 0.8, 0.7]))  # fmt: skip
+    for slab_set, expected in ((failed, 0.0), (healthy, 1.0)):
+        figures, *_ = rated_scores(slab_set, [], marks, n_resamples=0, seed=0)
+        assert figures["sensitivity_texture_solid"] == expected

@@ -3,6 +3,7 @@ import pytest
 
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.scoring.froc import match_marks_of_split
 from lungdet_mmdet.scoring.results import (
     AT_THRESHOLD,
     PUBLISHED,
@@ -14,12 +15,12 @@ from lungdet_mmdet.scoring.results import (
     published_value,
     result_rows,
     section_title,
+    threshold_text,
 )
 from lungdet_mmdet.scoring.size_bands import size_bands
 from lungdet_mmdet.scoring.slab_records import SlabSet, TruthBox
 from lungdet_mmdet.scoring.split_scores import (
     ScoringOptions,
-    match_marks_of_split,
 )
 from lungdet_mmdet.scoring.submission import Marks
 from tests.support.slabs import found, nodule_of, scored_split, slab, slab_set
@@ -187,4 +188,4 @@ def test_the_title_names_data_and_protocol():
     run = TestedRun("phantom", "strict", "test", "a.pth", "a.py", None, "none")
 
     assert run.title(scores()) == "phantom data, strict protocol, test split: 4 slabs of 3 scans"
-    assert run.threshold_text == "no threshold"
+    assert threshold_text(run.threshold) == "no threshold"

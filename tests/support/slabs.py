@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from lungdet_mmdet.annotations.slab_boxes import SlabStack, sphere_boxes
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, SlabGeometry
+from lungdet_mmdet.scoring.froc import match_marks_of_split
 from lungdet_mmdet.scoring.slab_matching import SlabOutcome, match_slabs
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
 from lungdet_mmdet.scoring.split_scores import (
     ScoringOptions,
     SplitScores,
-    match_marks_of_split,
     score_split,
 )
 from lungdet_mmdet.scoring.submission import Marks
@@ -102,3 +104,20 @@ def scored_split(
         ScoringOptions(**options),
         marks=marks,
     )
+
+
+@dataclass(frozen=True)
+class SlabBox:
+    """A sphere's box on one slab, xyxy in its pixels, and how far it reaches into the slab."""
+
+    box_xyxy_px: tuple[float, float, float, float]
+    overlap_mm: float
+
+
+def slab_box(
+    centre_xyz_mm: Sequence[float], diameter_mm: float, slab: SlabGeometry
+) -> SlabBox | None:
+    """Return the box of one sphere on one slab, or None where they do not meet."""
+    centre, diameter = np.asarray(centre_xyz_mm)[None], np.array([diameter_mm])
+    boxes, overlap = sphere_boxes(centre, diameter, SlabStack((slab,)))
+    return SlabBox(tuple(boxes[0, 0]), float(overlap[0, 0])) if overlap[0, 0] > 0 else None

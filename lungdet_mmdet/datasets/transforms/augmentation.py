@@ -75,7 +75,12 @@ def _rotate_annotations(results: dict, *, angle_deg: float, height: int, width: 
     # Less than half of such a nodule is still to be seen: no target for a detector.
     kept = np.all((centres >= 0) & (centres <= (width, height)), axis=1)
     boxes.clip_((height, width))
-    results["gt_bboxes"] = boxes[kept]
+    keep_annotations(results, kept)
+
+
+def keep_annotations(results: dict, kept: np.ndarray) -> None:
+    """Drop annotations in place; ``kept`` (N,) bool says which boxes stay, with all they have."""
+    results["gt_bboxes"] = results["gt_bboxes"][kept]
     if "gt_masks" in results:
         results["gt_masks"] = results["gt_masks"][np.flatnonzero(kept)]
     for key in ("gt_bboxes_labels", "gt_ignore_flags"):

@@ -8,6 +8,7 @@ from mmcv.transforms.utils import cache_randomness
 from mmdet.registry import TRANSFORMS
 
 from lungdet_mmdet.ct.augmentation import cut_window
+from lungdet_mmdet.datasets.transforms.augmentation import keep_annotations
 
 TISSUE_GREY = 150
 """Brighter pixels of a prepared slab are vessels, walls and nodules, not lung."""
@@ -84,8 +85,5 @@ class RandomSlabWindow(BaseTransform):
             centres = boxes.centers.numpy()
             kept = np.all((centres >= 0) & (centres < self.size_px), axis=1)
             boxes.clip_((self.size_px, self.size_px))
-            results["gt_bboxes"] = boxes[kept]
-            for key in ("gt_bboxes_labels", "gt_ignore_flags"):
-                if key in results:
-                    results[key] = results[key][kept]
+            keep_annotations(results, kept)
         return results

@@ -15,6 +15,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from lungdet_mmdet.engine.runtime import bare_model
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import output_error, sweep_leftovers, write_bytes
 
@@ -211,7 +212,7 @@ class FitCheckpointHook(Hook):
         """Drop the tensors that do not fit and log what is initialised anew."""
         if runner._resume:
             return
-        model = getattr(runner.model, "module", runner.model)
+        model = bare_model(runner)
         wanted = model.state_dict()
         given: dict[str, torch.Tensor] = checkpoint.get("state_dict", checkpoint)
         unfit = [k for k, v in given.items() if k in wanted and v.shape != wanted[k].shape]
@@ -237,24 +238,17 @@ class FitCheckpointHook(Hook):
         )
 
 
-def let_mmengine_read_its_checkpoints() -> bool:
+def let_mmengine_read_its_checkpoints() -> None:
     """Make mmengine 0.10.7 load local checkpoints with torch 2.6 or newer.
 
     Since 2.6 ``torch.load`` reads plain weights only unless told otherwise, and a checkpoint of
     mmengine holds its logs, so this mmengine cannot read what it has just written. Its maintained
     continuation falls back by itself; this does the same for the original, through the registry
     that mmengine has for it. Loading a training checkpoint runs code that is in it either way.
-
-    Returns
-    -------
-    bool
-        Whether there was something to do.
     """
-    if hasattr(mmengine_checkpoint, "_safe_torch_load"):
-        return False
-    # The prefix of local files is empty.
-    CheckpointLoader.register_scheme(prefixes="", loader=_load_local, force=True)
-    return True
+    if not hasattr(mmengine_checkpoint, "_safe_torch_load"):
+        # The prefix of local files is empty.
+        CheckpointLoader.register_scheme(prefixes="", loader=_load_local, force=True)
 
 
 def _load_local(filename: str, map_location: Any = None) -> dict:

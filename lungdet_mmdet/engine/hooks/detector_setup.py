@@ -6,6 +6,7 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from lungdet_mmdet.engine.runtime import bare_model
 from lungdet_mmdet.ops.attention_choice import describe_attention
 from lungdet_mmdet.ops.detr_heads import run_heads_in_full_precision
 
@@ -22,7 +23,7 @@ class DetectorSetupHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Prepare the detector and say what it runs on."""
-        model = getattr(runner.model, "module", runner.model)
+        model = bare_model(runner)
         run_heads_in_full_precision(model)
         device = next(model.parameters()).device
         runner.logger.info(describe_attention(device))

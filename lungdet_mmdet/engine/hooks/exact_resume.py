@@ -15,6 +15,8 @@ from mmengine.registry import FUNCTIONS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
+from lungdet_mmdet.engine.runtime import bare_model
+
 PENDING_KEY = "lungdet_pending_gradients"
 
 
@@ -182,5 +184,4 @@ class ExactResumeHook(Hook):
 
 
 def _parameters(runner: Runner) -> dict[str, torch.nn.Parameter]:
-    model = getattr(runner.model, "module", runner.model)
-    return dict(model.named_parameters())
+    return dict(bare_model(runner).named_parameters())

@@ -16,6 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from lungdet_mmdet.runs.atomic_files import write_bytes
+from lungdet_mmdet.scoring.intervals import finite_or_none
 from lungdet_mmdet.scoring.operating_point import META_KEY, OperatingPoint
 from lungdet_mmdet.splits.coco_json import read_slab_set
 
@@ -79,13 +80,9 @@ def _chosen_point(
     runner: Runner, metric: Any, metrics: Mapping[str, float]
 ) -> OperatingPoint | None:
     def figure(name: str) -> float:
-        return metrics[f"{metric.prefix}/{name}" if metric.prefix else name]
+        return float(metrics[f"{metric.prefix}/{name}" if metric.prefix else name])
 
-    def defined(name: str) -> float | None:
-        value = float(figure(name))
-        return None if math.isnan(value) else value
-
-    threshold = float(figure("threshold"))
+    threshold = figure("threshold")
     if math.isnan(threshold):
         return None
     info = read_slab_set(metric.ann_file).info
@@ -98,9 +95,9 @@ def _chosen_point(
         n_scans=int(figure("n_scans")),
         n_slabs=int(figure("n_slabs")),
         n_nodules=int(figure("n_nodules")),
-        precision=defined("precision"),
-        recall=defined("recall"),
-        f1=defined("F1"),
+        precision=finite_or_none(figure("precision")),
+        recall=finite_or_none(figure("recall")),
+        f1=finite_or_none(figure("F1")),
         epoch=runner.epoch,
         iteration=runner.iter,
     )

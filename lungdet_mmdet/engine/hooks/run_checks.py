@@ -9,8 +9,8 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.ops.detr_heads import REMEDY, slab_name
+from lungdet_mmdet.datasets.luna16_slabs import slab_kind
+from lungdet_mmdet.ops.detr_heads import not_finite
 
 
 @HOOKS.register_module()
@@ -33,11 +33,8 @@ class PositivesWarningHook(Hook):
 
 
 def _has_positive(dataset: Any) -> bool:
-    return any(
-        not instance["ignore_flag"]
-        for index in range(len(dataset))
-        for instance in dataset.get_data_info(index)["instances"]
-    )
+    infos = (dataset.get_data_info(index) for index in range(len(dataset)))
+    return any(slab_kind(info) == "positive" for info in infos)
 
 
 @HOOKS.register_module()
@@ -80,7 +77,4 @@ class StopOnBadLossHook(Hook):
         bad = {n: v.item() for n, v in outputs.items() if not torch.isfinite(v)}
         named = ", ".join(f"{name} = {value}" for name, value in bad.items())
         metas = [sample.metainfo for sample in (data_batch or {}).get("data_samples", ())]
-        raise LungDetError(
-            f"iteration {runner.iter + 1} (epoch {runner.epoch + 1}): {named}. "
-            f"Slabs of the batch: {'; '.join(map(slab_name, metas))}. {REMEDY}"
-        )
+        raise not_finite(f"iteration {runner.iter + 1} (epoch {runner.epoch + 1}): {named}", metas)

@@ -12,10 +12,10 @@ from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 
 import lungdet_mmdet.plugin  # noqa: F401
-from lungdet_mmdet.annotations.slab_boxes import slab_box
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.reading import read_scan, scan_from_image
 from lungdet_mmdet.phantom.scan import PhantomScan, build_scan
+from tests.support.slabs import slab_box
 
 
 @pytest.fixture(scope="module")
