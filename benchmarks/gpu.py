@@ -110,10 +110,10 @@ def _attention_rows(
     """Forward and backward of one encoder layer's attention, by each op that is there."""
     from mmcv.ops import multi_scale_deform_attn as module
 
-    from lungdet_mmdet.ops import attention_choice, pure_attention, stand_in
+    from lungdet_mmdet.ops import attention_choice, stand_in
 
     inputs = _attention_inputs(dtype, device, size_px)
-    pure = pure_attention.mmcv_attention()
+    pure = attention_choice.mmcv_attention()
     ops: dict[str, Callable[..., Tensor]] = {
         "embedding bag": attention_choice.BagAttention.apply,
         "mmcv's grid_sample": lambda v, shapes, _, xy, w, step: pure(v, shapes, xy.to(v), w.to(v)),
@@ -167,7 +167,7 @@ def _detector(config: Path, device: torch.device) -> Any:
     from mmdet.registry import MODELS
     from mmengine.registry import init_default_scope
 
-    from lungdet_mmdet.engine.starting_point import drop_pretrained
+    from lungdet_mmdet.engine.run_setup import drop_pretrained
     from lungdet_mmdet.ops.detr_heads import run_heads_in_full_precision
 
     read = read_config(config)

@@ -21,16 +21,16 @@ import numpy as np
 import torch
 
 from benchmarks.measured_process import measure_in_process
-from lungdet_mmdet.apis.exporting import (
+from lungdet_mmdet.apis.model_building import SlabNetwork, random_slab, slab_network, traced
+from lungdet_mmdet.apis.publishing import (
     SlabFunction,
     run_onnx,
     run_openvino,
     write_onnx,
     write_openvino,
 )
-from lungdet_mmdet.apis.model_building import SlabNetwork, random_slab, slab_network, traced
 from lungdet_mmdet.apis.scan_detector import three_channels
-from lungdet_mmdet.ops.pure_attention import mmcv_attention_restored
+from lungdet_mmdet.ops.attention_choice import mmcv_attention_restored
 
 PYTORCH = "PyTorch"
 

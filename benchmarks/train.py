@@ -160,8 +160,7 @@ def _steps(config: Any, order: dict[str, Any]) -> StepFigures:
     import torch
     from mmengine.runner import Runner
 
-    from lungdet_mmdet.engine.runtime import fall_back_from_amp
-    from lungdet_mmdet.engine.starting_point import choose_pretrained
+    from lungdet_mmdet.engine.run_setup import choose_pretrained, fall_back_from_amp
     from lungdet_mmdet.preparation.scan_job import set_threads
 
     if order["threads"]:

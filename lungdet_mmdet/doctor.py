@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from lungdet_mmdet import versions
 from lungdet_mmdet.ops import INSTALL_COMPILED, WITHOUT_COMPILED
-from lungdet_mmdet.runs.cores import describe_cores
+from lungdet_mmdet.runs.command_line import describe_cores
 from lungdet_mmdet.runs.workplace import OFFLINE_VARIABLE, is_offline
 
 if TYPE_CHECKING:

@@ -17,12 +17,11 @@ with contextlib.redirect_stdout(io.StringIO()):
 
 from lungdet_mmdet import evaluation, models
 from lungdet_mmdet.datasets import luna16_slabs, transforms
-from lungdet_mmdet.datasets.transforms import pack_slab
 from lungdet_mmdet.engine import hooks
 from lungdet_mmdet.engine.hooks.checkpoints import let_mmengine_read_its_checkpoints
-from lungdet_mmdet.ops import pure_attention
+from lungdet_mmdet.ops import attention_choice
 
-__all__ = ["evaluation", "hooks", "luna16_slabs", "models", "pack_slab", "transforms"]
+__all__ = ["evaluation", "hooks", "luna16_slabs", "models", "transforms"]
 
 let_mmengine_read_its_checkpoints()
-pure_attention.install()
+attention_choice.install()

@@ -9,7 +9,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 
 import lungdet_mmdet.plugin  # noqa: F401
-from lungdet_mmdet.engine.runtime import fall_back_from_amp
+from lungdet_mmdet.engine.run_setup import fall_back_from_amp
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mmengine.runner import set_random_seed
 
     from lungdet_mmdet.apis.config_file import check_data, read_config
-    from lungdet_mmdet.datasets.browsing import choose_slabs, slab_pictures
+    from lungdet_mmdet.apis.figures import choose_slabs, slab_pictures
     from lungdet_mmdet.reports.slab_overlays import picture_grid, write_png
 
     config = read_config(args.config, data=args.data)

@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lungdet_mmdet.phantom.identity import phantom_uid
 from lungdet_mmdet.runs.command_line import CommandStep, run_and_exit, run_command_steps
+from lungdet_mmdet.series_name import phantom_uid
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "lung_deform_detr_phantom.py"

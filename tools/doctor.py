@@ -16,7 +16,7 @@ def main() -> int:
     if sys.version_info < OLDEST_PYTHON:
         return refuse("python", "too old", "use Python 3.10 or newer")
     try:
-        from lungdet_mmdet.runs.cores import use_cores_calmly
+        from lungdet_mmdet.runs.command_line import use_cores_calmly
 
         use_cores_calmly()
         from lungdet_mmdet.doctor import examine, report

@@ -37,8 +37,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    from lungdet_mmdet.apis.exporting import SUFFIXES, export_model
     from lungdet_mmdet.apis.model_file import read_model_file
+    from lungdet_mmdet.apis.publishing import SUFFIXES, export_model
 
     out = args.out or args.checkpoint.with_suffix(SUFFIXES[args.format])
     model = read_model_file(args.checkpoint, trust=args.trust_checkpoint)

@@ -27,7 +27,7 @@ from lungdet_mmdet.scoring.froc import (
 )
 from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES, interval_text
 from lungdet_mmdet.scoring.submission import read_submission
-from lungdet_mmdet.splits.table_ceiling import N_BEGINNINGS, table_ceiling
+from lungdet_mmdet.splits.accounting import N_BEGINNINGS, table_ceiling
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -11,7 +11,7 @@ from pathlib import Path
 from lungdet_mmdet.annotations.label_study import study_labels, study_lines
 from lungdet_mmdet.annotations.lidc import find_database, read_lidc_series
 from lungdet_mmdet.annotations.tables import read_nodules
-from lungdet_mmdet.reports.label_study_figure import label_study_png
+from lungdet_mmdet.reports.score_plots import label_study_png
 from lungdet_mmdet.runs.atomic_files import write_bytes
 from lungdet_mmdet.runs.command_line import run_and_exit
 

@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_prep_pipeline,
         read_config,
     )
-    from lungdet_mmdet.engine.runtime import join_processes
+    from lungdet_mmdet.engine.run_setup import join_processes
     from lungdet_mmdet.evaluation.outputs import (
         print_table,
         write_metrics,

@@ -77,16 +77,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_config,
     )
     from lungdet_mmdet.doctor import unused_gpu
-    from lungdet_mmdet.engine.runtime import (
+    from lungdet_mmdet.engine.run_setup import (
         choose_log_backends,
+        choose_pretrained,
         fall_back_from_amp,
         join_processes,
+        resume_from,
+        start_from,
         use_amp,
     )
-    from lungdet_mmdet.engine.starting_point import choose_pretrained, resume_from, start_from
     from lungdet_mmdet.errors import LungDetError
     from lungdet_mmdet.runs.atomic_files import check_writable, only_run_in
-    from lungdet_mmdet.runs.cores import describe_cores
+    from lungdet_mmdet.runs.command_line import describe_cores
 
     config = read_config(
         args.config, data=args.data, work_dir=args.work_dir, cfg_options=args.cfg_options

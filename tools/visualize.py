@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def draw_pipeline_figure(args: argparse.Namespace) -> None:
     from lungdet_mmdet.annotations.tables import read_nodules
     from lungdet_mmdet.apis.config_text import config_from_file
-    from lungdet_mmdet.preparation.pipeline_stages import draw_pipeline, record_stages
+    from lungdet_mmdet.apis.figures import draw_pipeline, record_stages
     from lungdet_mmdet.preparation.prep_pipeline import prep_imports, prep_steps
     from lungdet_mmdet.runs.atomic_files import write_bytes
 
@@ -103,7 +103,7 @@ def find_table(scan: Path) -> Path | None:
 
 def draw_prediction_figure(args: argparse.Namespace) -> None:
     from lungdet_mmdet.apis.config_file import check_data, read_config
-    from lungdet_mmdet.evaluation.prediction_gallery import draw_gallery
+    from lungdet_mmdet.apis.figures import draw_gallery
     from lungdet_mmdet.runs.atomic_files import write_bytes
 
     config = read_config(args.config, data=args.data, cfg_options=args.cfg_options)

@@ -14,7 +14,7 @@ from lungdet_mmdet.apis.config_text import DATA_VARIABLE, config_from_file
 from lungdet_mmdet.datasets.luna16_slabs import missing_data_message
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps
-from lungdet_mmdet.runs.cores import loading_processes, usable_cores
+from lungdet_mmdet.runs.command_line import loading_processes, usable_cores
 from lungdet_mmdet.runs.file_names import MANIFEST_NAME
 from lungdet_mmdet.splits.leak_check import check_leaks
 from lungdet_mmdet.splits.prepared import check_finished

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lungdet_mmdet.apis.model_file import ModelFile
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.ops.pure_attention import attention_replaced, mmcv_attention
+from lungdet_mmdet.ops.attention_choice import attention_replaced, mmcv_attention
 
 
 def choose_device(name: str) -> torch.device:

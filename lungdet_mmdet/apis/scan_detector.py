@@ -19,10 +19,9 @@ from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.metrics import detections_of
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, build_prep_pipeline
-from lungdet_mmdet.scoring.box_depths import with_depths
 from lungdet_mmdet.scoring.candidates import Candidate, merge_slab_detections
 from lungdet_mmdet.scoring.froc import MAX_MARKS_PER_SCAN
-from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
+from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, with_depths
 from lungdet_mmdet.splits.prepared import MADE_UP
 
 STAGES = ("reading", "preparation", "network", "merging")

@@ -17,7 +17,7 @@ from mmengine.config import Config, ConfigDict
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps
-from lungdet_mmdet.scoring.operating_point import OperatingPoint, operating_point_of
+from lungdet_mmdet.scoring.slab_scores import OperatingPoint, operating_point_of
 
 # Weights are in the file: initial ones must be neither fetched nor drawn.
 _DROPPED_MODEL_KEYS = frozenset({"init_cfg", "pretrained", "_scope_"})

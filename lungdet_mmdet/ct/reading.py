@@ -14,8 +14,7 @@ from lungdet_mmdet.ct.dicom.reading import read_dicom_folder
 from lungdet_mmdet.ct.file_grid import FileGrid, regular
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.files.metaimage_pixels import check_compressed_pixels
-from lungdet_mmdet.ct.files.nifti_check import check_nifti
-from lungdet_mmdet.ct.files.nifti_reading import read_nifti
+from lungdet_mmdet.ct.files.nifti import check_nifti, read_nifti
 from lungdet_mmdet.ct.files.nrrd_check import check_nrrd
 from lungdet_mmdet.ct.geometry import MAX_VOXELS, ScanGeometry, to_canonical
 from lungdet_mmdet.ct.scan import CTScan, as_int16_hu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,10 @@ import numpy as np
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
+from pycocotools import mask as coco_mask
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.anomaly import scan_units, slab_units
-from lungdet_mmdet.scoring.average_precision import size_band_counts
-from lungdet_mmdet.scoring.box_depths import missing_depths_note, read_depths, with_depths
 from lungdet_mmdet.scoring.candidates import candidates_by_series
 from lungdet_mmdet.scoring.froc import (
     FP_RATES,
@@ -26,14 +26,22 @@ from lungdet_mmdet.scoring.froc import (
     evaluate_froc,
     match_marks_of_split,
 )
-from lungdet_mmdet.scoring.operating_point import check_threshold_rule, choose_threshold
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, size_bands
 from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
 from lungdet_mmdet.scoring.slab_records import (
     SlabDetections,
     SlabSet,
+    missing_depths_note,
+    read_depths,
     unique_by_slab,
+    with_depths,
     write_predictions,
+)
+from lungdet_mmdet.scoring.slab_scores import (
+    check_threshold_rule,
+    choose_threshold,
+    size_band_counts,
+    size_band_scores,
 )
 from lungdet_mmdet.scoring.split_scores import split_figures
 from lungdet_mmdet.scoring.submission import Marks, marks_of_candidates, write_submission
@@ -323,3 +331,61 @@ def _figures(result: FrocResult) -> dict[str, float]:
         figures[f"sensitivity_at_{rate:g}"] = sensitivity
     counts = result.matches.counts()
     return figures | {f"froc_{name}": float(counts[name]) for name in FROC_COUNTS}
+
+
+@METRICS.register_module()
+class MaskBandMetric(SplitMetric):
+    """AP and AR of masks at IoU 0.5 and 0.5:0.95, over all nodules and per size band.
+
+    The keys are those of SizeBandMetric, with the prefix ``mask``.
+
+    Required Keys of each data sample:
+
+    - img_id (int)
+    - pred_instances.masks (bool tensor, (N, y, x))
+    - pred_instances.bboxes (float tensor, (N, 4)), pred_instances.scores (float tensor, (N,))
+
+    Parameters
+    ----------
+    ann_file : COCO json of the split, with segmentations.
+    bands_mm : limits of the size bands in mm.
+    max_dets : best-scoring detections of each slab that are looked at.
+
+    Raises
+    ------
+    LungDetError
+        At the end of a run for an annotation file without segmentations.
+    """
+
+    default_prefix = "mask"
+
+    def __init__(
+        self,
+        ann_file: str,
+        bands_mm: Sequence[float] = PAPER_BANDS_MM,
+        *,
+        max_dets: int = DEFAULT_MAX_DETECTIONS,
+        **gathering: Any,
+    ) -> None:
+        super().__init__(ann_file, **gathering)
+        size_bands(bands_mm)
+        self.bands_mm = tuple(bands_mm)
+        self.max_dets = max_dets
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the boxes, scores and outlines of one batch."""
+        for sample, found in zip(data_samples, detections_of(data_samples), strict=True):
+            masks = sample["pred_instances"]["masks"].detach().cpu().numpy().astype(np.uint8)
+            rles = tuple(coco_mask.encode(np.asfortranarray(mask)) for mask in masks)
+            self.results.append(replace(found, rles=rles))
+
+    def compute_metrics(self, results: list[SlabDetections]) -> dict[str, float]:
+        """Return the figures of all slabs seen; the keys do not depend on what was found."""
+        matched = match_slabs(
+            self.slab_set,
+            unique_by_slab(results),
+            edges_mm=self.bands_mm,
+            max_detections=self.max_dets,
+            by_mask=True,
+        )
+        return {key: float(values[0]) for key, values in size_band_scores(matched).items()}

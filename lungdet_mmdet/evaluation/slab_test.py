@@ -14,13 +14,11 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, load_state_dict
 
-from lungdet_mmdet.engine.runtime import bare_model, fall_back_from_amp
-from lungdet_mmdet.engine.starting_point import drop_pretrained
+from lungdet_mmdet.engine.run_setup import bare_model, drop_pretrained, fall_back_from_amp
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation import FROCMetric, SizeBandMetric
 from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_checkpoint
 from lungdet_mmdet.runs.file_names import PREDICTIONS_NAME, SUBMISSION_NAME
-from lungdet_mmdet.scoring.box_depths import missing_depths_note, read_depths
 from lungdet_mmdet.scoring.ceiling import ReadDepths
 from lungdet_mmdet.scoring.froc import FrocMatches, cpm_difference, match_marks_of_split
 from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES
@@ -29,6 +27,8 @@ from lungdet_mmdet.scoring.slab_matching import MatchedSlabs
 from lungdet_mmdet.scoring.slab_records import (
     SlabDetections,
     SlabSet,
+    missing_depths_note,
+    read_depths,
 )
 from lungdet_mmdet.scoring.split_scores import (
     ScoringOptions,

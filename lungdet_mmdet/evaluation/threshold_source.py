@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.operating_point import OperatingPoint, operating_point_of
+from lungdet_mmdet.scoring.slab_scores import OperatingPoint, operating_point_of
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,12 @@ On a CUDA device mmcv calls ``MultiScaleDeformableAttnFunction``, which needs mm
 extension. Where that is missing, :func:`install` puts this package's dispatch in its place:
 Triton's kernels, and the embedding bag where Triton is missing or does not compile, or where
 PyTorch is asked for deterministic algorithms. A compiled op is left alone, but for bfloat16, which
-it does not take. On a CPU it is always the embedding bag.
+it does not take.
+
+On a CPU it is always the embedding bag, in the place of mmcv's own pure PyTorch version. That takes
+most of a detector's time: it samples every level with ``grid_sample`` and holds all samples before
+it sums them. The same sums as one weighted embedding bag take a fraction of it (docs/benchmarks.md;
+the results differ by rounding).
 
 ``LUNGDET_ATTENTION`` in the environment overrides that: ``mmcv`` leaves everything of mmcv in
 place, ``triton`` and ``bag`` take these also where mmcv is compiled.
@@ -15,6 +20,8 @@ from __future__ import annotations
 import functools
 import os
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -148,7 +155,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["no message"])[0][:200]
 
 
-def install() -> None:
+def _install_on_cuda() -> None:
     """Put the dispatch in the place of mmcv's function where this is wanted; once."""
     from mmcv.ops import multi_scale_deform_attn as module
 
@@ -194,3 +201,78 @@ def is_slow_on(device: torch.device) -> bool:
     if device.type != "cuda" or getattr(module, FUNCTION) is not CudaAttention:
         return False
     return kernel_for(device) is BagAttention
+
+
+NAME = "multi_scale_deformable_attn_pytorch"
+KEPT_NAME = "multi_scale_deformable_attn_pytorch_of_mmcv"
+"""Under this name the replaced function stays in mmcv's module."""
+
+
+def embedding_bag_attention(
+    value: Tensor, value_spatial_shapes: Tensor, sampling_locations: Tensor, attention: Tensor
+) -> Tensor:
+    """Multi-scale deformable attention with the arguments of mmcv's pure PyTorch function.
+
+    Parameters
+    ----------
+    value : (batch, keys, heads, channels).
+    value_spatial_shapes : (levels, 2) integer heights and widths.
+    sampling_locations : (batch, queries, heads, levels, points, 2), shares of width and height.
+    attention : (batch, queries, heads, levels, points).
+
+    Returns
+    -------
+    Tensor
+        (batch, queries, heads * channels).
+    """
+    sizes = value_spatial_shapes.prod(1)
+    starts = sizes.cumsum(0) - sizes
+    inputs = (value, value_spatial_shapes, starts, sampling_locations, attention)
+    if value.is_cuda:  # bfloat16: mmcv keeps it from its compiled op
+        return CudaAttention.apply(*inputs, 64)
+    return deform_attn(*inputs)
+
+
+def install() -> None:
+    """Replace mmcv's function; a second call changes nothing.
+
+    With ``LUNGDET_ATTENTION=mmcv`` in the environment everything stays as it is.
+    """
+    from mmcv.ops import multi_scale_deform_attn as module
+
+    if os.environ.get(CHOICE) != OF_MMCV and not hasattr(module, KEPT_NAME):
+        setattr(module, KEPT_NAME, getattr(module, NAME))
+        setattr(module, NAME, embedding_bag_attention)
+    _install_on_cuda()
+
+
+def mmcv_attention() -> Callable[..., Tensor]:
+    """Return mmcv's own pure PyTorch function, replaced or not."""
+    from mmcv.ops import multi_scale_deform_attn as module
+
+    return getattr(module, KEPT_NAME, getattr(module, NAME))
+
+
+@contextmanager
+def mmcv_attention_restored() -> Iterator[None]:
+    """Let mmcv use its own function for a while, to compare."""
+    with attention_replaced(mmcv_attention()):
+        yield
+
+
+@contextmanager
+def attention_replaced(function: Callable[..., Tensor]) -> Iterator[None]:
+    """Let mmcv use any function for a while: to export to other runtimes.
+
+    Parameters
+    ----------
+    function : with the arguments of :func:`embedding_bag_attention`.
+    """
+    from mmcv.ops import multi_scale_deform_attn as module
+
+    before = getattr(module, NAME)
+    setattr(module, NAME, function)
+    try:
+        yield
+    finally:
+        setattr(module, NAME, before)

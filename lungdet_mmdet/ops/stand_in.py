@@ -47,16 +47,16 @@ class _StandInLoader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         # Imported only here: these need torch.
-        from lungdet_mmdet.ops import deform_attn, focal_loss, nms, roi_align
+        from lungdet_mmdet.ops import deform_attn, plain_ops
 
         ops: tuple[Callable[..., object], ...] = (
             deform_attn.ms_deform_attn_forward,
             deform_attn.ms_deform_attn_backward,
-            focal_loss.sigmoid_focal_loss_forward,
-            focal_loss.sigmoid_focal_loss_backward,
-            nms.nms,
-            roi_align.roi_align_forward,
-            roi_align.roi_align_backward,
+            plain_ops.sigmoid_focal_loss_forward,
+            plain_ops.sigmoid_focal_loss_backward,
+            plain_ops.nms,
+            plain_ops.roi_align_forward,
+            plain_ops.roi_align_backward,
         )
         for op in ops:
             setattr(module, op.__name__, op)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lungdet_mmdet.phantom import shapes
+from lungdet_mmdet.phantom import drawing
 from lungdet_mmdet.phantom.anatomy import AORTA, GREAT_VESSELS, Anatomy
 from lungdet_mmdet.phantom.drawing import (
     BLANKET_HU,
@@ -78,17 +78,17 @@ def paint_chest_wall(
     # The fat that parts the outer muscle sheets from the ribs.
     canvas.lay(np.maximum(np.abs(cavity - 13.0) - 1.0, muscle + 2.0), FAT_HU + 60.0)
     _ribs(anatomy, canvas, cavity, centre)
-    sternum = shapes.rounded_box(x, y - (centre - depth - 8.0), 17.0 + 10.0 * (z > 25.0), 5.5)
+    sternum = drawing.rounded_box(x, y - (centre - depth - 8.0), 17.0 + 10.0 * (z > 25.0), 5.5)
     sternum = np.maximum(sternum, abs(z + 35.0) - 80.0)
     canvas.lay(sternum, CORTEX_HU * 0.6)
     canvas.lay(sternum + 1.6, MARROW_HU * 0.7 + 15.0 * texture)
     for sign in (-1.0, 1.0):
         blade = _turned(sign * x - 112.0 + 0.1 * (60.0 - z), y - centre - depth * 0.72, -0.75)
-        plate = shapes.ellipse(blade[0], blade[1], 36.0, 3.6)
+        plate = drawing.ellipse(blade[0], blade[1], 36.0, 3.6)
         plate = np.maximum(np.maximum(plate, abs(z - 35.0) - 75.0), 12.0 - cavity)
         canvas.lay(np.maximum(plate, body + 6.0), CORTEX_HU * 0.75)
         start, end = (sign * 24.0, centre - depth - 8.0, 46.0), (sign * 140.0, -2.0, 84.0)
-        bone = shapes.capsule(x, y, z, start, end, 6.0)
+        bone = drawing.capsule(x, y, z, start, end, 6.0)
         canvas.lay(bone, CORTEX_HU)
         canvas.lay(bone + 2.2, MARROW_HU)
 
@@ -132,11 +132,11 @@ def paint_abdomen(
     if z < -215.0:  # loops of bowel in their fat
         loops = 9.0 * np.sin(x / 11.0 + math.sin(z / 17.0)) * np.sin(y / 10.0 + z / 23.0) - 1.0
         canvas.lay(np.maximum(loops, below + 4.0), 32.0 + 6.0 * texture)
-    liver = shapes.ellipsoid((x + 45.0, y + 2.0, z + 170.0), (112.0, 92.0, 82.0))
+    liver = drawing.ellipsoid((x + 45.0, y + 2.0, z + 170.0), (112.0, 92.0, 82.0))
     canvas.lay(np.maximum(liver, below), LIVER_HU + 4.0 * texture)
-    spleen = shapes.ellipsoid((x - 92.0, y - 38.0, z + 165.0), (32.0, 44.0, 50.0))
+    spleen = drawing.ellipsoid((x - 92.0, y - 38.0, z + 165.0), (32.0, 44.0, 50.0))
     canvas.lay(np.maximum(spleen, below), SPLEEN_HU + 4.0 * texture)
-    stomach = shapes.ellipsoid((x - 66.0, y + 28.0, z + 165.0), (44.0, 50.0, 48.0))
+    stomach = drawing.ellipsoid((x - 66.0, y + 28.0, z + 165.0), (44.0, 50.0, 48.0))
     stomach = np.maximum(stomach, below)
     canvas.lay(stomach, 45.0)
     canvas.lay(stomach + 4.0, 18.0)
@@ -148,7 +148,7 @@ def paint_abdomen(
             ((20.0, -60.0, -235.0), (80.0, -40.0, -245.0), 19.0),
             ((-90.0, -20.0, -240.0), (-60.0, -50.0, -270.0), 22.0),
         ):
-            loop = shapes.capsule(x, y, z, start, end, radius)
+            loop = drawing.capsule(x, y, z, start, end, radius)
             loop = np.maximum(loop + 2.0 * np.sin(x / 6.0), cavity + 3.0)
             canvas.lay(loop - 2.5, 40.0)
             canvas.lay(loop, STOMACH_GAS_HU)
@@ -165,10 +165,10 @@ def paint_mediastinum(anatomy: Anatomy, canvas: SliceCanvas, cavity: np.ndarray)
             middle = (0.5 * (start[0] + end[0]), 0.5 * (start[1] + end[1]))
             reach = radius + 2.0 + 0.5 * max(abs(start[0] - end[0]), abs(start[1] - end[1]))
             part = canvas.window(middle, reach)
-            part.lay(shapes.capsule(part.x, part.y, z, start, end, radius), anatomy.blood_hu)
+            part.lay(drawing.capsule(part.x, part.y, z, start, end, radius), anatomy.blood_hu)
     gullet_y = float(anatomy.spine_y(z)) - 27.0
     part = canvas.window((4.0, gullet_y), 12.0)
-    part.lay(shapes.ellipse(part.x - 4.0, part.y - gullet_y, 9.0, 6.0), 35.0)
+    part.lay(drawing.ellipse(part.x - 4.0, part.y - gullet_y, 9.0, 6.0), 35.0)
 
 
 def paint_spine(anatomy: Anatomy, canvas: SliceCanvas) -> None:
@@ -178,7 +178,7 @@ def paint_spine(anatomy: Anatomy, canvas: SliceCanvas) -> None:
     x, y, z = canvas.x, canvas.y - middle, canvas.z
     phase = (z + anatomy.rib_phase_mm) / RIB_PITCH_MM
     off = abs(phase - round(phase)) * RIB_PITCH_MM  # 0 in the middle of a vertebra
-    body = shapes.rounded_box(x, y, 17.0 + 0.12 * off, 14.5)
+    body = drawing.rounded_box(x, y, 17.0 + 0.12 * off, 14.5)
     canvas.lay(np.hypot(x, y - 26.0) - 15.0, CORTEX_HU * 0.7)
     canvas.lay(np.hypot(x, y - 26.0) - 9.0, 30.0)
     if off > RIB_PITCH_MM / 2.0 - 3.0:
@@ -186,9 +186,9 @@ def paint_spine(anatomy: Anatomy, canvas: SliceCanvas) -> None:
     else:
         canvas.lay(body, CORTEX_HU * 0.8)
         canvas.lay(body + 2.0, MARROW_HU + 0.0 * x)
-    canvas.lay(shapes.ellipse(x, y - 40.0, 3.5, 9.0), CORTEX_HU * 0.6)
+    canvas.lay(drawing.ellipse(x, y - 40.0, 3.5, 9.0), CORTEX_HU * 0.6)
     if off < 7.0:
-        process = shapes.ellipse(np.abs(x) - 27.0, y - 20.0, 17.0, 5.0)
+        process = drawing.ellipse(np.abs(x) - 27.0, y - 20.0, 17.0, 5.0)
         canvas.lay(process, CORTEX_HU * 0.65)
         canvas.lay(process + 2.0, MARROW_HU)
 
@@ -219,7 +219,7 @@ def paint_slice(
     canvas.lay(lung, _lung_density(anatomy, canvas, texture))
     if anatomy.consolidation is not None:
         centre, radius = anatomy.consolidation
-        mass = shapes.ellipsoid(
+        mass = drawing.ellipsoid(
             (canvas.x - centre[0], canvas.y - centre[1], canvas.z - centre[2]), (radius,) * 3
         )
         canvas.lay(np.maximum(mass + 1.5 * texture, lung - 1.0), 35.0 + 6.0 * texture)

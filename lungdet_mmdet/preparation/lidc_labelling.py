@@ -1,32 +1,259 @@
-"""Labelling a whole LUNA16 folder from LIDC's contours: files out, and an account of them."""
+"""Labelling a LUNA16 folder from the contours of LIDC-IDRI: masks, tables, and an account."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lungdet_mmdet.annotations.consensus import MIN_READERS, MIN_SHARE
+import numpy as np
+
+from lungdet_mmdet.annotations.consensus import (
+    MIN_READERS,
+    MIN_SHARE,
+    ConsensusNodule,
+    PlacedMask,
+    consensus_nodules,
+)
 from lungdet_mmdet.annotations.lidc import (
+    RATINGS,
     LidcSeries,
     installed_database,
     read_lidc_series,
+    read_lidc_xml_folder,
     read_patients_of_database,
 )
-from lungdet_mmdet.annotations.lidc_labels import (
-    LabelJob,
-    LabelledVolume,
-    label_one_scan,
-    write_nodule_table,
-)
-from lungdet_mmdet.annotations.lidc_xml import read_lidc_xml_folder
-from lungdet_mmdet.annotations.tables import write_patient_table
+from lungdet_mmdet.annotations.mask_nodules import sphere_diameter_mm
+from lungdet_mmdet.annotations.tables import Nodule, write_patient_table
+from lungdet_mmdet.ct.files.metaimage_pixels import write_mha
+from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.reading import read_scan_geometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import Luna16Folder, read_luna16_folder
-from lungdet_mmdet.runs.atomic_files import only_run_in, write_json
-from lungdet_mmdet.runs.file_names import PATIENT_TABLE, RATING_TABLE
+from lungdet_mmdet.runs.atomic_files import only_run_in, write_csv, write_json
+from lungdet_mmdet.runs.file_names import MASK_FOLDER, PATIENT_TABLE, RATING_TABLE
 from lungdet_mmdet.runs.scan_runs import ExecutorFactory, RunSummary, run_per_scan
+
+# A slice along the body's axis: contours give nothing but z to tell where a slice lies.
+_AXIAL = 0.999
+# Databases give pixel sizes to a hundredth and better.
+_PIXEL_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class LabelJob:
+    """One scan to label, as it travels to a worker.
+
+    Parameters
+    ----------
+    series : what the readers drew.
+    scan_path : the scan's MetaImage file.
+    nodules : the table's nodules of the scan, by which the labels are checked.
+    out_dir : gets ``masks/UID.mha``.
+    min_readers, min_share : see `consensus_nodules`.
+    """
+
+    series: LidcSeries
+    scan_path: Path
+    nodules: tuple[Nodule, ...]
+    out_dir: Path
+    min_readers: int = MIN_READERS
+    min_share: float = MIN_SHARE
+
+    @property
+    def seriesuid(self) -> str:
+        """Series UID of the scan."""
+        return self.series.seriesuid
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One labelled nodule, as it stands in ``nodules.csv``."""
+
+    seriesuid: str
+    label: int
+    centre_xyz_mm: tuple[float, float, float]
+    diameter_mm: float
+    readers: int
+    ratings: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class LabelledVolume:
+    """What a scan's labelling gave: its rows, and what could not be used, counted in words."""
+
+    seriesuid: str
+    rows: tuple[LabelRow, ...]
+    flags: Mapping[str, int] = field(default_factory=dict)
+
+
+def label_one_scan(job: LabelJob) -> LabelledVolume:
+    """Write the label volume of one scan; a scan without a nodule gets none.
+
+    Raises
+    ------
+    LungDetError
+        If the scan's grid does not fit the contours, or no label lies where the table has a nodule.
+    """
+    geometry = read_scan_geometry(job.scan_path)
+    flags: Counter[str] = Counter()
+    nodules = nodules_on_grid(
+        job.series,
+        geometry,
+        job.scan_path,
+        min_readers=job.min_readers,
+        min_share=job.min_share,
+        flags=flags,
+    )
+    nodules = _turned_where_needed(nodules, geometry, job, flags)
+    if not nodules:
+        return LabelledVolume(job.seriesuid, (), dict(flags))
+    volume = np.zeros(geometry.size_zyx, np.uint8 if len(nodules) < 256 else np.uint16)
+    rows = []
+    for label, nodule in enumerate(nodules, start=1):
+        overlap = _paint(volume, nodule.placed, label)
+        if overlap:
+            flags["voxels that two nodules claim (kept by the first)"] += overlap
+        rows.append(_row(job.seriesuid, label, nodule, geometry))
+    write_mha(job.out_dir / MASK_FOLDER, job.seriesuid, volume, geometry)
+    return LabelledVolume(job.seriesuid, tuple(rows), dict(flags))
+
+
+def nodules_on_grid(
+    series: LidcSeries,
+    geometry: ScanGeometry,
+    path: Path,
+    *,
+    min_readers: int = MIN_READERS,
+    min_share: float = MIN_SHARE,
+    flags: Counter[str] | None = None,
+) -> list[ConsensusNodule]:
+    """Return the consensus nodules of a series in voxels of its file's grid.
+
+    Raises
+    ------
+    LungDetError
+        If the grid is not axial, or its pixels have another size than the readers'.
+    """
+    along_z = geometry.normal_xyz[2]
+    dz, dy, dx = geometry.spacing_zyx_mm
+    if abs(along_z) < _AXIAL:
+        raise LungDetError(
+            f"{path}: slices run along {tuple(geometry.normal_xyz)}; contours can only be put on "
+            "axial slices: use the scan as LUNA16 has it"
+        )
+    pixel = series.pixel_mm
+    if pixel is not None and max(abs(dx - pixel), abs(dy - pixel)) > _PIXEL_TOLERANCE * pixel:
+        raise LungDetError(
+            f"{path}: pixels of {dx:g} x {dy:g} mm, but the contours were drawn on {pixel:g} mm; "
+            "contours need the scan's own grid: use the scan as LUNA16 has it"
+        )
+    positions = geometry.origin_xyz_mm[2] + np.arange(geometry.size_zyx[0]) * dz * along_z
+    return consensus_nodules(
+        series.readings,
+        positions.tolist(),
+        dx,
+        min_readers=min_readers,
+        min_share=min_share,
+        problems=flags,
+    )
+
+
+def _turned_where_needed(
+    nodules: list[ConsensusNodule],
+    geometry: ScanGeometry,
+    job: LabelJob,
+    flags: Counter[str],
+) -> list[ConsensusNodule]:
+    """Return the nodules where the table has them: as stored, or turned by 180 degrees in plane.
+
+    Conversion may have turned a scan of a patient who lay prone; contours count DICOM's pixels.
+    """
+    if not nodules or not job.nodules or _agrees(nodules, geometry, job.nodules):
+        return nodules
+    turned = [_turned(nodule, geometry) for nodule in nodules]
+    if _agrees(turned, geometry, job.nodules):
+        flags["turned by 180 degrees in plane to meet the table's nodules"] += 1
+        return turned
+    raise LungDetError(
+        f"{job.scan_path}: none of the {len(nodules)} nodules from contours lies at one of the "
+        f"{len(job.nodules)} of annotations.csv; the scan's orientation or origin was changed: "
+        "convert it again from DICOM"
+    )
+
+
+def _agrees(
+    nodules: Sequence[ConsensusNodule], geometry: ScanGeometry, table: Sequence[Nodule]
+) -> bool:
+    centres = [_centre(nodule.placed, geometry) for nodule in nodules]
+    return any(
+        np.linalg.norm(np.subtract(centre, nodule.centre_xyz_mm)) <= nodule.diameter_mm
+        for centre in centres
+        for nodule in table
+    )
+
+
+def _turned(nodule: ConsensusNodule, geometry: ScanGeometry) -> ConsensusNodule:
+    def turn(placed: PlacedMask) -> PlacedMask:
+        z, y, x = placed.start_zyx
+        _, height, width = placed.mask.shape
+        first = (z, geometry.size_zyx[1] - y - height, geometry.size_zyx[2] - x - width)
+        return PlacedMask(first, placed.mask[:, ::-1, ::-1])
+
+    masks = tuple(turn(mask) for mask in nodule.masks)
+    return ConsensusNodule(turn(nodule.placed), nodule.readings, masks)
+
+
+def _centre(placed: PlacedMask, geometry: ScanGeometry) -> tuple[float, float, float]:
+    middle = np.argwhere(placed.mask).mean(axis=0) + np.array(placed.start_zyx)
+    x, y, z = geometry.voxel_to_world(middle).tolist()
+    return x, y, z
+
+
+def _paint(volume: np.ndarray, placed: PlacedMask, label: int) -> int:
+    """Write a label where nothing is yet; return how many voxels were taken already."""
+    low = np.maximum(placed.start_zyx, 0)
+    high = np.minimum(placed.stop_zyx, volume.shape)
+    part = tuple(slice(a, max(a, b)) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+    own = tuple(slice(s.start - a, s.stop - a) for s, a in zip(part, placed.start_zyx, strict=True))
+    mask, view = placed.mask[own], volume[part]
+    taken = int(np.count_nonzero(mask & (view > 0)))
+    view[mask & (view == 0)] = label
+    return taken
+
+
+def _row(uid: str, label: int, nodule: ConsensusNodule, geometry: ScanGeometry) -> LabelRow:
+    voxels = int(np.count_nonzero(nodule.placed.mask))
+    return LabelRow(
+        uid,
+        label,
+        _centre(nodule.placed, geometry),
+        sphere_diameter_mm(voxels * float(np.prod(geometry.spacing_zyx_mm))),
+        len(nodule.readings),
+        {name: nodule.rating_values(name) for name in RATINGS},
+    )
+
+
+def write_nodule_table(path: Path, rows: Iterable[LabelRow]) -> None:
+    """Write ``nodules.csv``: place, size, and of each rating the mean and every reader's value."""
+    columns = ["seriesuid", "label", "coordX", "coordY", "coordZ", "diameter_mm", "readers"]
+    columns += [text for name in RATINGS for text in (name, f"{name}_readers")]
+    lines = []
+    for row in sorted(rows, key=lambda row: (row.seriesuid, row.label)):
+        place = [f"{value:.4f}" for value in (*row.centre_xyz_mm, row.diameter_mm)]
+        ratings = [
+            text
+            for name in RATINGS
+            for text in (
+                f"{np.mean(row.ratings[name]):.2f}" if row.ratings[name] else "",
+                " ".join(map(str, row.ratings[name])),
+            )
+        ]
+        lines.append([row.seriesuid, str(row.label), *place, str(row.readers), *ratings])
+    write_csv(path, columns, lines)
+
 
 ACCOUNT = "labels.json"
 _DATABASE_SOURCE = {

@@ -1,4 +1,4 @@
-"""Plots of scores: FROC, precision and recall, size, runs beside each other."""
+"""Plots of scores: FROC, precision and recall, size, runs beside each other; and of labels."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
+from lungdet_mmdet.annotations.label_study import LabelStudy
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_bytes
 from lungdet_mmdet.scoring.anomaly import AnomalyUnits
 from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult
 from lungdet_mmdet.scoring.intervals import Interval
-from lungdet_mmdet.scoring.operating_point import precision_recall_curve
 from lungdet_mmdet.scoring.results import threshold_text
 from lungdet_mmdet.scoring.review_cases import TruthScore
 from lungdet_mmdet.scoring.run_comparison import RunScores
 from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM
 from lungdet_mmdet.scoring.slab_matching import PAPER_IOU, MatchedSlabs
+from lungdet_mmdet.scoring.slab_scores import precision_recall_curve
 
 SIZE_INCHES = (5.0, 3.9)
 DPI = 160
@@ -180,3 +181,50 @@ def save_comparison_plot(
     axes.set_title(title, fontsize=8.5)
     axes.legend(fontsize=8)
     _save(figure, path)
+
+
+EDGES_MM = (3.0, 4.0, 5.0, 6.0, 7.0, 9.0, 11.0, 15.0, 20.0, 35.0)
+_SPHERE, _READER = "#b3560f", "#1f5fa8"
+
+
+def label_study_png(study: LabelStudy) -> bytes:
+    """Return a PNG: median, quartiles and the share below 0.5, by annotated diameter."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    overlap, misses = figure.subplots(1, 2)
+    diameter = np.array([cut.diameter_mm for cut in study.cuts])
+    sphere = np.array([cut.iou_sphere for cut in study.cuts])
+    readers = [np.array(cut.iou_reader) for cut in study.cuts]
+    of_reader = np.repeat(diameter, [len(values) for values in readers])
+    reader = np.concatenate(readers) if readers else np.zeros(0)
+    for where, values, colour, name in (
+        (diameter, sphere, _SPHERE, "sphere's square"),
+        (of_reader, reader, _READER, "one reader against the others"),
+    ):
+        rows = [
+            (np.sqrt(low * high), *np.percentile(inside, (25, 50, 75)), np.mean(inside < 0.5))
+            for low, high in zip(EDGES_MM, EDGES_MM[1:], strict=False)
+            if len(inside := values[(where > low) & (where <= high)])
+        ]
+        if not rows:
+            continue
+        x, first, median, third, below = np.array(rows).T
+        overlap.plot(x, median, color=colour, marker="o", label=name)
+        overlap.fill_between(x, first, third, color=colour, alpha=0.18, linewidth=0)
+        misses.plot(x, 100 * below, color=colour, marker="o", label=name)
+    overlap.axhline(0.5, color="0.5", linewidth=0.8, linestyle=":")
+    overlap.set(ylabel="IoU on a slab: median, quartiles", ylim=(0.3, 1.0))
+    misses.set(ylabel="below IoU 0.5, % of slabs", ylim=(0, None))
+    for axes in (overlap, misses):
+        axes.set_xscale("log")
+        axes.set_xticks([3, 5, 7, 10, 15, 20, 30], labels=["3", "5", "7", "10", "15", "20", "30"])
+        axes.minorticks_off()
+        axes.set_xlabel("annotated diameter, mm")
+        axes.spines[["top", "right"]].set_visible(False)
+    overlap.legend(frameon=False, loc="lower right")
+    png = io.BytesIO()
+    canvas.print_png(png)
+    return png.getvalue()

@@ -7,17 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lungdet_mmdet.scoring.average_precision import key_suffix
 from lungdet_mmdet.scoring.froc import FP_RATES
 from lungdet_mmdet.scoring.intervals import (
     Interval,
     interval_text,
     limits_to_show,
 )
-from lungdet_mmdet.scoring.rated_groups import group_names
 from lungdet_mmdet.scoring.size_bands import SizeBand, size_bands
 from lungdet_mmdet.scoring.slab_records import SlabSet
-from lungdet_mmdet.scoring.split_scores import SplitScores
+from lungdet_mmdet.scoring.slab_scores import key_suffix
+from lungdet_mmdet.scoring.split_scores import SplitScores, group_names
 
 PUBLISHED = {
     "paper_F1": 0.942,  # the harmonic mean of AP50 and AR50

@@ -15,7 +15,6 @@ from lungdet_mmdet.annotations.csv_rows import read_csv_rows
 from lungdet_mmdet.annotations.tables import PATIENT_COLUMNS
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.cohort import N_SUBSETS
-from lungdet_mmdet.phantom.identity import semireal_uid
 from lungdet_mmdet.runs.atomic_files import (
     check_writable,
     only_run_in,
@@ -44,10 +43,10 @@ from lungdet_mmdet.semireal.crops import (
     load_crop,
     measure_crop,
 )
-from lungdet_mmdet.semireal.job import SemirealJob, make_semireal_scan, read_record
+from lungdet_mmdet.semireal.job import SemirealJob, insertion_page, make_semireal_scan, read_record
 from lungdet_mmdet.semireal.lungs import LungSource
-from lungdet_mmdet.semireal.pictures import insertion_page
 from lungdet_mmdet.semireal.scan import Candidate
+from lungdet_mmdet.series_name import semireal_uid
 
 INSERTION_VERSION = 1
 """Raised by hand whenever the same command would write other scans: it is part of their UIDs."""

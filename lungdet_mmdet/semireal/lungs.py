@@ -21,7 +21,7 @@ from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.reading import scan_suffix
 from lungdet_mmdet.ct.scan import PADDING_BELOW_HU
 from lungdet_mmdet.errors import LungDetError, printable
-from lungdet_mmdet.phantom.acquisition import add_noise
+from lungdet_mmdet.phantom.scan import add_noise
 from lungdet_mmdet.runs.file_names import ANNOTATION_TABLE, EXCLUDED_TABLE, PATIENT_TABLE
 
 LESION_TABLE = "lesions.csv"

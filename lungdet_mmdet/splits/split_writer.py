@@ -17,12 +17,12 @@ from lungdet_mmdet.splits.accounting import ExpectedCounts
 from lungdet_mmdet.splits.coco_json import CohortSummary, coco_of_part, label_text, summarise
 from lungdet_mmdet.splits.labels import ExcludedRule, LabelledScan, LabelRule, label_scan
 from lungdet_mmdet.splits.leak_check import find_leaks
-from lungdet_mmdet.splits.patients import known_patients
 from lungdet_mmdet.splits.prepared import PreparedCohort, read_prepared
 from lungdet_mmdet.splits.protocols import (
     FOLD_RATES,
     PAPER_RATES,
     STRICT_RATES,
+    known_patients,
     split_fold,
     split_paper,
     split_strict,

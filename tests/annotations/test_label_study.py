@@ -4,7 +4,7 @@ import pytest
 from lungdet_mmdet.annotations.label_study import box_iou, study_labels, study_lines
 from lungdet_mmdet.annotations.lidc import Contour, LidcSeries, Reading
 from lungdet_mmdet.annotations.tables import Nodule
-from lungdet_mmdet.reports.label_study_figure import label_study_png
+from lungdet_mmdet.reports.score_plots import label_study_png
 from tests.annotations.lidc_files import square
 
 # Slices of 1 mm. Three readers drew a box of 9 x 9 pixels of 1 mm on nine slices about z = 14.

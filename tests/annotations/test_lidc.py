@@ -5,9 +5,10 @@ from lungdet_mmdet.annotations.lidc import (
     RATINGS,
     find_database,
     read_lidc_series,
+    read_lidc_xml,
+    read_lidc_xml_folder,
     read_patients_of_database,
 )
-from lungdet_mmdet.annotations.lidc_xml import read_lidc_xml, read_lidc_xml_folder
 from lungdet_mmdet.errors import LungDetError
 from tests.annotations.lidc_files import RATED, square, write_database, write_xml
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.ct.pasting import cut_nodule, find_place, paste_nodule
+from lungdet_mmdet.ct.augmentation import cut_nodule, find_place, paste_nodule
 
 
 def slab_with_nodule(channels: int | None = None) -> tuple[np.ndarray, np.ndarray]:

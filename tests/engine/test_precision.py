@@ -2,7 +2,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from lungdet_mmdet.engine.runtime import fall_back_from_amp, use_amp
+from lungdet_mmdet.engine.run_setup import fall_back_from_amp, use_amp
 
 
 def config_of(kind: str) -> Config:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from lungdet_mmdet.engine.starting_point import choose_pretrained, drop_pretrained
+from lungdet_mmdet.engine.run_setup import choose_pretrained, drop_pretrained
 from lungdet_mmdet.errors import LungDetError
 
 URL = "https://example.org/weights/resnet50.pth"

@@ -1,6 +1,6 @@
 import pytest
 
-from lungdet_mmdet.engine.starting_point import latest_checkpoint
+from lungdet_mmdet.engine.run_setup import latest_checkpoint
 
 
 @pytest.fixture

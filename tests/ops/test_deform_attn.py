@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
+from lungdet_mmdet.ops.attention_choice import mmcv_attention
 from lungdet_mmdet.ops.deform_attn import deform_attn
-from lungdet_mmdet.ops.pure_attention import mmcv_attention
 
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 SHAPES = torch.tensor([[5, 4], [3, 2]])

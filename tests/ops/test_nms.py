@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from lungdet_mmdet.ops import nms as nms_module
-from lungdet_mmdet.ops.nms import nms
+from lungdet_mmdet.ops import plain_ops
+from lungdet_mmdet.ops.plain_ops import nms
 
 TALL = [0.0, 0.0, 10.0, 10.0]
 HALF = [0.0, 0.0, 10.0, 5.0]  # IoU with TALL: 50 / 100
@@ -71,7 +71,7 @@ def greedy(boxes, scores, threshold):
 
 @pytest.mark.parametrize("block", [1, 7, 1024])
 def test_blocks_give_the_result_of_the_plain_loop(monkeypatch, block):
-    monkeypatch.setattr(nms_module, "BLOCK", block)
+    monkeypatch.setattr(plain_ops, "BLOCK", block)
     draw = np.random.default_rng(0)
     low = draw.integers(0, 40, (60, 2))
     boxes = np.concatenate([low, low + draw.integers(5, 20, (60, 2))], axis=1).astype(float)

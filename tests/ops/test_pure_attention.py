@@ -3,7 +3,7 @@ import torch
 from mmcv.ops import MultiScaleDeformableAttention, multi_scale_deform_attn
 
 import lungdet_mmdet.plugin  # noqa: F401  (installs the replacement)
-from lungdet_mmdet.ops import pure_attention
+from lungdet_mmdet.ops import attention_choice
 
 SHAPES = torch.tensor([[6, 5], [3, 2]])
 KEYS = 36
@@ -39,20 +39,20 @@ def test_a_layer_of_mmcv_on_a_cpu_calls_the_replacement(layer, monkeypatch):
     called = []
     monkeypatch.setattr(
         multi_scale_deform_attn,
-        pure_attention.NAME,
-        lambda *inputs: called.append(1) or pure_attention.embedding_bag_attention(*inputs),
+        attention_choice.NAME,
+        lambda *inputs: called.append(1) or attention_choice.embedding_bag_attention(*inputs),
     )
     attend(layer, torch.randn(1, KEYS, 16))
     assert called == [1]
 
 
 def test_the_replacement_is_in_place_and_installed_once():
-    pure_attention.install()
+    attention_choice.install()
     assert (
-        getattr(multi_scale_deform_attn, pure_attention.NAME)
-        is pure_attention.embedding_bag_attention
+        getattr(multi_scale_deform_attn, attention_choice.NAME)
+        is attention_choice.embedding_bag_attention
     )
-    assert pure_attention.mmcv_attention() is not pure_attention.embedding_bag_attention
+    assert attention_choice.mmcv_attention() is not attention_choice.embedding_bag_attention
 
 
 def test_outputs_and_gradients_of_a_layer_equal_those_with_mmcv_attention(layer):
@@ -61,7 +61,7 @@ def test_outputs_and_gradients_of_a_layer_equal_those_with_mmcv_attention(layer)
     for restored in (False, True):
         inputs = query.clone().requires_grad_()
         if restored:
-            with pure_attention.mmcv_attention_restored():
+            with attention_choice.mmcv_attention_restored():
                 out = attend(layer, inputs)
         else:
             out = attend(layer, inputs)
@@ -71,10 +71,10 @@ def test_outputs_and_gradients_of_a_layer_equal_those_with_mmcv_attention(layer)
 
 
 def test_mmcv_has_its_own_function_within_the_block_and_loses_it_after_an_error():
-    with pure_attention.mmcv_attention_restored():
-        inside = getattr(multi_scale_deform_attn, pure_attention.NAME)
-    assert inside is pure_attention.mmcv_attention()
-    with pytest.raises(ZeroDivisionError), pure_attention.mmcv_attention_restored():
+    with attention_choice.mmcv_attention_restored():
+        inside = getattr(multi_scale_deform_attn, attention_choice.NAME)
+    assert inside is attention_choice.mmcv_attention()
+    with pytest.raises(ZeroDivisionError), attention_choice.mmcv_attention_restored():
         1 / 0  # noqa: B018
-    after = getattr(multi_scale_deform_attn, pure_attention.NAME)
-    assert after is pure_attention.embedding_bag_attention
+    after = getattr(multi_scale_deform_attn, attention_choice.NAME)
+    assert after is attention_choice.embedding_bag_attention

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from lungdet_mmdet.ops.pure_attention import mmcv_attention_restored
+from lungdet_mmdet.ops.attention_choice import mmcv_attention_restored
 
 
 def tiny_deformable_detr():

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from lungdet_mmdet.ops.attention_choice import BagAttention
-from lungdet_mmdet.ops.pure_attention import mmcv_attention
+from lungdet_mmdet.ops.attention_choice import BagAttention, mmcv_attention
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

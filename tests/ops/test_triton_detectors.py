@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 
 import lungdet_mmdet.plugin  # noqa: F401  (registers everything)
-from lungdet_mmdet.ops import pure_attention
+from lungdet_mmdet.ops import attention_choice
 from tests.ops.test_training_step import one_image_batch
 
 # Compiles both kernels to machine code, which needs no GPU; the interpreter would not see a type
@@ -59,7 +59,7 @@ def build(repository, name):
 
 def losses_and_gradient(model, attention):
     """Losses of one batch, and the length of the gradient of all weights."""
-    with torch.random.fork_rng(devices=[]), pure_attention.attention_replaced(attention):
+    with torch.random.fork_rng(devices=[]), attention_choice.attention_replaced(attention):
         torch.manual_seed(1)  # dropout and denoising queries
         losses = model.loss(*one_image_batch([[10.0, 10.0, 30.0, 34.0]]))
     model.zero_grad()
@@ -88,7 +88,7 @@ def test_one_step_of_the_full_detector_is_that_of_the_other_attentions(
     model = build(repository, name)
     with_kernels, slope = losses_and_gradient(model, kernels)
     assert len(calls) == 12  # six encoder and six decoder layers
-    for other in (pure_attention.embedding_bag_attention, pure_attention.mmcv_attention()):
+    for other in (attention_choice.embedding_bag_attention, attention_choice.mmcv_attention()):
         losses, other_slope = losses_and_gradient(model, other)
         assert losses == pytest.approx(with_kernels, rel=1e-4)
         assert slope == pytest.approx(other_slope, rel=1e-3)

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.phantom.acquisition import (
+from lungdet_mmdet.phantom.anatomy import Anatomy
+from lungdet_mmdet.phantom.scan import (
     Protocol,
     add_noise,
     draw_protocol,
     pad_outside_circle,
 )
-from lungdet_mmdet.phantom.anatomy import Anatomy
 
 QUARTER_TURN = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)  # patient x becomes world y
 

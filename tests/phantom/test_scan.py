@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.phantom.acquisition import Protocol
 from lungdet_mmdet.phantom.anatomy import Anatomy
 from lungdet_mmdet.phantom.findings import PhantomNodule
-from lungdet_mmdet.phantom.scan import Recipe, build_scan
+from lungdet_mmdet.phantom.scan import Protocol, Recipe, build_scan
 
 # A short piece of the chest on a coarse grid: quick to build, and lungs on both sides.
 PIECE = Protocol(spacing_zyx_mm=(3.0, 2.0, 2.0), n_pixels=140, z_range_mm=(-60.0, 0.0))

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.phantom.anatomy import Anatomy
-from lungdet_mmdet.phantom.vessels import grow_pulmonary_trees, sample_in_lung
+from lungdet_mmdet.phantom.anatomy import Anatomy, grow_pulmonary_trees, sample_in_lung
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort, summary_lines
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, override_mask_method
-from lungdet_mmdet.reports.mask_preview import MaskPreview
+from lungdet_mmdet.reports.prep_report import MaskPreview
 from lungdet_mmdet.runs import atomic_files
 from lungdet_mmdet.runs.atomic_files import only_run_in
 from lungdet_mmdet.runs.scan_runs import process_pool
-from lungdet_mmdet.scoring.box_depths import read_depths
+from lungdet_mmdet.scoring.slab_records import read_depths
 from lungdet_mmdet.splits.split_writer import write_splits
 from tests.support.rehearsal import rehearsal_uid, write_rehearsal_folder
 

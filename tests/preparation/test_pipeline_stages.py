@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.annotations.tables import Nodule
-from lungdet_mmdet.preparation import pipeline_stages
-from lungdet_mmdet.preparation.pipeline_stages import record_stages
+from lungdet_mmdet.apis import figures
+from lungdet_mmdet.apis.figures import record_stages
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline
 from lungdet_mmdet.reports.pipeline_figure import SlabStage, VolumeStage
 from tests.support.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
@@ -94,11 +94,11 @@ def test_without_a_nodule_the_plane_shows_most_lung(recorded):
 def test_nodules_are_numbered_by_falling_diameter(recorded, monkeypatch, number, diameter_mm):
     drawn = {}
     monkeypatch.setattr(
-        pipeline_stages, "pipeline_figure", lambda stages, **options: drawn.update(options) or b""
+        figures, "pipeline_figure", lambda stages, **options: drawn.update(options) or b""
     )
     nodules = [replace(nodule_at(80.0), diameter_mm=size) for size in (9.0, 20.0, 5.0)]
 
-    pipeline_stages.draw_pipeline(recorded, nodules, number=number)
+    figures.draw_pipeline(recorded, nodules, number=number)
 
     assert drawn["nodules"][0].diameter_mm == diameter_mm
     assert len(drawn["nodules"]) == 3

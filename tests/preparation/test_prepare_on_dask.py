@@ -15,7 +15,7 @@ from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps
 from lungdet_mmdet.preparation.scan_job import limit_threads
-from lungdet_mmdet.runs.dask_executor import DaskCluster
+from lungdet_mmdet.runs.workplace import DaskCluster
 
 FOR_WORKERS = Path(__file__).parent / "for_workers"
 

@@ -47,7 +47,7 @@ def test_it_trains_a_step_and_detects(read_tiny, name):
     from mmengine.evaluator import Evaluator
     from mmengine.optim import build_optim_wrapper
 
-    from lungdet_mmdet.engine.runtime import fall_back_from_amp
+    from lungdet_mmdet.engine.run_setup import fall_back_from_amp
 
     config = read_tiny(name)
     fall_back_from_amp(config)
@@ -187,7 +187,7 @@ def test_the_ema_config_keeps_the_other_hooks(read_tiny):
 
 
 def test_the_fp32_config_is_the_recipe_without_amp(read_tiny):
-    from lungdet_mmdet.engine.runtime import fall_back_from_amp
+    from lungdet_mmdet.engine.run_setup import fall_back_from_amp
 
     main = read_tiny("lung_deform_detr.py")
     wrapper = main.optim_wrapper

@@ -23,7 +23,7 @@ def test_what_fits_is_taken_and_the_rest_logged(tiny_config, tmp_path):
     from mmengine.runner import Runner
 
     from lungdet_mmdet.apis.config_file import read_config
-    from lungdet_mmdet.engine.starting_point import start_from
+    from lungdet_mmdet.engine.run_setup import start_from
 
     path = tiny_config()
     coco_checkpoint(path, tmp_path / "coco.pth")
@@ -49,7 +49,7 @@ def test_the_coco_config_names_mmdets_checkpoint_and_fits_it(read_tiny):
 
 
 def test_missing_checkpoints_are_named(read_tiny, monkeypatch, tmp_path):
-    from lungdet_mmdet.engine.starting_point import start_from
+    from lungdet_mmdet.engine.run_setup import start_from
 
     config = read_tiny("lung_deform_detr_coco.py")
     with pytest.raises(LungDetError, match=r"none\.pth \(no such file\); give the path"):

@@ -18,7 +18,7 @@ def build(config):
 @pytest.fixture
 def small(read_tiny):
     """The paper's config with a shallow backbone and no dropout, so that losses only add up."""
-    from lungdet_mmdet.engine.runtime import fall_back_from_amp
+    from lungdet_mmdet.engine.run_setup import fall_back_from_amp
 
     config = read_tiny("lung_deform_detr.py")
     fall_back_from_amp(config)

@@ -58,7 +58,7 @@ def test_torchrun_trains_and_measures_the_same(repository, tiny_config, tmp_path
 def test_other_launchers_need_a_gpu(read_tiny, monkeypatch):
     import torch
 
-    from lungdet_mmdet.engine.runtime import join_processes
+    from lungdet_mmdet.engine.run_setup import join_processes
     from lungdet_mmdet.errors import LungDetError
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

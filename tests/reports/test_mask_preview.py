@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lungdet_mmdet.reports.mask_preview import (
+from lungdet_mmdet.reports.page import encoded_jpeg
+from lungdet_mmdet.reports.prep_report import (
     COVERED_COLOUR,
     FILLED_COLOUR,
     OUTLINE_COLOUR,
@@ -10,7 +11,6 @@ from lungdet_mmdet.reports.mask_preview import (
     MaskPreview,
     PreviewNodule,
 )
-from lungdet_mmdet.reports.page import encoded_jpeg
 
 SPACING = (2.5, 1.0, 1.0)
 

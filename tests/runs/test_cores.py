@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from lungdet_mmdet.runs import cores
+from lungdet_mmdet.runs import command_line
 
 
 @pytest.fixture
@@ -30,25 +30,28 @@ def test_cores_by_affinity_and_quota(four_cores, tmp_path, files, expected):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    assert cores.usable_cores(tmp_path) == expected
+    assert command_line.usable_cores(tmp_path) == expected
 
 
 def test_threads_sleep_and_are_no_more_than_the_cores(four_cores, monkeypatch):
-    monkeypatch.setattr(cores, "usable_cores", lambda: 4)
-    for name in (cores.WAIT, cores.THREADS):
+    monkeypatch.setattr(command_line, "usable_cores", lambda: 4)
+    for name in (command_line.WAIT, command_line.THREADS):
         monkeypatch.setenv(name, "")  # so that monkeypatch puts back what was there
         monkeypatch.delenv(name)
-    cores.use_cores_calmly()
-    assert os.environ[cores.WAIT] == "PASSIVE"
-    assert os.environ[cores.THREADS] == "4"
-    assert cores.describe_cores() == "4 of 64 cores, OMP_NUM_THREADS=4, OpenMP waits passive"
+    command_line.use_cores_calmly()
+    assert os.environ[command_line.WAIT] == "PASSIVE"
+    assert os.environ[command_line.THREADS] == "4"
+    assert (
+        command_line.describe_cores()
+        == "4 of 64 command_line, OMP_NUM_THREADS=4, OpenMP waits passive"
+    )
 
 
 def test_what_the_user_set_stays(four_cores, monkeypatch):
-    monkeypatch.setenv(cores.WAIT, "ACTIVE")
-    monkeypatch.setenv(cores.THREADS, "7")
-    cores.use_cores_calmly()
-    assert (os.environ[cores.WAIT], os.environ[cores.THREADS]) == ("ACTIVE", "7")
+    monkeypatch.setenv(command_line.WAIT, "ACTIVE")
+    monkeypatch.setenv(command_line.THREADS, "7")
+    command_line.use_cores_calmly()
+    assert (os.environ[command_line.WAIT], os.environ[command_line.THREADS]) == ("ACTIVE", "7")
 
 
 @pytest.mark.parametrize(
@@ -56,4 +59,4 @@ def test_what_the_user_set_stays(four_cores, monkeypatch):
     [(1, 1, 1), (2, 1, 1), (8, 1, 7), (64, 1, 8), (64, 8, 7), (4, 8, 1)],
 )
 def test_loading_processes(usable, trainings, expected):
-    assert cores.loading_processes(usable, trainings) == expected
+    assert command_line.loading_processes(usable, trainings) == expected

@@ -13,10 +13,9 @@ import pytest
 pytest.importorskip("distributed")
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs import dask_executor
-from lungdet_mmdet.runs.dask_executor import DaskCluster
+from lungdet_mmdet.runs import workplace
 from lungdet_mmdet.runs.scan_runs import process_pool, run_per_scan
-from lungdet_mmdet.runs.workplace import find_workplace
+from lungdet_mmdet.runs.workplace import DaskCluster, find_workplace
 
 FOR_WORKERS = Path(__file__).parent / "for_workers"
 
@@ -91,7 +90,7 @@ def test_setup_runs_in_the_workers(functions, address, tmp_path, monkeypatch):
 
 
 def test_nothing_answers(monkeypatch):
-    monkeypatch.setattr(dask_executor, "CONNECT_S", 0.2)
+    monkeypatch.setattr(workplace, "CONNECT_S", 0.2)
     with pytest.raises(LungDetError, match="no Dask scheduler answers.*dask scheduler"):
         DaskCluster("tcp://127.0.0.1:9")()
 
@@ -163,7 +162,7 @@ class OwnCluster:
 @pytest.fixture
 def own_cluster(repository, monkeypatch):
     # Processes are slow to start on a machine that is busy with something else.
-    monkeypatch.setattr(dask_executor, "CONNECT_S", 300.0)
+    monkeypatch.setattr(workplace, "CONNECT_S", 300.0)
     cluster = OwnCluster(repository)
     yield cluster
     cluster.kill()

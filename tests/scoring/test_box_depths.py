@@ -3,14 +3,14 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.box_depths import (
+from lungdet_mmdet.scoring.slab_records import (
     SD_FLOOR_MM,
     SD_OF_SPREAD,
+    SlabDetections,
     missing_depths_note,
     read_depths,
     with_depths,
 )
-from lungdet_mmdet.scoring.slab_records import SlabDetections
 from tests.support.slabs import slab
 
 SLAB = slab(0, "a", pixel_mm=0.5, thickness_mm=10.0, low_mm=100.0)

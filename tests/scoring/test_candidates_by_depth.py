@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from lungdet_mmdet.annotations.slab_boxes import SlabStack, positive_slabs, sphere_boxes
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.slabs import mip_slabs
-from lungdet_mmdet.scoring.box_depths import with_depths
 from lungdet_mmdet.scoring.candidates import merge_slab_detections
-from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
+from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, with_depths
 from tests.support.slabs import slab
 
 SPACING_ZYX_MM = (1.25, 0.8, 0.8)

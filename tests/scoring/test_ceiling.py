@@ -4,7 +4,7 @@ import pytest
 from lungdet_mmdet.annotations.tables import Nodule, read_nodules, read_series
 from lungdet_mmdet.scoring.ceiling import split_ceiling
 from lungdet_mmdet.scoring.slab_records import SlabSet, TruthBox
-from lungdet_mmdet.splits.table_ceiling import table_ceiling
+from lungdet_mmdet.splits.accounting import table_ceiling
 from tests.support.slabs import slab as slab_of_boxes
 
 
@@ -67,7 +67,7 @@ def test_tables_of_one_large_and_one_small_nodule():
 
 @pytest.mark.realdata
 def test_the_official_tables_cap_mid_planes_and_not_depths(luna16_sample, monkeypatch):
-    monkeypatch.setattr("lungdet_mmdet.splits.table_ceiling.N_BEGINNINGS", 1)
+    monkeypatch.setattr("lungdet_mmdet.splits.accounting.N_BEGINNINGS", 1)
     series = read_series(luna16_sample / "seriesuids.csv").rows
     nodules = read_nodules(luna16_sample / "annotations.csv", known_series=series).rows
 

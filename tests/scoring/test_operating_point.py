@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.operating_point import (
+from lungdet_mmdet.scoring.slab_matching import match_slabs
+from lungdet_mmdet.scoring.slab_records import TruthBox
+from lungdet_mmdet.scoring.slab_scores import (
     choose_threshold,
     operating_point_scores,
     precision_recall_curve,
 )
-from lungdet_mmdet.scoring.slab_matching import match_slabs
-from lungdet_mmdet.scoring.slab_records import TruthBox
 from tests.support.slabs import found, slab, slab_set
 
 SIDE_PX = 10.0  # at 1 mm pixels: a medium nodule

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.operating_point import OperatingPoint, operating_point_of
+from lungdet_mmdet.scoring.slab_scores import OperatingPoint, operating_point_of
 
 POINT = OperatingPoint(
     threshold=0.42, rule="max_f1", data="phantom", protocol="strict", split="val", n_scans=7,

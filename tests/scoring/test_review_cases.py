@@ -1,5 +1,3 @@
-from lungdet_mmdet.scoring.average_precision import size_band_scores
-from lungdet_mmdet.scoring.operating_point import operating_point_scores
 from lungdet_mmdet.scoring.review_cases import (
     TruthScore,
     best_per_nodule,
@@ -9,6 +7,7 @@ from lungdet_mmdet.scoring.review_cases import (
 )
 from lungdet_mmdet.scoring.slab_matching import match_slabs
 from lungdet_mmdet.scoring.slab_records import TruthBox
+from lungdet_mmdet.scoring.slab_scores import operating_point_scores, size_band_scores
 from tests.support.slabs import found, outcomes_of, slab, slab_set
 
 

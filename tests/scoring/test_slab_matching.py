@@ -7,10 +7,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.average_precision import size_band_counts, size_band_scores
 from lungdet_mmdet.scoring.review_cases import overlaps
 from lungdet_mmdet.scoring.slab_matching import match_slabs
 from lungdet_mmdet.scoring.slab_records import SlabDetections, TruthBox
+from lungdet_mmdet.scoring.slab_scores import size_band_counts, size_band_scores
 from tests.support.slabs import found, nodule_of, slab, slab_set
 
 PIXEL_MM = 0.5
@@ -267,7 +267,7 @@ def test_the_small_memory_way_to_average_precision_gives_the_same(monkeypatch):
     matched = match_slabs(truth, detections)
     weights = np.random.default_rng(1).integers(0, 4, (len(matched.series), 5)).astype(float)
     by_table = size_band_scores(matched, weights)
-    monkeypatch.setattr("lungdet_mmdet.scoring.average_precision.MAX_CELLS", 0)
+    monkeypatch.setattr("lungdet_mmdet.scoring.slab_scores.MAX_CELLS", 0)
     by_columns = size_band_scores(matched, weights)
     for key, values in by_table.items():
         np.testing.assert_array_equal(by_columns[key], values, err_msg=key)

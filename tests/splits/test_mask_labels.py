@@ -8,7 +8,7 @@ from lungdet_mmdet.annotations.mask_nodules import SlabMask
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.splits.coco_json import coco_of_part, label_text, read_coco, summarise
 from lungdet_mmdet.splits.labels import label_scan
-from lungdet_mmdet.splits.patients import UNKNOWN
+from lungdet_mmdet.splits.protocols import UNKNOWN
 from lungdet_mmdet.splits.split_part import RateRule, part_of_scans
 from lungdet_mmdet.splits.split_writer import report_lines, write_splits
 

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.phantom.identity import PHANTOM_UID_PREFIX, SEMIREAL_UID_PREFIX
+from lungdet_mmdet.series_name import PHANTOM_UID_PREFIX, SEMIREAL_UID_PREFIX
 from lungdet_mmdet.splits.prepared import data_name, read_prepared
 
 

@@ -8,11 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.phantom.acquisition import Protocol
 from lungdet_mmdet.phantom.anatomy import Anatomy, draw_anatomy
 from lungdet_mmdet.phantom.findings import PhantomNodule
 from lungdet_mmdet.phantom.organs import Surroundings
-from lungdet_mmdet.phantom.scan import PhantomScan, Recipe, build_scan
+from lungdet_mmdet.phantom.scan import PhantomScan, Protocol, Recipe, build_scan
 
 _PATIENT_SCALE = 0.72
 _LEAVES_PER_LUNG = 70

@@ -16,7 +16,7 @@ import lungdet_mmdet.plugin  # noqa: F401
 from lungdet_mmdet.apis.config_file import read_config
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.slab_test import NetworkRun, run_slab_test
-from lungdet_mmdet.scoring.operating_point import OperatingPoint
+from lungdet_mmdet.scoring.slab_scores import OperatingPoint
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = """

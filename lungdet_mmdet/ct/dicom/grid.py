@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from lungdet_mmdet.ct.dicom.header import POSITION_TOLERANCE_MM, DicomSlice
+from lungdet_mmdet.ct.file_grid import MAX_TILT_DEG, shifted_slices
 from lungdet_mmdet.ct.geometry import MAX_VOXELS, ScanGeometry, geometry_of_file
-from lungdet_mmdet.ct.shear import MAX_TILT_DEG, shifted_slices
 from lungdet_mmdet.errors import LungDetError
 
 STEP_TOLERANCE_REL = 0.02

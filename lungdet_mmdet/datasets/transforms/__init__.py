@@ -2,27 +2,29 @@
 
 Preparation: LoadCTScan, ResampleScan, OtsuLungMask, DropPeripheralSlices, CropToLungs, WindowHU,
 CLAHE, MIPSlabs, MIPChannels, NeighbourChannels. Training: RandomSlabRotate, RandomSlabBrightness,
-RandomSlabNoise, RandomSlabWindow, PasteNodules. PackSlab stays in its module: it builds on mmdet's
-own step, which imports all of mmdet's data sets.
+RandomSlabNoise, RandomSlabWindow, PasteNodules. PackSlab stands beside the data set: it builds on
+mmdet's own step, which imports all of mmdet's data sets.
 """
 
 from lungdet_mmdet.datasets.transforms.augmentation import (
+    PasteNodules,
     RandomSlabBrightness,
     RandomSlabNoise,
     RandomSlabRotate,
+    RandomSlabWindow,
 )
-from lungdet_mmdet.datasets.transforms.paste_nodules import PasteNodules
-from lungdet_mmdet.datasets.transforms.random_slab_window import RandomSlabWindow
-from lungdet_mmdet.datasets.transforms.scan_steps import (
+from lungdet_mmdet.datasets.transforms.preparation import (
     CLAHE,
     CropToLungs,
     DropPeripheralSlices,
     LoadCTScan,
+    MIPChannels,
+    MIPSlabs,
+    NeighbourChannels,
     OtsuLungMask,
     ResampleScan,
     WindowHU,
 )
-from lungdet_mmdet.datasets.transforms.slab_steps import MIPChannels, MIPSlabs, NeighbourChannels
 
 __all__ = [
     "CLAHE",

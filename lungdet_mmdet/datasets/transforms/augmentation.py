@@ -1,9 +1,11 @@
-"""Random changes of training slabs: rotation, brightness, noise."""
+"""Random changes of training slabs: rotation, brightness, noise, a window, pasted nodules."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
@@ -11,10 +13,16 @@ from mmdet.registry import TRANSFORMS
 
 from lungdet_mmdet.ct.augmentation import (
     add_gaussian_noise,
+    cut_nodule,
+    cut_window,
+    find_place,
+    paste_nodule,
     rotate_boxes,
     rotate_slab,
     scale_brightness,
 )
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.splits.coco_json import read_coco
 
 
 @TRANSFORMS.register_module()
@@ -164,3 +172,193 @@ class RandomSlabNoise(BaseTransform):
         sd, seed = self._draw()
         results["img"] = add_gaussian_noise(results["img"], sd=sd, rng=np.random.default_rng(seed))
         return results
+
+
+TISSUE_GREY = 150
+"""Brighter pixels of a prepared slab are vessels, walls and nodules, not lung."""
+
+
+@TRANSFORMS.register_module()
+class RandomSlabWindow(BaseTransform):
+    """Cut a square window, about a nodule, about dense tissue or anywhere.
+
+    Most of a slab is healthy. Windows show the detector many more nodules in the same time, and
+    every one is of the same size in pixels, so of the same size in millimetres.
+
+    Required Keys:
+
+    - img (array (y, x, c))
+    - gt_bboxes (HorizontalBoxes) (optional)
+    - gt_bboxes_labels (np.int64 array), gt_ignore_flags (bool array) (optional)
+
+    Modified Keys:
+
+    - img, img_shape
+    - gt_bboxes (clipped to the window; boxes whose centre lies outside are dropped)
+    - gt_bboxes_labels, gt_ignore_flags (of the boxes kept)
+
+    Parameters
+    ----------
+    size_px : side of the window. A smaller slab is filled up with black.
+    nodule_share : how often the window of a slab with nodules is put about one of them.
+    tissue_share : how many of the others are put about a bright pixel, so about vessels and the
+        mediastinum, where false positives come from; the rest may lie anywhere.
+    """
+
+    def __init__(
+        self, size_px: int = 128, nodule_share: float = 0.75, tissue_share: float = 0.5
+    ) -> None:
+        self.size_px = size_px
+        self.nodule_share = nodule_share
+        self.tissue_share = tissue_share
+
+    @cache_randomness
+    def _start(self, image: np.ndarray, boxes: np.ndarray) -> tuple[int, int]:
+        """Draw first row and column; ``boxes`` (N, 4) xyxy are the nodules to be found."""
+        low = np.minimum(0, np.array(image.shape[:2]) - self.size_px)
+        high = np.maximum(0, np.array(image.shape[:2]) - self.size_px)
+        if len(boxes) and np.random.random() < self.nodule_share:
+            x0, y0, x1, y1 = boxes[np.random.randint(len(boxes))]
+            first, last = np.array([y0, x0]), np.array([y1, x1])
+            # The whole nodule lies inside where there is room; one larger than the window does not.
+            low = np.clip(np.ceil(last) - self.size_px, low, high)
+            high = np.clip(np.floor(first), low, high)
+        elif np.random.random() < self.tissue_share:
+            bright = np.flatnonzero(image[..., image.shape[2] // 2] > TISSUE_GREY)
+            if len(bright):
+                pixel = np.array(divmod(bright[np.random.randint(len(bright))], image.shape[1]))
+                # Somewhere in the middle half of the window.
+                shift = np.random.uniform(0.25, 0.75, size=2) * self.size_px
+                low = high = np.clip(pixel - shift, low, high)
+        start = np.floor(np.random.uniform(low, np.maximum(low, high) + 1.0)).astype(int)
+        return int(start[0]), int(start[1])
+
+    def transform(self, results: dict) -> dict:
+        """Cut image and boxes alike."""
+        boxes, ignored = results.get("gt_bboxes"), results.get("gt_ignore_flags")
+        nodules = np.zeros((0, 4))
+        if boxes is not None:
+            nodules = boxes.tensor.numpy()
+            if ignored is not None:
+                nodules = nodules[~np.asarray(ignored, dtype=bool)]
+        y, x = self._start(results["img"], nodules)
+        results["img"] = cut_window(results["img"], start_yx=(y, x), size_px=self.size_px)
+        results["img_shape"] = results["img"].shape[:2]
+        if boxes is not None:
+            boxes.translate_((-x, -y))
+            centres = boxes.centers.numpy()
+            kept = np.all((centres >= 0) & (centres < self.size_px), axis=1)
+            boxes.clip_((self.size_px, self.size_px))
+            keep_annotations(results, kept)
+        return results
+
+
+@TRANSFORMS.register_module()
+class PasteNodules(BaseTransform):
+    """Paste nodules, cut from slabs of the training split, where the lungs have room.
+
+    Nodules are sparse, and a DETR learns from few of them at a time. Pasting gives every slab some,
+    each at new places, without showing the same slabs more often.
+
+    Grey levels are those of the prepared slabs: windowed, with CLAHE as it was where the nodule
+    was cut out, not as it would be where it is pasted.
+
+    Required Keys:
+
+    - img (uint8 array (y, x, c))
+    - gt_bboxes (HorizontalBoxes), gt_bboxes_labels (np.int64 array), gt_ignore_flags (bool array)
+
+    Modified Keys:
+
+    - img, gt_bboxes, gt_bboxes_labels, gt_ignore_flags
+
+    Parameters
+    ----------
+    data_root : the prepared dataset.
+    ann_file : in it, the training split's annotations; their nodules are the bank.
+    img_dir : in it, the folder that the annotations' file names start from.
+    most : nodules to paste are drawn evenly from none to so many; fewer where there is no room.
+    scale : least and most enlargement.
+    contrast : least and most factor of grey levels.
+
+    Raises
+    ------
+    LungDetError
+        On first use, if the annotations or a slab cannot be read, or the split has no nodule.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        ann_file: str = "annotations/train.json",
+        img_dir: str = "slabs",
+        most: int = 3,
+        scale: tuple[float, float] = (0.8, 1.25),
+        contrast: tuple[float, float] = (0.85, 1.1),
+    ) -> None:
+        self.ann_file = Path(data_root) / ann_file
+        self.img_dir = Path(data_root) / img_dir
+        self.most = most
+        self.scale = tuple(scale)
+        self.contrast = tuple(contrast)
+        self._bank: list[tuple[np.ndarray, np.ndarray]] | None = None
+
+    def transform(self, results: dict) -> dict:
+        """Paste into image and boxes."""
+        rng = np.random.mtrand._rand  # the one that mmengine seeds
+        count = rng.randint(self.most + 1)
+        if count == 0:
+            return results
+        if self._bank is None:
+            self._bank = nodule_bank(self.ann_file, self.img_dir)
+        image, boxes = results["img"], results["gt_bboxes"]
+        taken = boxes.tensor.numpy().reshape(-1, 4)
+        pasted: list[np.ndarray] = []
+        for _ in range(count):
+            source, box = self._bank[rng.randint(len(self._bank))]
+            patch = cut_nodule(
+                np.clip(source * rng.uniform(*self.contrast), 0, 255).astype(np.uint8),
+                box,
+                scale=rng.uniform(*self.scale),
+                quarter_turns=rng.randint(4),
+                mirrored=rng.randint(2) == 1,
+            )
+            place = find_place(image, patch, taken, rng)
+            if place is not None:
+                image, new = paste_nodule(image, patch, place)
+                taken = np.concatenate([taken, new[None]])
+                pasted.append(new)
+        if pasted:
+            results["img"] = image
+            boxes.tensor = boxes.tensor.new_tensor(taken)
+            boxes.clip_(image.shape[:2])
+            extra = len(pasted)
+            for key, value in (("gt_bboxes_labels", 0), ("gt_ignore_flags", False)):
+                before = np.asarray(results[key])
+                added = np.full(extra, value, dtype=before.dtype)
+                results[key] = np.concatenate([before, added])
+        return results
+
+
+def nodule_bank(ann_file: str | Path, img_dir: str | Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return every nodule of a split: a piece of its slab (y, x, c) and its box (4,) xyxy in it."""
+    coco = read_coco(ann_file)
+    names = {image["id"]: image["file_name"] for image in coco["images"]}
+    bank, last, slab = [], None, None
+    for annotation in sorted(coco["annotations"], key=lambda a: a["image_id"]):
+        if annotation["iscrowd"]:
+            continue
+        if annotation["image_id"] != last:
+            last = annotation["image_id"]
+            path = Path(img_dir) / names[last]
+            slab = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if slab is None:
+                raise LungDetError(f"{path}: cannot be read; prepare the scan again")
+        x, y, width, height = annotation["bbox"]
+        rim = 0.5 * max(width, height) + 4
+        x0, y0 = int(max(0, x - rim)), int(max(0, y - rim))
+        piece = slab[y0 : int(y + height + rim) + 1, x0 : int(x + width + rim) + 1].copy()
+        bank.append((piece, np.array([x - x0, y - y0, x + width - x0, y + height - y0])))
+    if not bank:
+        raise LungDetError(f"{ann_file}: has no nodule to paste")
+    return bank

@@ -1,10 +1,16 @@
 """Registered hooks."""
 
-from lungdet_mmdet.engine.hooks.checkpoints import AtomicCheckpointHook, FitCheckpointHook
-from lungdet_mmdet.engine.hooks.detector_setup import DetectorSetupHook
+from lungdet_mmdet.engine.hooks.checkpoints import (
+    AtomicCheckpointHook,
+    FitCheckpointHook,
+    OperatingPointHook,
+)
 from lungdet_mmdet.engine.hooks.exact_resume import ExactResumeHook, seed_worker
-from lungdet_mmdet.engine.hooks.operating_point import OperatingPointHook
-from lungdet_mmdet.engine.hooks.run_checks import PositivesWarningHook, StopOnBadLossHook
+from lungdet_mmdet.engine.hooks.run_checks import (
+    DetectorSetupHook,
+    PositivesWarningHook,
+    StopOnBadLossHook,
+)
 
 __all__ = [
     "AtomicCheckpointHook",

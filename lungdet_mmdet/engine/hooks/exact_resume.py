@@ -15,7 +15,7 @@ from mmengine.registry import FUNCTIONS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from lungdet_mmdet.engine.runtime import bare_model
+from lungdet_mmdet.engine.run_setup import bare_model
 
 PENDING_KEY = "lungdet_pending_gradients"
 

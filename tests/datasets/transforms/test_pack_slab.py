@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lungdet_mmdet.datasets.transforms.pack_slab import PackSlab
+from lungdet_mmdet.datasets.luna16_slabs import PackSlab
 
 SLAB = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
 

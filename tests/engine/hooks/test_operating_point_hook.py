@@ -8,7 +8,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 import lungdet_mmdet.plugin  # noqa: F401
-from lungdet_mmdet.scoring.operating_point import operating_point_of
+from lungdet_mmdet.scoring.slab_scores import operating_point_of
 
 IMAGE = {
     "seriesuid": "a", "width": 100, "height": 100, "spacing": [1, 1, 7.5], "origin": [0, 0, 0],

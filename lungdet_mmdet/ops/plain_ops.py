@@ -1,13 +1,150 @@
-"""RoIAlign in pure PyTorch (He et al., Mask R-CNN, 2017), with the signature of ``mmcv._ext``."""
+"""Ops of mmcv in pure PyTorch, with the argument order and in-place results of ``mmcv._ext``.
+
+Non-maximum suppression; sigmoid focal loss (Lin et al., Focal Loss for Dense Object Detection,
+2017); RoIAlign (He et al., Mask R-CNN, 2017).
+"""
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.ops import INSTALL_COMPILED
+
+BLOCK = 1024
+"""Boxes settled at a time: bounds the memory to BLOCK x N overlaps and the device round trips."""
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
+    """Greedy suppression of every box that overlaps a better one by more than the threshold.
+
+    Parameters
+    ----------
+    boxes
+        (N, 4) x1, y1, x2, y2.
+    scores
+        (N,); of equal scores the earlier box goes first.
+    iou_threshold
+        A box goes when its IoU is above, not at, this value.
+    offset
+        0 or 1; widths are ``x2 - x1 + offset`` (1 for corners that name whole pixels).
+
+    Returns
+    -------
+    Tensor
+        (K,) int64 indices of the kept boxes, best first.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    ranked = boxes[order]
+    if ranked.dtype != torch.float64:
+        ranked = ranked.float()
+    alive = torch.ones(len(order), dtype=torch.bool, device=boxes.device)
+    for start in range(0, len(order), BLOCK):
+        stop = start + BLOCK
+        block = start + alive[start:stop].nonzero().squeeze(1)
+        overlaps = _overlap(ranked[block], ranked[block], iou_threshold, offset)
+        kept = block[_settle(overlaps)]
+        alive[start:stop] = False
+        alive[kept] = True
+        alive[stop:] &= ~_overlap(ranked[kept], ranked[stop:], iou_threshold, offset).any(dim=0)
+    return order[alive]
+
+
+def _settle(overlaps: Tensor) -> Tensor:
+    """(n,) bool of the boxes that survive one another; ``overlaps`` is (n, n), best box first."""
+    beats = np.triu(overlaps.cpu().numpy(), k=1)
+    kept = np.ones(len(beats), dtype=bool)
+    for rank, beaten in enumerate(beats):
+        if kept[rank]:
+            kept &= ~beaten
+    return torch.from_numpy(kept).to(overlaps.device)
+
+
+def _overlap(first: Tensor, second: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """(n, m) bool, true where the IoU is above the threshold; empty boxes overlap nothing."""
+    low = torch.maximum(first[:, None, :2], second[None, :, :2])
+    high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = (high - low + offset).clamp(min=0).prod(dim=-1)
+    area_first = (first[:, 2:] - first[:, :2] + offset).prod(dim=-1)
+    area_second = (second[:, 2:] - second[:, :2] + offset).prod(dim=-1)
+    union = area_first[:, None] + area_second[None, :] - shared
+    return shared / union > iou_threshold
+
+
+def sigmoid_focal_loss_forward(
+    input: Tensor,  # noqa: A002  (mmcv's own argument names)
+    target: Tensor,
+    weight: Tensor,
+    output: Tensor,
+    gamma: float,
+    alpha: float,
+) -> None:
+    """Write the loss of every sample and class into ``output``.
+
+    Parameters
+    ----------
+    input
+        (samples, classes) logits.
+    target
+        (samples,) class indices; one outside [0, classes) is background, negative for all classes.
+    weight
+        (classes,) weight of the samples whose target is that class, or empty. Background samples
+        weigh 1: there is no entry for them.
+    output
+        (samples, classes), overwritten.
+    gamma, alpha
+        Focusing exponent, and share of the positives.
+    """
+    logits = _computable(input)
+    positive = _is_target(logits, target)
+    p = logits.sigmoid()
+    loss_if_positive = -alpha * (1 - p).pow(gamma) * F.logsigmoid(logits)
+    loss_if_negative = -(1 - alpha) * p.pow(gamma) * F.logsigmoid(-logits)
+    loss = torch.where(positive, loss_if_positive, loss_if_negative)
+    output.copy_(loss * _sample_weight(logits, target, weight))
+
+
+def sigmoid_focal_loss_backward(
+    input: Tensor,  # noqa: A002
+    target: Tensor,
+    weight: Tensor,
+    grad_input: Tensor,
+    gamma: float,
+    alpha: float,
+) -> None:
+    """Write d loss / d logit into ``grad_input``; arguments as in the forward pass."""
+    logits = _computable(input)
+    positive = _is_target(logits, target)
+    p = logits.sigmoid()
+    slope_if_positive = -alpha * (1 - p).pow(gamma) * (1 - p - gamma * p * F.logsigmoid(logits))
+    slope_if_negative = (1 - alpha) * p.pow(gamma) * (p - gamma * (1 - p) * F.logsigmoid(-logits))
+    slope = torch.where(positive, slope_if_positive, slope_if_negative)
+    grad_input.copy_(slope * _sample_weight(logits, target, weight))
+
+
+def _computable(logits: Tensor) -> Tensor:
+    """Half precision is computed in single precision: powers of small p underflow in fp16."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _is_target(logits: Tensor, target: Tensor) -> Tensor:
+    """(samples, classes) bool, true at each sample's own class."""
+    classes = torch.arange(logits.shape[1], device=target.device)
+    return target[:, None] == classes
+
+
+def _sample_weight(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """(samples, 1) weight by target class; 1 for background and where no weights are given."""
+    ones = logits.new_ones(target.shape)
+    if weight.numel() == 0:
+        return ones[:, None]
+    foreground = (target >= 0) & (target < len(weight))
+    own = weight.to(logits)[target.clamp(0, len(weight) - 1)]
+    return torch.where(foreground, own, ones)[:, None]
+
 
 AVERAGE = 1
 """mmcv's number for average pooling; 0 is maximum pooling."""
