@@ -41,10 +41,7 @@ def test_threads_sleep_and_are_no_more_than_the_cores(four_cores, monkeypatch):
     command_line.use_cores_calmly()
     assert os.environ[command_line.WAIT] == "PASSIVE"
     assert os.environ[command_line.THREADS] == "4"
-    assert (
-        command_line.describe_cores()
-        == "4 of 64 command_line, OMP_NUM_THREADS=4, OpenMP waits passive"
-    )
+    assert command_line.describe_cores() == "4 of 64 cores, OMP_NUM_THREADS=4, OpenMP waits passive"
 
 
 def test_what_the_user_set_stays(four_cores, monkeypatch):
