@@ -6,7 +6,6 @@ Each stage runs in a process of its own, so that its peak of memory is its own.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 
 from benchmarks.large_split import NODULE_CORNERS_PX, NODULE_EVERY, large_split
+from benchmarks.measured_process import peak_rss_mb
 from lungdet_mmdet.errors import LungDetError
 
 
@@ -65,13 +65,12 @@ def measure(stage: str, path: Path, *, n_slabs: int, boxes: int) -> Cost:
 def _run(connection: Connection, stage: str, path: Path, n_slabs: int, boxes: int) -> None:
     import lungdet_mmdet.plugin  # noqa: F401 - importing mmdet is not what is measured
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_rss_mb()
     # Processor time: other work on the machine does not count.
     began = time.process_time()
     STAGES[stage](path, n_slabs, boxes)
     seconds = time.process_time() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    connection.send(Cost(round(seconds, 2), (peak - before) // 1024))
+    connection.send(Cost(round(seconds, 2), round(peak_rss_mb() - before)))
 
 
 def _write_json(path: Path, n_slabs: int, boxes: int) -> None:

@@ -3,8 +3,6 @@
 #   python tools/train.py configs/lung_deform_detr_overfit.py --data PREPARED_DIR --allow-leak
 _base_ = ['./phantom/main.py']
 
-data_root = '{{$LUNGDET_DATA:data/prepared}}'
-
 plain_train_pipeline = [
     dict(type='LoadImageFromFile', color_type='color'),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -16,9 +14,9 @@ train_dataloader = dict(
 val_dataloader = dict(batch_size=3, dataset=positives_only)
 test_dataloader = dict(batch_size=3, dataset=positives_only)
 val_evaluator = [
-    dict(type='SizeBandMetric', ann_file=data_root + '/annotations/train.json', choose='max_f1')]
+    dict(type='SizeBandMetric', ann_file=_base_.data_root + '/annotations/train.json', choose='max_f1')]
 test_evaluator = [
-    dict(type='SizeBandMetric', ann_file=data_root + '/annotations/train.json')]
+    dict(type='SizeBandMetric', ann_file=_base_.data_root + '/annotations/train.json')]
 
 train_cfg = dict(max_iters=300, val_interval=100)
 param_scheduler = [

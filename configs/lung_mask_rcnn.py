@@ -2,7 +2,6 @@
 # Anchors as in lung_faster_rcnn.py.
 _base_ = ['./_base_/paper_recipe.py', 'mmdet::_base_/models/mask-rcnn_r50_fpn.py']
 
-data_root = '{{$LUNGDET_DATA:data/prepared}}'
 model = dict(
     data_preprocessor=dict(bgr_to_rgb=False),
     backbone=dict(
@@ -16,10 +15,8 @@ model = dict(
     test_cfg=dict(rcnn=dict(score_thr=0.001)))
 train_dataloader = dict(dataset=dict(with_masks=True))
 val_evaluator = [
-    dict(type='SizeBandMetric', ann_file=data_root + '/annotations/val.json', choose='max_f1'),
-    dict(type='FROCMetric', ann_file=data_root + '/annotations/val.json'),
-    dict(type='MaskBandMetric', ann_file=data_root + '/annotations/val.json')]
+    *_base_.val_evaluator,
+    dict(type='MaskBandMetric', ann_file=_base_.data_root + '/annotations/val.json')]
 test_evaluator = [
-    dict(type='SizeBandMetric', ann_file=data_root + '/annotations/test.json'),
-    dict(type='FROCMetric', ann_file=data_root + '/annotations/test.json'),
-    dict(type='MaskBandMetric', ann_file=data_root + '/annotations/test.json')]
+    *_base_.test_evaluator,
+    dict(type='MaskBandMetric', ann_file=_base_.data_root + '/annotations/test.json')]

@@ -4,15 +4,8 @@ _base_ = ['../lung_deform_detr.py']
 
 # Small phantoms have pixels of 1.2 mm and more: at 1 mm nothing is lost and half the pixels remain.
 prep_pipeline = [
-    dict(type='LoadCTScan'),
-    dict(type='ResampleScan', spacing_zyx_mm=(1.25, 1.0, 1.0)),
-    dict(type='OtsuLungMask', method='otsu'),
-    dict(type='DropPeripheralSlices', min_area_share=0.02),
-    dict(type='CropToLungs', margin_mm=5.0),
-    dict(type='WindowHU', level_hu=-600, width_hu=1500),
-    dict(type='CLAHE', clip_limit=2.0, tiles_yx=(8, 8)),
-    dict(type='MIPSlabs', thickness_mm=7.5),
-]
+    dict(step, spacing_zyx_mm=(1.25, 1.0, 1.0)) if step['type'] == 'ResampleScan' else step
+    for step in _base_.prep_pipeline]
 
 no_dropout = dict(feedforward_channels=512, ffn_drop=0.0)
 model = dict(

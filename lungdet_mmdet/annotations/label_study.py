@@ -6,7 +6,6 @@ centred on the readers' box before they are compared: what is measured is size a
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from lungdet_mmdet.annotations.consensus import ConsensusNodule, PlacedMask, con
 from lungdet_mmdet.annotations.lidc import LidcSeries
 from lungdet_mmdet.annotations.mask_nodules import sphere_diameter_mm
 from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM, cut_sphere
-from lungdet_mmdet.annotations.tables import Nodule
+from lungdet_mmdet.annotations.tables import Nodule, by_series
 
 # A nodule of table and readers has one height, to a slice or so, and about one size.
 _NEAR_Z_MM = 3.0
@@ -77,9 +76,7 @@ def study_labels(
     seed : of the heights.
     """
     rng = np.random.default_rng(seed)
-    rows: dict[str, list[Nodule]] = defaultdict(list)
-    for nodule in table:
-        rows[nodule.seriesuid].append(nodule)
+    rows = by_series(table)
     cuts: list[SlabCut] = []
     of_readers = matched = 0
     for found in series:
@@ -88,7 +85,9 @@ def study_labels(
         nodules = consensus_nodules(found.readings, z_mm.tolist(), found.pixel_mm)
         of_readers += len(nodules)
         spacing = float(np.median(np.diff(z_mm))) if len(z_mm) > 1 else 1.0
-        pairs = match_without_origin(rows[found.seriesuid], nodules, z_mm, found.pixel_mm, spacing)
+        pairs = match_without_origin(
+            rows.get(found.seriesuid, ()), nodules, z_mm, found.pixel_mm, spacing
+        )
         matched += len(pairs)
         for row, member in pairs:
             for _ in range(n_shifts):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -66,6 +66,17 @@ class Finding:
     def extent_mm(self) -> float:
         """The diameter, and 10 mm where it is unknown, as in LUNA16's evaluation."""
         return self.diameter_mm if self.diameter_mm > 0 else UNKNOWN_DIAMETER_MM
+
+
+OfSeries = TypeVar("OfSeries", Nodule, Finding)
+
+
+def by_series(rows: Iterable[OfSeries]) -> dict[str, list[OfSeries]]:
+    """Return nodules or findings by their series, in their order."""
+    found: dict[str, list[OfSeries]] = {}
+    for row in rows:
+        found.setdefault(row.seriesuid, []).append(row)
+    return found
 
 
 @dataclass(frozen=True)

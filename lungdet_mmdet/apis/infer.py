@@ -431,7 +431,7 @@ def detect_scans(
     """
     # Here and not where the name is exported: the file's digest belongs to the options.
     from lungdet_mmdet.apis.model_building import choose_device
-    from lungdet_mmdet.apis.model_file import SHIPPED_MODEL, file_sha256, read_model_file
+    from lungdet_mmdet.apis.model_file import SHIPPED_MODEL, read_model_file
     from lungdet_mmdet.ops.attention_choice import describe_attention
 
     if checkpoint is None:
@@ -454,10 +454,10 @@ def detect_scans(
         write_to=out_dir if dask else None,
         tell=say,
     )
-    read_model_file(checkpoint, trust=trust_checkpoint)
+    model = read_model_file(checkpoint, trust=trust_checkpoint)
     options = DetectorOptions(
         checkpoint=Path(checkpoint),
-        checkpoint_sha256=file_sha256(Path(checkpoint)),
+        checkpoint_sha256=model.sha256,
         device=device,
         threshold=threshold,
         batch_size=batch_size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +139,7 @@ def write_cohort(
         If the folder holds scans that do not belong to the plan: the tables would not fit them.
     """
     out_dir = Path(out_dir)
-    _refuse_foreign_scans(out_dir, plan)
+    refuse_foreign_scans(out_dir, {(f"subset{p.subset}", p.seriesuid) for p in plan})
     for name in [f"subset{i}" for i in range(N_SUBSETS)] + [LUNG_MASK_FOLDER]:
         (out_dir / name).mkdir(parents=True, exist_ok=True)
     written: dict[str, WrittenScan] = {}
@@ -172,14 +172,19 @@ def _results(
             future.cancel()
 
 
-def _refuse_foreign_scans(out_dir: Path, plan: list[PlannedScan]) -> None:
-    """Raise if the folder holds a scan that the plan does not write."""
-    own = {(f"subset{p.subset}", p.seriesuid) for p in plan}
+def refuse_foreign_scans(out_dir: Path, own: Collection[tuple[str, str]]) -> None:
+    """Raise if a cohort's folder holds a scan that is not written: ``own`` names subset and series.
+
+    Raises
+    ------
+    LungDetError
+        Naming the file.
+    """
     for path in sorted(out_dir.glob("subset*/*.mhd")):
         if (path.parent.name, path.stem) not in own:
             raise LungDetError(
-                f"{path} does not belong to the cohort that is to be written: "
-                "choose an empty folder, or delete this one first"
+                f"{path} does not belong to the cohort that is to be written (other options, "
+                "nodules or scans): choose an empty folder, or delete this one first"
             )
 
 

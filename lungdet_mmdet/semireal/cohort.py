@@ -14,7 +14,7 @@ import numpy as np
 from lungdet_mmdet.annotations.csv_rows import read_csv_rows
 from lungdet_mmdet.annotations.tables import PATIENT_COLUMNS
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.phantom.cohort import N_SUBSETS
+from lungdet_mmdet.phantom.cohort import N_SUBSETS, refuse_foreign_scans
 from lungdet_mmdet.runs.atomic_files import (
     check_writable,
     only_run_in,
@@ -244,7 +244,7 @@ def write_semireal_cohort(
         If the folder holds scans that the plan does not make.
     """
     out_dir, mask_dir = jobs[0].out_dir, jobs[0].mask_folder
-    _refuse_foreign_scans(jobs)
+    refuse_foreign_scans(out_dir, {(job.scan_folder.name, job.seriesuid) for job in jobs})
     check_writable(mask_dir)
     with only_run_in(out_dir):
         for folder in {mask_dir, *(job.scan_folder for job in jobs)}:
@@ -312,16 +312,6 @@ def _is_made(job: SemirealJob) -> bool:
     header = f"{job.seriesuid}.mhd"
     there = (job.record_path, job.scan_folder / header, job.mask_folder / header)
     return all(path.is_file() for path in there)
-
-
-def _refuse_foreign_scans(jobs: Sequence[SemirealJob]) -> None:
-    own = {(job.scan_folder.name, job.seriesuid) for job in jobs}
-    for path in sorted(jobs[0].out_dir.glob("subset*/*.mhd")):
-        if (path.parent.name, path.stem) not in own:
-            raise LungDetError(
-                f"{path} does not belong to the cohort that is to be written (other options, "
-                "nodules or scans): choose an empty folder, or delete this one first"
-            )
 
 
 def _write_tables(out_dir: Path, records: Sequence[dict]) -> None:

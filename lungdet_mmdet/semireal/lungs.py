@@ -13,6 +13,7 @@ import numpy as np
 from lungdet_mmdet.annotations.tables import (
     Finding,
     Nodule,
+    by_series,
     read_findings,
     read_nodules,
     read_patients,
@@ -152,10 +153,7 @@ class _Tables:
         if table not in cache:
             content = read(table)
             self.remarks.extend(content.warnings)
-            grouped: dict[str, list] = {}
-            for row in content.rows:
-                grouped.setdefault(row.seriesuid, []).append(row)
-            cache[table] = grouped
+            cache[table] = by_series(content.rows)
         return cache[table]
 
 

@@ -7,7 +7,6 @@ therefore taken for slab grids shifted through one slab thickness, and given as 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +19,7 @@ from lungdet_mmdet.annotations.slab_boxes import (
     positive_slabs,
     positives_by_rule,
 )
-from lungdet_mmdet.annotations.tables import Finding, Nodule
+from lungdet_mmdet.annotations.tables import Finding, Nodule, by_series
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, slab_geometries, slab_slices
 from lungdet_mmdet.errors import LungDetError
@@ -232,15 +231,10 @@ def _codes(uids: Sequence[str], series: Sequence[str], slab: np.ndarray) -> np.n
 def _findings_outside_nodules(
     nodules: Sequence[Nodule], findings: Sequence[Finding]
 ) -> tuple[Finding, ...]:
-    nodules_of: dict[str, list[Nodule]] = defaultdict(list)
-    findings_of: dict[str, list[Finding]] = defaultdict(list)
-    for nodule in nodules:
-        nodules_of[nodule.seriesuid].append(nodule)
-    for finding in findings:
-        findings_of[finding.seriesuid].append(finding)
+    nodules_of = by_series(nodules)
     outside: list[Finding] = []
-    for uid, found in findings_of.items():
-        scan = PreparedScan(uid, None, (), tuple(nodules_of[uid]), tuple(found), {})
+    for uid, found in by_series(findings).items():
+        scan = PreparedScan(uid, None, (), tuple(nodules_of.get(uid, ())), tuple(found), {})
         outside.extend(findings_to_ignore(scan))
     return tuple(outside)
 
@@ -336,11 +330,8 @@ def _slab_set_of(
     beginning_mm: float,
 ) -> SlabSet:
     """Lay slabs over the nodules of every series and label them."""
-    of_series: dict[str, list[Nodule]] = {}
-    for nodule in nodules:
-        of_series.setdefault(nodule.seriesuid, []).append(nodule)
     slabs: dict[int, Slab] = {}
-    for uid, members in of_series.items():
+    for uid, members in by_series(nodules).items():
         scan = _slabbed(uid, members, thickness_mm, stride_mm, beginning_mm)
         for labelled in label_scan(scan).slabs:
             geometry, number = labelled.slab.geometry, len(slabs)
