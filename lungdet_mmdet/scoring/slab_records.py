@@ -245,6 +245,7 @@ def write_predictions(
         }
         for item in detections
     ]
+    # Without the indents of other files: a large split has millions of numbers.
     write_bytes(Path(path), json.dumps(rows).encode("utf-8"))
 
 

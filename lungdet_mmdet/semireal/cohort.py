@@ -43,7 +43,13 @@ from lungdet_mmdet.semireal.crops import (
     load_crop,
     measure_crop,
 )
-from lungdet_mmdet.semireal.job import SemirealJob, insertion_page, make_semireal_scan, read_record
+from lungdet_mmdet.semireal.job import (
+    SemirealJob,
+    insertion_page,
+    make_semireal_scan,
+    quantiles_text,
+    read_record,
+)
 from lungdet_mmdet.semireal.lungs import LungSource
 from lungdet_mmdet.semireal.scan import Candidate
 from lungdet_mmdet.series_name import semireal_uid
@@ -300,10 +306,9 @@ def cohort_lines(summary: CohortSummary) -> list[str]:
     ]
     if nodules:
         sizes = np.array([n["diameter_mm"] for n in nodules])
-        quantiles = " / ".join(
-            f"{v:.1f}" for v in np.quantile(sizes, (0.05, 0.25, 0.5, 0.75, 0.95))
+        lines.append(
+            f"diameters: {quantiles_text(sizes)} mm (5, 25, 50, 75, 95 % of the inserted nodules)"
         )
-        lines.append(f"diameters: {quantiles} mm (5, 25, 50, 75, 95 % of the inserted nodules)")
     failed: list[ScanFailure] = summary.run.failures
     return lines + [f"not made: {f.seriesuid}: {f.reason}" for f in failed]
 

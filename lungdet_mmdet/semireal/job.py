@@ -69,6 +69,12 @@ def nodule_strips(
     return encoded_jpeg(np.concatenate(strips, axis=0), quality=JPEG_QUALITY, thin_colours=False)
 
 
+def quantiles_text(diameters_mm: np.ndarray) -> str:
+    """Return the 5, 25, 50, 75 and 95 % quantiles of diameters (N,) as text."""
+    levels = np.quantile(diameters_mm, (0.05, 0.25, 0.5, 0.75, 0.95))
+    return " / ".join(f"{level:.1f}" for level in levels)
+
+
 def insertion_page(
     records: Sequence[Mapping], pictures: Mapping[str, Path], remarks: Sequence[str]
 ) -> str:
@@ -88,11 +94,7 @@ def insertion_page(
         ("scans", str(len(records))),
         ("inserted nodules", f"{len(nodules)} of {sum(r['asked'] for r in records)} asked for"),
         ("places", ", ".join(f"{name} {count}" for name, count in places.items())),
-        (
-            "diameters, mm",
-            " / ".join(f"{v:.1f}" for v in np.quantile(sizes, (0.05, 0.25, 0.5, 0.75, 0.95)))
-            + " (5, 25, 50, 75, 95 % of the nodules)",
-        ),
+        ("diameters, mm", f"{quantiles_text(sizes)} (5, 25, 50, 75, 95 % of the nodules)"),
         ("shown below", f"{len(shown)} scans; each row: {', '.join(COLUMNS)}; 60 mm wide"),
     ]
     return render(
