@@ -99,16 +99,10 @@ def with_stride(steps: list[dict], stride_mm: float | None) -> list[dict]:
     ------
     LungDetError
         If the stride is not positive or exceeds the slab thickness, which would leave gaps, or the
-        model looks at single slices, at neighbouring slabs, which a stride would move, or at no
-        slabs of this package's making.
+        model looks at single slices or at no slabs of this package's making.
     """
     if stride_mm is None:
         return steps
-    if any(s["type"] == "NeighbourChannels" for s in steps):
-        raise LungDetError(
-            "this model looks at each slab with its neighbours, which another stride would move; "
-            "leave out --stride-mm"
-        )
     slabs = [s for s in steps if s["type"] == "MIPSlabs"]
     thickness = min((s.get("thickness_mm", SLAB_THICKNESS_MM) for s in slabs), default=0.0)
     if not thickness > 0:

@@ -310,18 +310,23 @@ def _slices_about(middle: float, depth: int, n_slices: int) -> tuple[int, int]:
     return max(0, min(first, n_slices - 1)), max(1, min(first + depth, n_slices))
 
 
-def neighbour_channels(slabs: np.ndarray) -> np.ndarray:
-    """Put the slab below and the slab above beside each slab; end slabs are their own neighbours.
+def neighbour_channels(slabs: np.ndarray, geometries: Sequence[SlabGeometry]) -> np.ndarray:
+    """Put the slab below and the slab above beside each slab.
+
+    A neighbour begins where the slab ends, whatever the stride; where the scan ends, the nearest
+    there is stands in for it, at last the slab itself. A vessel that runs along z is as round as a
+    nodule on its slab, but goes on in the neighbours.
 
     Parameters
     ----------
-    slabs : array (n_slabs, y, x), lowest slab first.
+    slabs : array (n_slabs, y, x).
+    geometries : where they lie.
 
     Returns
     -------
     array (n_slabs, y, x, 3): below, the slab itself, above.
     """
-    n = len(slabs)
-    below = np.maximum(np.arange(n) - 1, 0)
-    above = np.minimum(np.arange(n) + 1, n - 1)
+    low, high = np.array([slab.z_range_mm for slab in geometries]).T
+    below = np.abs(high[None, :] - low[:, None]).argmin(axis=1)
+    above = np.abs(low[None, :] - high[:, None]).argmin(axis=1)
     return np.stack([slabs[below], slabs, slabs[above]], axis=-1)

@@ -26,10 +26,3 @@ def test_the_default_thickness_is_that_of_the_step():
 def test_no_stride_for_models_that_see_single_slices_or_slabs_of_their_own(steps):
     with pytest.raises(LungDetError, match="nothing between its slabs"):
         with_stride(steps, 20.0)
-
-
-def test_no_stride_for_models_that_see_neighbours():
-    steps = [{"type": "MIPSlabs", "thickness_mm": 7.5}, {"type": "NeighbourChannels"}]
-    assert with_stride(steps, None) == steps
-    with pytest.raises(LungDetError, match="neighbours"):
-        with_stride(steps, 2.5)

@@ -57,12 +57,26 @@ def test_impossible_thicknesses_are_refused(thicknesses):
         mip_channels(volume, geometry, [], thicknesses_mm=thicknesses)
 
 
+def neighbours_of(n_slices: int, **slab_options) -> list[list[int]]:
+    """Of slices of 2.5 mm, slice k of grey level k: the grey levels of every slab's channels."""
+    slabs, geometries, _ = mip_slabs(*ramp(n_slices, dz=2.5), thickness_mm=7.5, **slab_options)
+    channels = neighbour_channels(slabs, geometries)
+    assert channels.dtype == slabs.dtype
+    return channels[:, 0, 0].tolist()
+
+
 def test_neighbours_stand_beside_each_slab():
-    slabs = np.arange(3, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), np.uint8)
-    channels = neighbour_channels(slabs)
-    assert channels.dtype == np.uint8
-    assert channels[:, 0, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 2]]
+    assert neighbours_of(9) == [[2, 2, 5], [2, 5, 8], [5, 8, 8]]
+
+
+def test_the_neighbour_of_a_thin_last_slab_is_the_one_below():
+    assert neighbours_of(7) == [[2, 2, 5], [2, 5, 6], [5, 6, 6]]
+
+
+def test_neighbours_begin_where_a_slab_ends_whatever_the_stride():
+    # Slabs start on every slice: the one below ends where this one begins, three slices down.
+    assert neighbours_of(9, stride_mm=2.5)[3:5] == [[2, 5, 8], [3, 6, 8]]
 
 
 def test_a_lonely_slab_is_its_own_neighbour():
-    assert neighbour_channels(np.full((1, 2, 2), 7, np.uint8)).tolist() == [[[[7] * 3] * 2] * 2]
+    assert neighbours_of(1) == [[0, 0, 0]]

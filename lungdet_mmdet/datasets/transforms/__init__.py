@@ -1,15 +1,16 @@
 """Registered transforms: thin adapters that move dict keys to and from the science layer.
 
 Preparation: LoadCTScan, ResampleScan, OtsuLungMask, DropPeripheralSlices, CropToLungs, WindowHU,
-CLAHE, MIPSlabs, MIPChannels, NeighbourChannels. Training: RandomSlabRotate, RandomSlabBrightness,
-RandomSlabNoise, RandomSlabWindow, PasteNodules. PackSlab stands beside the data set: it builds on
-mmdet's own step, which imports all of mmdet's data sets.
+CLAHE, MIPSlabs, MIPChannels, NeighbourChannels. Training: RandomSlabRotate, RandomSlabReverse,
+RandomSlabBrightness, RandomSlabNoise, RandomSlabWindow, PasteNodules. PackSlab stands beside the
+data set: it builds on mmdet's own step, which imports all of mmdet's data sets.
 """
 
 from lungdet_mmdet.datasets.transforms.augmentation import (
     PasteNodules,
     RandomSlabBrightness,
     RandomSlabNoise,
+    RandomSlabReverse,
     RandomSlabRotate,
     RandomSlabWindow,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "PasteNodules",
     "RandomSlabBrightness",
     "RandomSlabNoise",
+    "RandomSlabReverse",
     "RandomSlabRotate",
     "RandomSlabWindow",
     "ResampleScan",

@@ -112,6 +112,35 @@ def _rotate_masks(results: dict, boxes: np.ndarray, *, angle_deg: float) -> np.n
 
 
 @TRANSFORMS.register_module()
+class RandomSlabReverse(BaseTransform):
+    """Reverse the order of the channels: the slabs below and above change places.
+
+    For slabs with their neighbours (``NeighbourChannels``): the scan seen upside down.
+
+    Modified Keys:
+
+    - img (array (y, x, c))
+
+    Parameters
+    ----------
+    prob : probability of reversing.
+    """
+
+    def __init__(self, prob: float = 0.5) -> None:
+        self.prob = prob
+
+    @cache_randomness
+    def _reverse(self) -> bool:
+        return bool(np.random.random() < self.prob)
+
+    def transform(self, results: dict) -> dict:
+        """Reverse the last axis of ``results['img']``."""
+        if self._reverse():
+            results["img"] = np.ascontiguousarray(results["img"][..., ::-1])
+        return results
+
+
+@TRANSFORMS.register_module()
 class RandomSlabBrightness(BaseTransform):
     """Multiply grey levels by a random factor.
 

@@ -403,12 +403,12 @@ class MIPChannels(BaseTransform):
 class NeighbourChannels(BaseTransform):
     """Put the slab below and the slab above into the first and the third channel.
 
-    Comes after MIPSlabs. At the ends of the scan a slab is its own neighbour. ``slab_depths`` stays
-    that of the slab itself.
+    Comes after MIPSlabs; see ``neighbour_channels``. ``slab_depths`` stays that of the slab itself.
 
     Required Keys:
 
     - slabs (uint8 array (n_slabs, y, x))
+    - slab_geometries (list[SlabGeometry])
 
     Modified Keys:
 
@@ -417,5 +417,5 @@ class NeighbourChannels(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Stack ``results['slabs']``."""
-        results["slabs"] = neighbour_channels(results["slabs"])
+        results["slabs"] = neighbour_channels(results["slabs"], results["slab_geometries"])
         return results
