@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from lungdet_mmdet.apis.model_building import build_model, build_slab_pipeline, choose_device
-from lungdet_mmdet.apis.model_file import SHIPPED_MODEL, read_model_file
+from lungdet_mmdet.apis.model_file import SHIPPED_MODEL, ModelFile, read_model_file
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.metrics import detections_of
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, build_prep_pipeline
-from lungdet_mmdet.scoring.candidates import Candidate, merge_slab_detections
+from lungdet_mmdet.scoring.candidates import Candidate, fuse_looks, merge_slab_detections
 from lungdet_mmdet.scoring.froc import MAX_MARKS_PER_SCAN
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, with_depths
 from lungdet_mmdet.splits.prepared import MADE_UP
@@ -121,6 +121,9 @@ def with_stride(steps: list[dict], stride_mm: float | None) -> list[dict]:
 DEFAULT_THRESHOLD = 0.5
 """Used where neither the caller nor the model file names one."""
 
+LOOKS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
+"""A slab as it is, mirrored left to right, front to back, and both ways."""
+
 DEFAULT_BATCH = {"cpu": 1, "cuda": 4}
 """Slabs at a time by device type; on a CPU more of them take memory and save no time."""
 
@@ -131,12 +134,16 @@ class ScanDetector:
     Parameters
     ----------
     checkpoint : a model file (``tools/publish_model.py``); None takes the model in the box, trained
-        on made-up and semi-real scans (``lungdet_mmdet/weights/README.md``).
+        on made-up and semi-real scans (``lungdet_mmdet/weights/README.md``). Several make an
+        ensemble: all look at the same slabs, and their boxes are joined (``fuse_looks``).
     device : "auto" takes a GPU where there is one; else a torch device such as "cpu" or "cuda:1".
-    threshold : score from which a candidate is returned; None takes the model file's own, or 0.5.
+    threshold : score from which a candidate is returned; None takes the model file's own (the mean
+        of several), or 0.5.
     batch_size : slabs that go through the model at a time; None takes one on a CPU, four on a GPU.
     stride_mm : distance of neighbouring slabs; less than the slab thickness makes them overlap.
         None takes the model's own.
+    looks : how often each model looks at a slab: 1, 2 (also mirrored left to right) or 4 (also
+        front to back). Takes as many times the time.
     trust_checkpoint : also accept files that can run code of whoever made them.
 
     Raises
@@ -153,27 +160,37 @@ class ScanDetector:
 
     def __init__(
         self,
-        checkpoint: Path | str | None = None,
+        checkpoint: Path | str | Sequence[Path | str] | None = None,
         *,
         device: str = "auto",
         threshold: float | None = None,
         batch_size: int | None = None,
         stride_mm: float | None = None,
+        looks: int = 1,
         trust_checkpoint: bool = False,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise LungDetError(f"batch size is {batch_size}: it must be at least 1")
         if threshold is not None and not 0.0 <= threshold <= 1.0:
             raise LungDetError(f"threshold is {threshold}: it must lie within 0 and 1")
-        self.model_file = read_model_file(checkpoint or SHIPPED_MODEL, trust=trust_checkpoint)
+        if looks not in (1, 2, 4):
+            raise LungDetError(f"looks is {looks}: a slab is looked at 1, 2 or 4 times")
+        self.looks = LOOKS[:looks]
+        paths = [checkpoint] if isinstance(checkpoint, (Path, str)) else checkpoint
+        self.model_files = [
+            read_model_file(path, trust=trust_checkpoint) for path in paths or [SHIPPED_MODEL]
+        ]
+        self.model_file = self.model_files[0]
+        check_same_slabs(self.model_files)
         self.device = choose_device(device)
         self.batch_size = batch_size or DEFAULT_BATCH.get(self.device.type, 1)
         self.threshold = next(
-            t for t in (threshold, self.model_file.threshold, DEFAULT_THRESHOLD) if t is not None
+            t for t in (threshold, _mean_threshold(self.model_files)) if t is not None
         )
         self.use_prep_steps(with_stride(self.model_file.config["prep_pipeline"], stride_mm))
-        self._feed = build_slab_pipeline(self.model_file)
-        self._model = build_model(self.model_file, self.device)
+        self._models = [
+            (build_slab_pipeline(file), build_model(file, self.device)) for file in self.model_files
+        ]
 
     def use_prep_steps(self, steps: list[dict]) -> None:
         """Prepare scans by other steps than the model's own: for experiments, never for results."""
@@ -182,7 +199,8 @@ class ScanDetector:
 
     def keep_all_boxes(self) -> None:
         """Return a box for every query and slab instead of the best ones, to compare runs."""
-        self._model.bbox_head.test_cfg["max_per_img"] = self._model.num_queries
+        for _, model in self._models:
+            model.bbox_head.test_cfg["max_per_img"] = model.num_queries
 
     def detect(self, scan: CTScan | Path | str) -> list[Candidate]:
         """Return the candidates of one scan at or above the threshold, best first.
@@ -252,40 +270,93 @@ class ScanDetector:
             candidates=tuple(candidates),
             threshold=self.threshold,
             flags=tuple(dict.fromkeys(flags)),
-            model=self.model_file.about(),
+            model=self._about(),
             seconds=dict(zip(STAGES, np.diff(moments).round(3).tolist(), strict=True)),
         )
+
+    def _about(self) -> dict[str, Any]:
+        """Return what is known of the model; of several, the first with all their names."""
+        about = self.model_file.about()
+        if len(self.model_files) > 1:
+            about["ensemble"] = [file.about() for file in self.model_files]
+        return about
 
     @torch.inference_mode()
     def _detect_slabs(self, images: np.ndarray, slabs: list[Slab]) -> list[SlabDetections]:
         detections: list[SlabDetections] = []
         for first in range(0, len(slabs), self.batch_size):
             chosen = slice(first, first + self.batch_size)
-            packed = [
-                self._feed(slab_input(image, slab))
-                for image, slab in zip(images[chosen], slabs[chosen], strict=True)
+            found = [
+                self._look(feed, model, images[chosen], slabs[chosen], look)
+                for feed, model in self._models
+                for look in self.looks
             ]
-            samples = self._model.test_step(
-                {
-                    "inputs": [item["inputs"] for item in packed],
-                    "data_samples": [item["data_samples"] for item in packed],
-                }
-            )
-            detections += detections_of([sample.to_dict() for sample in samples])
+            detections += [fuse_looks(of_slab) for of_slab in zip(*found, strict=True)]
         return detections
+
+    def _look(
+        self, feed: Any, model: Any, images: np.ndarray, slabs: list[Slab], look: tuple
+    ) -> list[SlabDetections]:
+        """Detect on some slabs, mirrored as ``look`` says; boxes in pixels of the slabs."""
+        packed = [
+            feed(slab_input(np.ascontiguousarray(image[look]), slab))
+            for image, slab in zip(images, slabs, strict=True)
+        ]
+        samples = model.test_step(
+            {
+                "inputs": [item["inputs"] for item in packed],
+                "data_samples": [item["data_samples"] for item in packed],
+            }
+        )
+        found = detections_of([sample.to_dict() for sample in samples])
+        return [mirrored_back(of_slab, images.shape[1:3], look) for of_slab in found]
 
     def _model_flags(self) -> list[str]:
         flags = []
-        data = str(self.model_file.data.get("name") or "")
+        names = dict.fromkeys(str(file.data.get("name") or "") for file in self.model_files)
+        data = " and ".join(name for name in names if name)
         if any(kind in data for kind in MADE_UP):
             flags.append(
                 f"the model was trained on {data} scans, not on patients as they are: its scores "
                 "say nothing about a patient"
             )
-        trained_with = self.model_file.made_with.get("pixels_version")
-        if trained_with not in (None, str(PIXELS_VERSION)):
-            flags.append(
-                f"the model was trained on pixels of version {trained_with}, this package makes "
-                f"version {PIXELS_VERSION}: scores may differ"
-            )
+        for file in self.model_files:
+            trained_with = file.made_with.get("pixels_version")
+            if trained_with not in (None, str(PIXELS_VERSION)):
+                flags.append(
+                    f"the model was trained on pixels of version {trained_with}, this package "
+                    f"makes version {PIXELS_VERSION}: scores may differ"
+                )
         return flags
+
+
+def _mean_threshold(model_files: Sequence[ModelFile]) -> float:
+    known = [file.threshold for file in model_files if file.threshold is not None]
+    return float(np.mean(known)) if known else DEFAULT_THRESHOLD
+
+
+def check_same_slabs(model_files: Sequence[ModelFile]) -> None:
+    """Raise a LungDetError unless all models look at slabs prepared in the same way."""
+    first = model_files[0]
+    for other in model_files[1:]:
+        if other.config["prep_pipeline"] != first.config["prep_pipeline"]:
+            raise LungDetError(
+                f"{other.name} looks at slabs prepared in another way than those of {first.name}: "
+                "an ensemble needs models of one prep_pipeline"
+            )
+
+
+def mirrored_back(found: SlabDetections, size_yx: Sequence[int], look: tuple) -> SlabDetections:
+    """Return boxes found on a mirrored slab as boxes on the slab itself.
+
+    Parameters
+    ----------
+    found : boxes in pixels of the mirrored slab.
+    size_yx : height and width of the slab.
+    look : how it was mirrored, one of ``LOOKS``.
+    """
+    boxes = found.boxes_xyxy_px.copy()
+    for axis, size in ((0, size_yx[1]), (1, size_yx[0])):
+        if look[1 - axis].step == -1:
+            boxes[:, axis::2] = size - boxes[:, axis::2][:, ::-1]
+    return replace(found, boxes_xyxy_px=boxes)

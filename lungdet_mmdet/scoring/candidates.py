@@ -31,6 +31,8 @@ DEPTH_SLACK_MM = 0.5
 GAP_TOLERANCE_MM = 1e-6
 # A kilometre: beyond it is no patient, and squares of such numbers lose all meaning.
 MAX_POSITION_MM = 1e6
+# Boxes of several looks at one slab are one where they overlap by this IoU.
+SAME_BOX_IOU = 0.5
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,56 @@ def merge_slab_detections(
         free[members] = False
         candidates.append(_candidate(seriesuid, boxes[members]))
     return candidates
+
+
+def fuse_looks(looks: Sequence[SlabDetections]) -> SlabDetections:
+    """Join what several looks at one slab found: mirrored pictures, other models.
+
+    Boxes that overlap are one. Its score is the mean of the looks' best scores, 0 for a look that
+    did not find it; its corners are their mean, weighted by score.
+
+    Parameters
+    ----------
+    looks : boxes of each look, in pixels of the same slab. One look is returned as it is.
+    """
+    first = looks[0]
+    if len(looks) == 1:
+        return first
+    corners = np.concatenate([look.boxes_xyxy_px for look in looks])
+    scores = np.concatenate([look.scores for look in looks])
+    source = np.repeat(np.arange(len(looks)), [len(look.scores) for look in looks])
+    order = np.lexsort((*corners.T, -scores))
+    corners, scores, source = corners[order], scores[order], source[order]
+    boxes, means = [], []
+    free = np.ones(len(scores), dtype=bool)
+    for row in range(len(scores)):
+        if not free[row]:
+            continue
+        same = np.flatnonzero(free & (_iou_with(corners, row) >= SAME_BOX_IOU))
+        free[same] = free[row] = False
+        # The best box of each look: the rows come best first.
+        same = same[np.unique(source[same], return_index=True)[1]] if len(same) else np.array([row])
+        total = scores[same].sum()
+        weights = scores[same] / total if total > 0 else np.full(len(same), 1 / len(same))
+        boxes.append(weights @ corners[same])
+        means.append(total / len(looks))
+    return SlabDetections(
+        img_id=first.img_id,
+        boxes_xyxy_px=np.array(boxes).reshape(-1, 4),
+        scores=np.array(means),
+        seriesuid=first.seriesuid,
+        slab_index=first.slab_index,
+    )
+
+
+def _iou_with(corners: NDArray[np.float64], row: int) -> NDArray[np.float64]:
+    """Return the overlap of every box (N, 4) xyxy with one of them."""
+    low = np.maximum(corners[:, :2], corners[row, :2])
+    high = np.minimum(corners[:, 2:], corners[row, 2:])
+    common = np.clip(high - low, 0.0, None).prod(axis=1)
+    areas = np.clip(corners[:, 2:] - corners[:, :2], 0.0, None).prod(axis=1)
+    union = areas + areas[row] - common
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
 def candidates_by_series(
