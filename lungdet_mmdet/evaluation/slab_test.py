@@ -312,7 +312,9 @@ def run_slab_test(
     )
     notes = data_warnings(coco["info"], scores, data=run.data)
     notes += failed_scan_warnings(slab_set)
-    notes += applied.warnings(data=run.data, split=run.split)
+    boxes = sum(not box.is_ignored for slab in slab_set.slabs.values() for box in slab.boxes)
+    boxes_per_slab = boxes / max(1, len(slab_set.slabs))
+    notes += applied.warnings(data=run.data, split=run.split, boxes_per_slab=boxes_per_slab)
     flat = sum(not slab.depth_file_name for slab in slab_set.slabs.values())
     note = missing_depths_note(flat, len(slab_set.slabs))
     notes += [f"{note}."] if note else []

@@ -13,6 +13,9 @@ import torch
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.slab_scores import OperatingPoint, operating_point_of
 
+NOTABLE_SHIFT = 0.05
+"""A precision that sparser slabs change by less is not worth a warning."""
+
 
 @dataclass(frozen=True)
 class AppliedThreshold:
@@ -25,8 +28,14 @@ class AppliedThreshold:
     source: str
     point: OperatingPoint | None = None
 
-    def warnings(self, *, data: str, split: str) -> list[str]:
-        """Return what has to be said about using it on this data and split."""
+    def warnings(self, *, data: str, split: str, boxes_per_slab: float) -> list[str]:
+        """Return what has to be said about using it on this data and split.
+
+        Parameters
+        ----------
+        data, split : what it is applied to.
+        boxes_per_slab : how many nodule boxes come on a slab there.
+        """
         if self.value is None:
             return [f"Threshold: {self.source}."]
         if self.point is None:
@@ -41,6 +50,17 @@ class AppliedThreshold:
                 f"The threshold was chosen on the {split} split, which it is applied to here: "
                 "precision, recall and F1 flatter the model."
             )
+        expected = self.point.expected_precision(boxes_per_slab)
+        if expected is not None and self.point.precision is not None:
+            shift = expected - self.point.precision
+            if abs(shift) >= NOTABLE_SHIFT:
+                before = 100 * self.point.n_nodules / self.point.n_slabs
+                warnings.append(
+                    f"The threshold was chosen where 100 slabs show {before:.1f} nodule boxes; here "
+                    f"they show {100 * boxes_per_slab:.1f}. With as many false alarms per slab, "
+                    f"precision goes from {100 * self.point.precision:.0f} % to about "
+                    f"{100 * expected:.0f} %."
+                )
         return warnings
 
 

@@ -323,6 +323,17 @@ class OperatingPoint:
         """Return plain values, for a checkpoint or json."""
         return asdict(self)
 
+    def expected_precision(self, boxes_per_slab: float) -> float | None:
+        """Return the precision to expect where nodule boxes come more or less often on slabs.
+
+        Recall and false alarms per slab are taken to stay what they were; None where undefined.
+        """
+        if self.precision is None or not (self.n_slabs and self.n_nodules):
+            return None
+        found = self.precision * boxes_per_slab * self.n_slabs / self.n_nodules
+        total = found + 1.0 - self.precision
+        return found / total if total > 0 else None
+
     def describe(self) -> str:
         """Return one line: the threshold and where it comes from."""
         chosen_on = f"{self.data} data, {self.protocol} protocol, {self.split} split"
