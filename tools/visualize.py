@@ -1,6 +1,7 @@
-"""Draw figures: how a scan is prepared, and what a detector finds.
+"""Draw figures: how a scan is prepared, how a detector is built, and what it finds.
 
 python tools/visualize.py pipeline SCAN.mhd --out fig1.png [--annotations annotations.csv]
+python tools/visualize.py architecture CONFIG --out fig2.png
 python tools/visualize.py predictions CONFIG CHECKPOINT --data PREPARED_DIR --out fig3.png
 """
 
@@ -44,6 +45,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="which nodule of the scan is shown, by falling diameter (default: 1, the largest)",
     )
     pipeline.set_defaults(run=draw_pipeline_figure)
+
+    architecture = commands.add_parser("architecture", help="the detector as blocks")
+    architecture.add_argument("config", type=Path, help="config file of a detector like DETR")
+    architecture.add_argument("--out", type=Path, required=True, help="PNG to write")
+    architecture.set_defaults(run=draw_architecture_figure)
 
     predictions = commands.add_parser("predictions", help="slabs with annotated and detected boxes")
     add = predictions.add_argument
@@ -99,6 +105,19 @@ def find_table(scan: Path) -> Path | None:
     """Return the table of nodules where LUNA16's layout has it, None where it is not."""
     tables = [Path(os.path.normpath(scan.parent / up / TABLE_NAME)) for up in (".", "..")]
     return next((table for table in tables if table.is_file()), None)
+
+
+def draw_architecture_figure(args: argparse.Namespace) -> None:
+    from lungdet_mmdet.apis.config_text import config_from_file
+    from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
+    from lungdet_mmdet.reports.architecture_figure import architecture_figure
+    from lungdet_mmdet.runs.atomic_files import write_bytes
+
+    config = config_from_file(args.config, import_custom_modules=False)
+    slabs = next((s for s in config.get("prep_pipeline", ()) if s["type"] == "MIPSlabs"), {})
+    thickness = slabs.get("thickness_mm", SLAB_THICKNESS_MM)
+    picture = architecture_figure(config.model, thickness_mm=thickness, note=args.config.name)
+    write_bytes(args.out, picture)
 
 
 def draw_prediction_figure(args: argparse.Namespace) -> None:

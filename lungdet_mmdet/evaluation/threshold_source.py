@@ -56,9 +56,9 @@ class AppliedThreshold:
             if abs(shift) >= NOTABLE_SHIFT:
                 before = 100 * self.point.n_nodules / self.point.n_slabs
                 warnings.append(
-                    f"The threshold was chosen where 100 slabs show {before:.1f} nodule boxes; here "
-                    f"they show {100 * boxes_per_slab:.1f}. With as many false alarms per slab, "
-                    f"precision goes from {100 * self.point.precision:.0f} % to about "
+                    f"The threshold was chosen where 100 slabs show {before:.1f} nodule boxes; "
+                    f"here they show {100 * boxes_per_slab:.1f}. With as many false alarms per "
+                    f"slab, precision goes from {100 * self.point.precision:.0f} % to about "
                     f"{100 * expected:.0f} %."
                 )
         return warnings

@@ -211,7 +211,10 @@ class SlabDINO(DINO):
         )
         image = image[:, :height, :width]
         # Outside the lungs a slab is black, and no nodule has its centre there.
-        windows = [window for window in windows if self._is_lit(image, window)] or windows[:1]
+        lit = torch.stack([self._is_lit(image, window) for window in windows]).tolist()
+        windows = [
+            window for window, is_lit in zip(windows, lit, strict=True) if is_lit
+        ] or windows[:1]
         cut = [self._cut(image, window) for window in windows]
         parts = []
         for first in range(0, len(cut), WINDOWS_AT_ONCE):
@@ -234,15 +237,15 @@ class SlabDINO(DINO):
         preprocessor = self.data_preprocessor
         return (-preprocessor.mean / preprocessor.std).to(image).view(-1, 1, 1)
 
-    def _is_lit(self, image: Tensor, window: SlabWindow) -> bool:
-        """Say whether anything but black lies where the window answers for centres."""
+    def _is_lit(self, image: Tensor, window: SlabWindow) -> Tensor:
+        """Say, as a tensor that nobody has waited for, whether anything but black lies where the window answers for centres."""
         (top, left), (bottom, right) = window.core_low_yx, window.core_high_yx
         # Cores may reach to infinity at the rim of the slab.
         rows, columns = image.shape[1:]
         low = [int(max(0.0, value)) for value in (top, left)]
         high = [int(min(n, v + 1)) for n, v in ((rows, bottom), (columns, right))]
         core = image[:, low[0] : high[0], low[1] : high[1]]
-        return bool((core > self._black(image) + 1e-4).any())
+        return (core > self._black(image) + 1e-4).any()
 
     def _cut(self, image: Tensor, window: SlabWindow) -> Tensor:
         """Return a window of a normalised slab (c, y, x); beyond the slab it is black."""

@@ -29,7 +29,10 @@ def test_without_one_nothing_is_chosen():
     applied = applied_threshold({"meta": {}})
 
     assert applied.value is None
-    assert "no operating point" in applied.warnings(data="phantom", split="test", boxes_per_slab=0.1)[0]
+    assert (
+        "no operating point"
+        in applied.warnings(data="phantom", split="test", boxes_per_slab=0.1)[0]
+    )
 
 
 def test_a_published_model_carries_a_bare_threshold():
