@@ -238,7 +238,7 @@ class SlabDINO(DINO):
         return (-preprocessor.mean / preprocessor.std).to(image).view(-1, 1, 1)
 
     def _is_lit(self, image: Tensor, window: SlabWindow) -> Tensor:
-        """Say, as a tensor that nobody has waited for, whether anything but black lies where the window answers for centres."""
+        """Say whether anything but black lies where the window answers for centres; no wait."""
         (top, left), (bottom, right) = window.core_low_yx, window.core_high_yx
         # Cores may reach to infinity at the rim of the slab.
         rows, columns = image.shape[1:]
