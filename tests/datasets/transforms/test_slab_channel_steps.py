@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.datasets.transforms import MIPChannels, MIPSlabs, NeighbourChannels
+from lungdet_mmdet.datasets.transforms import (
+    MIPChannels,
+    MIPSlabs,
+    NeighbourChannels,
+    RandomSlabReverse,
+)
 from lungdet_mmdet.errors import LungDetError
 
 
@@ -43,3 +48,11 @@ def test_neighbour_channels_replace_the_slabs(results):
 def test_an_image_has_three_channels(thicknesses):
     with pytest.raises(LungDetError, match="an image has 3 channels"):
         MIPChannels(thicknesses)
+
+
+@pytest.mark.parametrize(("prob", "seen"), [(0.0, [5, 11, 17]), (1.0, [17, 11, 5])])
+def test_neighbours_change_places_and_the_slab_itself_stays(prob, seen):
+    image = np.tile(np.array([5, 11, 17], np.uint8), (4, 4, 1))
+    out = RandomSlabReverse(prob).transform({"img": image})["img"]
+    assert out.flags.c_contiguous
+    assert np.unique(out.reshape(-1, 3), axis=0).tolist() == [seen]
