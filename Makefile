@@ -9,10 +9,10 @@ OLD := .venv-openmmlab
 .PHONY: install demo demo-scratch demo-long model fuzz test test-openmmlab lint types dist reliability clean
 .DELETE_ON_ERROR:
 
-$(STAMP): setup.py constraints.txt constraints-gpu.txt
+$(STAMP): setup.py lungdet_mmdet/versions.py constraints.txt constraints-gpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt torch
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[mm,dev]"
 	touch $@
 
 install: $(STAMP)
@@ -34,28 +34,25 @@ fuzz: $(STAMP)
 
 # Minutes: phantoms, preparation, a short training on from the model in the box, test, one scan.
 demo: $(STAMP)
-	$(BIN)/python tools/demo.py demo
+	$(BIN)/lungdet demo demo
 
 # The same from random weights, and for longer.
 demo-scratch: $(STAMP)
-	$(BIN)/python tools/demo.py demo --length scratch
+	$(BIN)/lungdet demo demo --length scratch
 
 demo-long: $(STAMP)
-	$(BIN)/python tools/demo.py demo --length long
+	$(BIN)/lungdet demo demo --length long
 
-# The model in the box, trained anew; MODEL_DATA are the options of tools/make_model.py for its data.
+# The model in the box, trained anew; MODEL_DATA are the options of `lungdet make-model` for its data.
 model: $(STAMP)
-	$(BIN)/python tools/make_model.py model $(MODEL_DATA)
+	$(BIN)/lungdet make-model model $(MODEL_DATA)
 
 # The same tests on OpenMMLab's original packages, in a virtual environment of their own.
-$(OLD)/.installed: constraints-openmmlab.txt setup.py
+$(OLD)/.installed: constraints-openmmlab.txt setup.py lungdet_mmdet/versions.py
 	$(PYTHON) -m venv $(OLD)
+	$(OLD)/bin/python -m pip install --disable-pip-version-check -q -c constraints-openmmlab.txt torch
 	$(OLD)/bin/python -m pip install --disable-pip-version-check -q -c constraints-openmmlab.txt \
-		torch mmengine mmcv-lite mmdet setuptools numpy scipy SimpleITK scikit-image \
-		opencv-python opencv-python-headless pycocotools matplotlib tqdm rich pillow packaging \
-		psutil seaborn pytest hypothesis ruff pydicom highdicom pooch dask distributed \
-		onnx onnxruntime openvino
-	$(OLD)/bin/python -m pip install --disable-pip-version-check -q --no-deps -e .
+		-e ".[openmmlab,dev]" psutil seaborn
 	touch $@
 
 test-openmmlab: $(OLD)/.installed

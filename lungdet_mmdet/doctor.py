@@ -1,16 +1,18 @@
 """Whether this machine can run the package, and what to do where it cannot.
 
-``tools/doctor.py`` prints it. Nothing of the stack is imported before a check asks for it.
+``lungdet doctor`` prints it. Nothing of the stack is imported before a check asks for it.
 """
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import importlib
 import os
 import platform
 import shutil
 import urllib.request
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -53,7 +55,6 @@ def report(lines: Iterable[Line]) -> int:
 SCIENCE_MODULES = {
     "SimpleITK": "pip install SimpleITK",
     "cv2": "pip install opencv-python-headless (it needs no libGL), or install your system's libGL",
-    "skimage": "pip install scikit-image",
     "scipy": "pip install scipy",
     "pycocotools": "pip install pycocotools",
 }
@@ -266,3 +267,14 @@ def examine() -> Iterator[Line]:
         if not broken.intersection(MM_MODULES):
             yield from check_attention()
     yield from check_extras()
+
+
+def main() -> int:
+    """Print the report; 0 where this machine is usable, 1 where something needed does not work."""
+    argparse.ArgumentParser(
+        prog="lungdet doctor",
+        description="Say whether this machine can run lungdet_mmdet, and what to do where it "
+        "cannot. Exit code 1 where something that is needed does not work.",
+    ).parse_args()
+    warnings.simplefilter("ignore")  # what they say stands in the report
+    return report(examine())

@@ -5,6 +5,7 @@ Configs load it with ``custom_imports = dict(imports=['lungdet_mmdet.plugin'])``
 
 import contextlib
 import io
+import warnings
 
 import lungdet_mmdet  # noqa: F401  (makes mmcv.ops importable first)
 from lungdet_mmdet.ops.stand_in import check_extension
@@ -17,7 +18,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 
 from lungdet_mmdet import evaluation, models
 from lungdet_mmdet.datasets import luna16_slabs, transforms
-from lungdet_mmdet.engine import hooks
+from lungdet_mmdet.engine import by_name, hooks
 from lungdet_mmdet.engine.hooks.checkpoints import let_mmengine_read_its_checkpoints
 from lungdet_mmdet.ops import attention_choice
 
@@ -25,3 +26,7 @@ __all__ = ["evaluation", "hooks", "luna16_slabs", "models", "transforms"]
 
 let_mmengine_read_its_checkpoints()
 attention_choice.install()
+by_name.install()
+# Of metrics that this package does not use, and of mmdet's own use of torch: not for its users.
+warnings.filterwarnings("ignore", "faster_coco_eval is not installed")
+warnings.filterwarnings("ignore", "torch.meshgrid")

@@ -6,9 +6,12 @@ whose releases stopped in 2024, and their maintained continuation on PyPI, named
 """
 
 import os
+import sys
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
@@ -17,6 +20,30 @@ from lungdet_mmdet.errors import LungDetError
 
 SKIP_VARIABLE = "LUNGDET_SKIP_VERSION_CHECK"
 """Set to 1, this environment variable turns the refusal of a version into a warning."""
+
+
+# Supported versions by distribution. setup.py reads these three tables, as literals.
+RANGES = {
+    "torch": ">=2.0,<3",
+    "numpy": ">=1.24,<3",
+    "scipy": ">=1.10",
+    "SimpleITK": ">=2.2",
+    "opencv-python": ">=4.7",
+    "pycocotools": ">=2.0.6",
+    "matplotlib": ">=3.6",
+    "jinja2": ">=3.1",
+    "packaging": ">=22",
+    "tqdm": ">=4.60",
+    "rich": ">=13",
+}
+# The maintained continuation of OpenMMLab's stack, and OpenMMLab's own: the same import names, so
+# an environment holds one of them. Neither is installed unless asked for, by the extra of its name.
+MM = {
+    "onedl-mmengine": ">=0.10.8,<0.11",
+    "onedl-mmcv": ">=2.3.0,<2.4",
+    "onedl-mmdetection": ">=3.4.0,<3.6",
+}
+OPENMMLAB = {"mmengine": ">=0.10.7,<0.11", "mmcv-lite": ">=2.1.0,<2.2", "mmdet": ">=3.3.0,<3.4"}
 
 
 class UnsupportedVersionError(LungDetError, ImportError):
@@ -41,7 +68,9 @@ class Requirement:
     def install_command(self) -> str:
         """Return the pip command that installs the default distribution."""
         name, supported = next(iter(self.ranges.items()))
-        return f'pip install "{name}{supported}"'
+        return f'pip install "{name}{supported}"' + (
+            ", or all of the stack: pip install 'lungdet-mmdet[mm]'" if name in MM else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -63,16 +92,47 @@ class SurveyedLibrary:
     problem: str | None
 
 
+def _either(module: str, continuation: str, *originals: str) -> Requirement:
+    # mmcv and mmcv-lite are one source, with and without compiled ops.
+    own = OPENMMLAB | {"mmcv": OPENMMLAB["mmcv-lite"]}
+    return Requirement(module, {name: (MM | own)[name] for name in (continuation, *originals)})
+
+
 REQUIREMENTS = (
-    Requirement("torch", {"torch": ">=2.0,<3"}),
-    Requirement("mmengine", {"onedl-mmengine": ">=0.10.8,<0.11", "mmengine": ">=0.10.7,<0.11"}),
-    Requirement(
-        "mmcv",
-        {"onedl-mmcv": ">=2.3.0,<2.4", "mmcv": ">=2.1.0,<2.2", "mmcv-lite": ">=2.1.0,<2.2"},
-    ),
-    Requirement("mmdet", {"onedl-mmdetection": ">=3.4.0,<3.6", "mmdet": ">=3.3.0,<3.4"}),
-    Requirement("numpy", {"numpy": ">=1.23,<3"}),
+    Requirement("torch", {"torch": RANGES["torch"]}),
+    _either("mmengine", "onedl-mmengine", "mmengine"),
+    _either("mmcv", "onedl-mmcv", "mmcv", "mmcv-lite"),
+    _either("mmdet", "onedl-mmdetection", "mmdet"),
+    Requirement("numpy", {"numpy": RANGES["numpy"]}),
 )
+_OPENCV = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+# What results may depend on, and the distributions that may bring it.
+LIBRARIES = {
+    **{r.module: tuple(r.ranges) for r in REQUIREMENTS},
+    **{name: (name,) for name in ("scipy", "SimpleITK")},
+    "opencv": _OPENCV,
+}
+PIXEL_LIBRARIES = ("numpy", "scipy", "SimpleITK", "opencv")
+"""Of :data:`LIBRARIES` those whose version may show in prepared pixels."""
+
+
+def library_versions(names: Iterable[str] = tuple(LIBRARIES)) -> dict[str, str]:
+    """Return the installed versions of libraries; "absent" where there is none.
+
+    Parameters
+    ----------
+    names : keys of :data:`LIBRARIES`.
+    """
+    return {
+        name: " and ".join(sorted({v for d in LIBRARIES[name] if (v := _installed_version(d))}))
+        or "absent"
+        for name in names
+    }
 
 
 SAFE_TORCH = "2.10"
@@ -100,6 +160,9 @@ def check_versions() -> None:
         With every problem: the package, the version found, the range supported and the pip
         command. A warning instead where LUNGDET_SKIP_VERSION_CHECK=1.
     """
+    command = _own_command()
+    if command == "doctor":  # it reports on the versions line by line
+        return
     findings = survey()
     problems = [finding.problem for finding in findings if finding.problem]
     if problems:
@@ -107,13 +170,21 @@ def check_versions() -> None:
             f"- {problem}" for problem in problems
         )
         if os.environ.get(SKIP_VARIABLE) != "1":
-            raise UnsupportedVersionError(
-                f"{message}\nTo try it all the same, set {SKIP_VARIABLE}=1."
-            )
+            message += f"\nTo try it all the same, set {SKIP_VARIABLE}=1."
+            # Nobody can catch it in the command's own process, but somebody reads it.
+            raise UnsupportedVersionError(message) if command is None else SystemExit(message)
         warnings.warn(message, stacklevel=2)
     caution = checkpoint_caution(findings)
     if caution:
         warnings.warn(caution, stacklevel=2)
+
+
+def _own_command() -> str | None:
+    """Return the subcommand where this process is ``lungdet``, None in any other."""
+    words = [*sys.orig_argv[1:4], "", "", ""]
+    if words[:2] == ["-m", __name__.partition(".")[0]]:
+        return words[2]
+    return words[1] if Path(words[0]).stem == "lungdet" else None
 
 
 def survey() -> list[SurveyedLibrary]:

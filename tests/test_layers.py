@@ -8,7 +8,8 @@ import sys
 ROOMS = (
     "errors", "versions", "series_name", "input_file", "ops", "", "models", "runs", "ct",
     "annotations", "phantom", "luna16", "scoring", "splits", "reports", "semireal", "datasets",
-    "engine", "evaluation", "preparation", "plugin", "apis", "inference", "doctor",
+    "engine", "evaluation", "preparation", "plugin", "registry", "utils", "apis", "inference",
+    "doctor", "commands", "__main__",
 )  # fmt: skip
 
 

@@ -66,8 +66,8 @@ def test_supported_sets_pass_in_silence(install, recwarn, installed):
         ("onedl-mmengine", "0.11.0", ">=0.10.8,<0.11"),
         ("onedl-mmcv", "2.2.9", ">=2.3.0,<2.4"),
         ("onedl-mmdetection", "4.0.0", ">=3.4.0,<3.6"),
-        ("numpy", "1.21.0", ">=1.23,<3"),
-        ("numpy", "3.0.1", ">=1.23,<3"),
+        ("numpy", "1.21.0", ">=1.24,<3"),
+        ("numpy", "3.0.1", ">=1.24,<3"),
     ],
 )
 def test_too_old_or_too_new_names_version_range_and_remedy(install, name, version, supported):
@@ -127,3 +127,26 @@ def test_original_mmengine_with_a_torch_that_refuses_its_checkpoints(install, to
     install({**ORIGINALS, "torch": torch_version})
     with pytest.warns(UserWarning, match=r"cannot load its own checkpoints.*torch<2\.6"):
         check_versions()
+
+
+def test_the_doctor_outlives_what_other_commands_are_refused_for(install, monkeypatch):
+    install({**CONTINUATION, "torch": "1.0"})
+    for words in (["lungdet"], ["/bin/lungdet"], ["-m", "lungdet_mmdet"]):
+        monkeypatch.setattr("sys.orig_argv", ["python", *words, "doctor"])
+        check_versions()
+        monkeypatch.setattr("sys.orig_argv", ["python", *words, "train", "doctor"])
+        # A sentence, and exit code 1: the command has nobody who would catch an error.
+        with pytest.raises(SystemExit, match=r"torch 1\.0 is not supported"):
+            check_versions()
+
+
+@pytest.mark.parametrize("name", ["opencv-python", "opencv-python-headless"])
+def test_opencv_is_known_by_each_of_its_names(install, name):
+    install({name: "4.12.0"})
+    found = versions.library_versions(("opencv", "scipy"))
+    assert found == {"opencv": "4.12.0", "scipy": "absent"}
+
+
+def test_two_versions_of_one_library_are_both_named(install):
+    install({"opencv-python": "4.12.0", "opencv-python-headless": "4.11.0"})
+    assert versions.library_versions(("opencv",)) == {"opencv": "4.11.0 and 4.12.0"}

@@ -1,70 +1,7 @@
-"""One table and one plot over tested runs, best first.
+"""The command ``lungdet compare``, from a checkout."""
 
-    python tools/compare.py WORK_DIR... [--sort AP50] [--out DIR]
-
-Reads each run's metrics.json, which tools/test.py writes. Figures come with their 95 % intervals
-where the test made them.
-"""
-
-from __future__ import annotations
-
-import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-
+from lungdet_mmdet.commands.compare import main
 from lungdet_mmdet.runs.command_line import run_and_exit
-from lungdet_mmdet.scoring.run_comparison import (
-    DEFAULT_KEYS,
-    comparison_rows,
-    difference_warnings,
-    markdown_table,
-    read_run,
-    sorted_runs,
-)
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("runs", nargs="+", metavar="WORK_DIR", help="work directories, or metrics.json files")
-    add("--sort", default="AP50", metavar="KEY", help="figure to sort by (default: %(default)s)")
-    add("--metrics", nargs="+", default=list(DEFAULT_KEYS), metavar="KEY", help="columns")
-    add("--out", type=Path, help="write comparison.md and comparison.png into this folder")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
-    from rich.console import Console
-    from rich.table import Table
-
-    runs = sorted_runs([read_run(path) for path in args.runs], args.sort)
-    header, rows = comparison_rows(runs, args.metrics)
-    notes = difference_warnings(runs)
-    title = runs[0].tested_on if not notes else "several test sets"
-    table = Table(title=f"{title}, sorted by {args.sort}", title_justify="left")
-    for column, name in enumerate(header):
-        table.add_column(name, justify="left" if column == 0 else "right")
-    for row in rows:
-        table.add_row(*row)
-    # In a file or a pipe there is no terminal whose width could be too small.
-    console = Console() if sys.stdout.isatty() else Console(width=40 + 24 * len(header))
-    console.print(table)
-    for note in notes:
-        print(f"warning: {note}", file=sys.stderr)
-    if args.out is not None:
-        from lungdet_mmdet.reports.score_plots import save_comparison_plot
-        from lungdet_mmdet.runs.atomic_files import write_bytes
-
-        text = "\n\n".join([title, markdown_table(header, rows), *notes])
-        write_bytes(args.out / "comparison.md", text.encode("utf-8"))
-        save_comparison_plot(args.out / "comparison.png", runs, args.metrics, title=title)
-        print(f"written: {args.out / 'comparison.md'}, {args.out / 'comparison.png'}")
-    return 0
-
 
 if __name__ == "__main__":
     run_and_exit(main)

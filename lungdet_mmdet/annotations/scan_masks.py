@@ -63,7 +63,7 @@ class NoduleMaskFolder:
 def read_mask_folder(root: Path) -> NoduleMaskFolder:
     """Find the masks ``UID.mha`` (``.mhd``, ``.nrrd``, ``.nii``, ``.nii.gz``) or ``*.dcm``.
 
-    They lie in the folder itself or in ``masks/``, as ``lidc_labels.py`` writes them. DICOM
+    They lie in the folder itself or in ``masks/``, as ``lungdet lidc-labels`` writes them. DICOM
     segmentations say by themselves which series they belong to.
 
     Raises

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import json
 import os
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
 
 import lungdet_mmdet.plugin  # noqa: F401  (registers everything before anything is built)
 from lungdet_mmdet.apis.config_text import DATA_VARIABLE, config_from_file
 from lungdet_mmdet.datasets.luna16_slabs import missing_data_message
+from lungdet_mmdet.engine.by_name import find_config
+from lungdet_mmdet.engine.run_setup import quieten
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps
 from lungdet_mmdet.runs.command_line import loading_processes, usable_cores
@@ -60,7 +67,7 @@ def read_config(
 
     Parameters
     ----------
-    path : the config.
+    path : the config, or the name of one of this package's.
     data : the prepared dataset; None leaves it to LUNGDET_DATA or the config's default.
     work_dir : None means the config's own, else ``work_dirs/<config name>``.
     cfg_options : overrides, applied last.
@@ -70,22 +77,66 @@ def read_config(
     LungDetError
         If there is no such config.
     """
-    if not Path(path).is_file():
-        raise LungDetError(f"{path}: no such config")
     if data is not None:
         os.environ[DATA_VARIABLE] = str(data)
     trainings = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun says so
     workers = loading_processes(usable_cores(), trainings)
     os.environ.setdefault(WORKERS_VARIABLE, str(workers))
-    config = config_from_file(Path(path))
+    quieten(MMLogger.get_current_instance())
+    config = config_from_file(path)
     if cfg_options:
+        check_options(config, cfg_options)
         config.merge_from_dict(cfg_options)
     _drop_persistence_without_workers(config)
     if work_dir is not None:
         config.work_dir = str(work_dir)
     elif config.get("work_dir") is None:
-        config.work_dir = str(Path("work_dirs") / Path(path).stem)
+        config.work_dir = str(Path("work_dirs") / find_config(path).stem)
     return config
+
+
+NEAR = 0.75
+"""How like an existing key a new one has to be, as difflib counts, to be taken for a slip."""
+
+
+def check_options(config: Config, options: dict) -> None:
+    """Refuse overrides whose key is a slip: mmengine would add it, and nothing would come of it.
+
+    Parameters
+    ----------
+    config : as read.
+    options : values by dotted key, as ``--cfg-options`` gives them.
+
+    Raises
+    ------
+    LungDetError
+        If a key is not there and is like one that is, or is no part of a run; with the nearest.
+    """
+    for key in options:
+        place: Any = config
+        for number, word in enumerate(key.split(".")):
+            if isinstance(place, (list, tuple)):
+                known = [str(index) for index in range(len(place))]
+            elif isinstance(place, (dict, Config)):
+                known = [*place.keys(), *([] if number else _runner_keys())]
+            else:
+                break  # a value that becomes a part of the config
+            if word not in known:
+                near = difflib.get_close_matches(word, known, n=1, cutoff=NEAR)
+                if not near and number and isinstance(place, dict):
+                    break  # parts take more than their configs name
+                rest = key.split(".")[number + 1 :]
+                there = ".".join([*key.split(".")[:number], *near, *rest])
+                hint = f"the nearest is {there}" if near else f"there are {', '.join(known)}"
+                raise LungDetError(
+                    f"--cfg-options {key}: the config has no {word!r} there, {hint}; if it is "
+                    "meant as it stands, write it into a config of your own"
+                )
+            place = place[int(word)] if isinstance(place, (list, tuple)) else place.get(word)
+
+
+def _runner_keys() -> list[str]:
+    return list(inspect.signature(Runner.__init__).parameters)
 
 
 def _drop_persistence_without_workers(config: Config) -> None:
@@ -193,7 +244,7 @@ def _other_pipeline(manifest: Path, wanted: list[dict], *, allow: bool) -> str |
         return message
     raise LungDetError(
         f"{message}. Prepare a folder of its own with\n"
-        "  python data_prep/prepare_luna16.py LUNA16_DIR PREPARED_DIR --config CONFIG\n"
+        "  lungdet prepare LUNA16_DIR PREPARED_DIR --config CONFIG\n"
         "or train on these slabs all the same with --allow-other-prep"
     )
 

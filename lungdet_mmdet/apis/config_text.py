@@ -9,16 +9,19 @@ from typing import Any
 
 from mmengine.config import Config
 
+from lungdet_mmdet.engine.by_name import find_config
+
 DATA_VARIABLE = "LUNGDET_DATA"
 
 
 def config_from_file(path: Path, *, import_custom_modules: bool = True) -> Config:
-    """Read a config file; the folder that LUNGDET_DATA names reaches it as a value.
+    """Read a config by its path or name; the folder in LUNGDET_DATA reaches it as a value.
 
     mmengine pastes environment variables into the config's Python text, where a quotation mark in a
     folder's name is a syntax error, a backslash changes the name, and a crafted name is code. A
     word without any of these stands in while the text is run.
     """
+    path = find_config(path)
     folder = os.environ.get(DATA_VARIABLE)
     if folder is None:
         return Config.fromfile(str(path), import_custom_modules=import_custom_modules)

@@ -286,7 +286,7 @@ def draw_gallery(
     if not slab_set.slabs:
         raise LungDetError(
             f"{annotation_file(config)}: no slab in this split; prepare more scans, or make the "
-            "splits again with data_prep/make_splits.py"
+            "splits again with `lungdet split`"
         )
     matched = (
         _detected(config, checkpoint, content, applied.value)

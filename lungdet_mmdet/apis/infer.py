@@ -431,7 +431,8 @@ def detect_scans(
     """
     # Here and not where the name is exported: the file's digest belongs to the options.
     from lungdet_mmdet.apis.model_building import choose_device
-    from lungdet_mmdet.apis.model_file import SHIPPED_MODEL, read_model_file
+    from lungdet_mmdet.apis.model_file import read_model_file
+    from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
     from lungdet_mmdet.ops.attention_choice import describe_attention
 
     if checkpoint is None:

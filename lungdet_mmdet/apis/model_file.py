@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-import lungdet_mmdet
 from lungdet_mmdet.apis.training_checkpoint import read_training_checkpoint
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import check_input_file
@@ -127,7 +126,7 @@ def check_config(config: dict[str, Any], *, source: str) -> None:
         if not isinstance(config.get(part), dict if part == "model" else list):
             raise LungDetError(
                 f"{source}: its config has no {part}: not a model for scans; publish it again with "
-                "tools/publish_model.py"
+                "`lungdet publish`"
             )
         _check(config[part], types, f"{source}: config.{part}", depth=0)
 
@@ -167,10 +166,6 @@ _FIELDS = {
     "data": Mapping,
     "made_with": Mapping,
 }
-
-
-SHIPPED_MODEL = Path(lungdet_mmdet.__file__).parent / "weights" / "slab_dino_small.pth"
-"""The model in the box; ``weights/README.md`` beside it is its card."""
 
 
 @dataclass(frozen=True)
@@ -356,6 +351,6 @@ def _of_training_checkpoint(path: Path) -> ModelFile:
 def _not_safe(path: Path, reason: str) -> str:
     return (
         f"{path}: {reason}. Loading such a file can run code of whoever made it. If it is your own "
-        "training checkpoint, publish it: python tools/publish_model.py CHECKPOINT MODEL.pth. "
+        "training checkpoint, publish it: lungdet publish CHECKPOINT MODEL.pth. "
         "If you trust its source, use --trust-checkpoint"
     )

@@ -10,7 +10,6 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +32,10 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
 from lungdet_mmdet.runs.atomic_files import output_error
 from lungdet_mmdet.runs.file_names import ANNOTATION_FOLDER
+from lungdet_mmdet.versions import library_versions
 
 # The folders of an absolute path; the name behind them stays.
 _FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^/\\\s'\"]+[/\\])+")
-_PACKAGES = (("mmdet", ("onedl-mmdetection", "mmdet")), ("mmcv", ("onedl-mmcv", "mmcv")))
 
 
 def publish_model(
@@ -68,9 +67,7 @@ def publish_model(
         If there is no such checkpoint, or it cannot be made a safe model file.
     """
     if not checkpoint.is_file():
-        raise LungDetError(f"{checkpoint}: no such checkpoint; train one with tools/train.py")
-    if config_path is not None and not config_path.is_file():
-        raise LungDetError(f"{config_path}: no such config; check the path")
+        raise LungDetError(f"{checkpoint}: no such checkpoint; train one with `lungdet train`")
     config = None if config_path is None else config_from_file(config_path)
     parts = read_training_checkpoint(checkpoint, config=config)
     metrics = metrics or {}
@@ -152,19 +149,11 @@ def _split_content(path: Path) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions that a model file was made with."""
-    found = {
+    return {
         "lungdet_mmdet": lungdet_mmdet.__version__,
-        "torch": str(torch.__version__),
         "pixels_version": str(PIXELS_VERSION),
+        **library_versions(),
     }
-    for name, distributions in _PACKAGES:
-        for distribution in distributions:
-            try:
-                found[name] = metadata.version(distribution)
-                break
-            except metadata.PackageNotFoundError:
-                continue
-    return found
 
 
 def without_places(metrics: dict[str, Any]) -> dict[str, Any]:

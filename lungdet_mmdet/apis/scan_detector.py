@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from lungdet_mmdet.apis.model_building import build_model, build_slab_pipeline, choose_device
-from lungdet_mmdet.apis.model_file import SHIPPED_MODEL, ModelFile, read_model_file
+from lungdet_mmdet.apis.model_file import ModelFile, read_model_file
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, SlabGeometry
+from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.metrics import detections_of
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, build_prep_pipeline
@@ -133,7 +134,7 @@ class ScanDetector:
 
     Parameters
     ----------
-    checkpoint : a model file (``tools/publish_model.py``); None takes the model in the box, trained
+    checkpoint : a model file (``lungdet publish``); None takes the model in the box, trained
         on made-up and semi-real scans (``lungdet_mmdet/weights/README.md``). Several make an
         ensemble: all look at the same slabs, and their boxes are joined (``fuse_looks``).
     device : "auto" takes a GPU where there is one; else a torch device such as "cpu" or "cuda:1".

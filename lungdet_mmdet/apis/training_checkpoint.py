@@ -82,7 +82,7 @@ def _stored_config(meta: Mapping[str, Any], path: Path) -> Config:
     if not isinstance(text, str):
         raise LungDetError(
             f"{path}: holds no config; publish it with its config: "
-            "python tools/publish_model.py CHECKPOINT MODEL.pth --config CONFIG"
+            "lungdet publish CHECKPOINT MODEL.pth --config CONFIG"
         )
     return Config.fromstring(text, ".py")
 

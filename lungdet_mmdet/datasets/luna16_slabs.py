@@ -141,7 +141,7 @@ class LUNA16SlabDataset(CocoDataset):
         if not content["images"]:
             raise LungDetError(
                 f"{self.ann_file}: holds no slab; prepare more scans, or make the splits again "
-                "with other ratios or another seed: python data_prep/make_splits.py PREPARED_DIR"
+                "with other ratios or another seed: lungdet split PREPARED_DIR"
             )
         data_list = super().load_data_list()
         if self.positive_rate is not None:
@@ -169,13 +169,13 @@ class LUNA16SlabDataset(CocoDataset):
         if missing:
             raise LungDetError(
                 f"{self.ann_file}: image {image.get('file_name')} has no {', '.join(missing)}; "
-                "make the splits again: python data_prep/make_splits.py PREPARED_DIR"
+                "make the splits again: lungdet split PREPARED_DIR"
             )
         check_slab_image(image, source=str(self.ann_file))
         if self.with_masks and any("mask" not in instance for instance in info["instances"]):
             raise LungDetError(
                 f"{self.ann_file}: has no segmentations; prepare the scans with "
-                "data_prep/prepare_luna16.py --nodule-masks DIR"
+                "`lungdet prepare --nodule-masks DIR`"
             )
         info.update({field: image[field] for field in SLAB_FIELDS})
         return info
@@ -202,10 +202,10 @@ def missing_data_message(path: str | Path) -> str:
     """Return the message for missing prepared data: the two commands that make it."""
     return (
         f"{path}: no prepared data here. Make it with\n"
-        "  python data_prep/prepare_luna16.py LUNA16_DIR PREPARED_DIR\n"
-        "(without LUNA16, phantoms do: python data_prep/make_phantom.py LUNA16_DIR --scans 20), "
+        "  lungdet prepare LUNA16_DIR PREPARED_DIR\n"
+        "(without LUNA16, phantoms do: lungdet phantom LUNA16_DIR --scans 20), "
         "and name the folder:\n"
-        "  python tools/train.py CONFIG --data PREPARED_DIR"
+        "  lungdet train CONFIG --data PREPARED_DIR"
     )
 
 

@@ -1,8 +1,9 @@
-"""What a run needs: log backends, precision, processes, and where it starts from."""
+"""What a run needs: logs, precision, processes, and where it starts from."""
 
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 import urllib.error
 import urllib.request
@@ -11,10 +12,46 @@ from pathlib import Path
 import torch
 import torch.distributed
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
+from lungdet_mmdet.engine.by_name import find_weights
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.workplace import OFFLINE_VARIABLE, is_offline
+
+# Hundreds of lines between a user and the first warning; the log file has them.
+FILE_ONLY = (
+    "Config:",
+    "\n----",
+    "Hooks will be executed",
+    "paramwise_options",
+    "Using env variable",
+    "Distributed training is not used",
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+)
+
+
+def quieten(logger: logging.Logger) -> None:
+    """Keep what only a log file is read for away from the terminal."""
+    for handler in logger.handlers:
+        if not isinstance(handler, logging.FileHandler):
+            handler.addFilter(_is_for_readers)
+
+
+def _is_for_readers(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(FILE_ONLY)
+
+
+class QuietRunner(Runner):
+    """mmengine's runner; environment, config and hooks go to its log file alone."""
+
+    def build_logger(self, *args, **options) -> MMLogger:
+        """Build the logger, before anything is said."""
+        logger = super().build_logger(*args, **options)
+        quieten(logger)
+        return logger
+
 
 TENSORBOARD = "TensorboardVisBackend"
 
@@ -92,7 +129,7 @@ def join_processes(config: Config, launcher: str) -> str | None:
     if launcher != "pytorch":
         raise LungDetError(
             f"--launcher {launcher} needs a GPU on every process, and there is none here; on CPUs "
-            "use torchrun --nproc_per_node N tools/train.py ... --launcher pytorch"
+            "use torchrun --nproc_per_node N -m lungdet_mmdet train ... --launcher pytorch"
         )
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group(CPU_BACKEND)
@@ -185,14 +222,16 @@ def start_from(config: Config, source: str) -> None:
     Parameters
     ----------
     config : its ``load_from`` is set, and the hook added that logs what does not fit.
-    source : path or URL of the checkpoint. Loading a checkpoint can run code that is hidden in it:
-        name only files whose makers you trust.
+    source : path or URL of the checkpoint, or ``lungdet://FILE`` for weights in this package.
+        Loading a checkpoint can run code that is hidden in it: name only files whose makers you
+        trust.
 
     Raises
     ------
     LungDetError
         If the file is missing or the URL does not answer.
     """
+    source = find_weights(source)
     if reason := why_not_there(source):
         remedy = (
             "download it elsewhere and give its path with --load-from"

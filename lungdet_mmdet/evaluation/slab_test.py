@@ -14,7 +14,12 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, load_state_dict
 
-from lungdet_mmdet.engine.run_setup import bare_model, drop_pretrained, fall_back_from_amp
+from lungdet_mmdet.engine.run_setup import (
+    QuietRunner,
+    bare_model,
+    drop_pretrained,
+    fall_back_from_amp,
+)
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation import FROCMetric, SizeBandMetric
 from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_checkpoint
@@ -96,7 +101,7 @@ def run_network(
     fall_back_from_amp(config)
     drop_pretrained(config)
     config.load_from, config.resume = None, False
-    runner = Runner.from_cfg(config)
+    runner = QuietRunner.from_cfg(config)
     model = bare_model(runner)
     _check_weights(model, checkpoint, content)
     runner.register_hook(_LoadedWeights(content))

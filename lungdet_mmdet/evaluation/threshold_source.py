@@ -107,7 +107,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         When it is missing or cannot be read.
     """
     if not path.is_file():
-        raise LungDetError(f"{path}: no such checkpoint; train one with tools/train.py")
+        raise LungDetError(f"{path}: no such checkpoint; train one with `lungdet train`")
     try:
         content = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:

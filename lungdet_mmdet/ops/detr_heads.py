@@ -197,7 +197,7 @@ def not_finite(what: str, metas: Sequence[Mapping[str, Any]]) -> LungDetError:
     """Return the error for a network that gives no numbers on a batch of slabs."""
     return LungDetError(
         f"{what}. Slabs of the batch: {'; '.join(map(slab_name, metas))}. Look at them with "
-        "tools/browse_dataset.py; if they are sound, lower optim_wrapper.optimizer.lr or train "
+        "`lungdet browse`; if they are sound, lower optim_wrapper.optimizer.lr or train "
         "without AMP, and go on from the last checkpoint with --resume"
     )
 

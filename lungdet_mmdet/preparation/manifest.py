@@ -18,13 +18,13 @@ from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, code_marks, 
 from lungdet_mmdet.preparation.resume import read_record
 from lungdet_mmdet.preparation.scan_job import (
     findings_record,
-    library_versions,
     nodule_fields,
 )
 from lungdet_mmdet.runs.atomic_files import output_error
 from lungdet_mmdet.runs.file_names import SLAB_FOLDER
 from lungdet_mmdet.runs.scan_runs import MISNAMED, ScanFailure
 from lungdet_mmdet.splits.prepared import data_name
+from lungdet_mmdet.versions import PIXEL_LIBRARIES, library_versions
 
 OUTDATED_FOLDER = "outdated"
 
@@ -135,7 +135,7 @@ def build_manifest(
         "pipeline": steps,
         "code": lungdet_mmdet.__version__,
         "pixels_version": PIXELS_VERSION,
-        "versions": {"python": platform.python_version(), **library_versions()},
+        "versions": {"python": platform.python_version(), **library_versions(PIXEL_LIBRARIES)},
         "prepared_with": _counted(libraries),
         "scans": sorted(entries, key=lambda entry: entry["seriesuid"]),
         "not_in_input": list(without_source.kept),

@@ -61,14 +61,28 @@ def prep_steps(config: Any, *, source: str) -> list[dict]:
             f"{source}: the config has no prep_pipeline; inherit one with "
             "_base_ = ['./_base_/prep_luna16.py', ...]"
         )
-    return json.loads(json.dumps(steps, default=dict))
+    named = [{**step, "type": _class_name(step["type"])[1]} for step in steps]
+    return json.loads(json.dumps(named, default=dict))
+
+
+def _class_name(step_type: Any) -> tuple[str, str]:
+    """Return module ("" if unknown) and name of a step's class.
+
+    Pure-Python configs have the class itself, or what is left of it in a config made a plain dict.
+    """
+    if isinstance(step_type, type):
+        return step_type.__module__, step_type.__name__
+    module, _, name = str(step_type).rpartition(".")
+    return module, name
 
 
 def prep_imports(config: Any) -> tuple[str, ...]:
     """Return the modules of a config's ``custom_imports`` that may register steps of its own."""
     imports = (config.get("custom_imports") or {}).get("imports") or []
     names = [imports] if isinstance(imports, str) else list(imports)
-    return tuple(name for name in names if name != _WHOLE_PLUGIN)
+    names += [_class_name(step["type"])[0] for step in config.get("prep_pipeline") or ()]
+    own = (_WHOLE_PLUGIN, _OWN_STEPS)
+    return tuple(dict.fromkeys(n for n in names if n and not n.startswith(own)))
 
 
 def override_mask_method(steps: list[dict], method: str) -> list[dict]:

@@ -10,9 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-import scipy
 import SimpleITK as sitk
-import skimage
 
 from lungdet_mmdet.annotations.scan_masks import mask_record, masks_of_scan
 from lungdet_mmdet.annotations.slab_boxes import nodule_coverage
@@ -26,17 +24,7 @@ from lungdet_mmdet.reports.page import encoded_jpeg
 from lungdet_mmdet.reports.prep_report import MaskPreview, PreviewNodule
 from lungdet_mmdet.runs.atomic_files import replacing_folder, write_json
 from lungdet_mmdet.runs.file_names import PREVIEW_NAME, RECORD_NAME
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that make the pixels."""
-    return {
-        "numpy": np.__version__,
-        "SimpleITK": sitk.Version.VersionString(),
-        "opencv": cv2.__version__,
-        "scikit-image": skimage.__version__,
-        "scipy": scipy.__version__,
-    }
+from lungdet_mmdet.versions import PIXEL_LIBRARIES, library_versions
 
 
 def scan_record(
@@ -65,7 +53,7 @@ def scan_record(
         "status": "ok",
         "fingerprint": fingerprint,
         "pipeline": steps,
-        "versions": library_versions(),
+        "versions": library_versions(PIXEL_LIBRARIES),
         "geometry": results["geometry"].as_dict(),
         "source_geometry": results["file_geometry"].as_dict(),
         "lung_volume_l": summary["volume_l"],

@@ -162,6 +162,11 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def own_command(*arguments: object) -> list[str]:
+    """Return ``lungdet ARGUMENTS`` for `subprocess`, run by this very Python."""
+    return [sys.executable, "-m", "lungdet_mmdet", *map(str, arguments)]
+
+
 @dataclass(frozen=True)
 class CommandStep:
     """One command line.
@@ -169,7 +174,7 @@ class CommandStep:
     Parameters
     ----------
     what : what it does, for the reader.
-    command : a script of the repository and its arguments, as one would type them after "python".
+    command : what one would type into a shell: ``lungdet ...``.
     result : a file that stands there when the step is done, so that a later run passes over it;
         None for a step that finds out by itself what is left to do.
     """
@@ -179,8 +184,8 @@ class CommandStep:
     result: Path | None = None
 
 
-def run_command_steps(steps: Sequence[CommandStep], *, root: Path) -> int:
-    """Run the steps in `root` and stop at the first that fails.
+def run_command_steps(steps: Sequence[CommandStep]) -> int:
+    """Run the steps, each in a process of its own, and stop at the first that fails.
 
     Returns
     -------
@@ -188,12 +193,12 @@ def run_command_steps(steps: Sequence[CommandStep], *, root: Path) -> int:
         Exit code of the failed step, or 0.
     """
     for number, step in enumerate(steps, start=1):
-        print(f"\n=== {number}/{len(steps)}  {step.what}\n$ python {step.command}", flush=True)
+        print(f"\n=== {number}/{len(steps)}  {step.what}\n$ {step.command}", flush=True)
         if step.result is not None and step.result.exists():
             print(f"--- done before: {step.result}")
             continue
         start = time.monotonic()
-        code = subprocess.call([sys.executable, *shlex.split(step.command)], cwd=root)
+        code = subprocess.call(own_command(*shlex.split(step.command)[1:]))
         if code:
             print(f"step {number} failed with exit code {code}", file=sys.stderr)
             return code

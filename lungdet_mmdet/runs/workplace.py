@@ -8,7 +8,6 @@ knows no ``cancel_futures``.
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import os
 import tempfile
 import time
@@ -24,6 +23,7 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import FILE_SUFFIX, output_error
 from lungdet_mmdet.runs.executors import ExecutorLostError, WorkerLostError
 from lungdet_mmdet.runs.scan_runs import ExecutorFactory, process_pool
+from lungdet_mmdet.versions import PIXEL_LIBRARIES, library_versions
 
 # A cluster that is being restarted needs its time; a mistyped address should not.
 CONNECT_S, RECONNECT_S = 30.0, 600.0
@@ -179,8 +179,6 @@ class DaskCluster:
 
 # Calls that wait at the scheduler take next to no memory, and clusters grow while they are used.
 LEAST_HANDED_OVER = 128
-# Their versions may show in pixels.
-LIBRARIES = ("numpy", "scipy", "SimpleITK", "scikit-image", "opencv-python")
 
 
 @dataclass(frozen=True)
@@ -264,13 +262,7 @@ def check_workers(
 
 def versions() -> dict[str, str]:
     """Return the versions that results depend on."""
-    found = {"lungdet_mmdet": lungdet_mmdet.__version__}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+    return {"lungdet_mmdet": lungdet_mmdet.__version__, **library_versions(PIXEL_LIBRARIES)}
 
 
 def look_around(paths: list[str]) -> tuple[list[str], dict[str, str]]:

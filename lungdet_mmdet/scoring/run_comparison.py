@@ -75,11 +75,11 @@ def read_run(path: str | Path) -> RunScores:
         return _run_of(content, name=path.resolve().parent.name)
     except OSError:
         raise LungDetError(
-            f"{path}: no metrics here; test the run with tools/test.py CONFIG CHECKPOINT"
+            f"{path}: no metrics here; test the run with `lungdet test CONFIG CHECKPOINT`"
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LungDetError(
-            f"{path}: not the metrics of a tested run ({error!r}); run tools/test.py again"
+            f"{path}: not the metrics of a tested run ({error!r}); run `lungdet test` again"
         ) from error
 
 

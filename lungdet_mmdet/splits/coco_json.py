@@ -186,13 +186,13 @@ def read_coco(path: Path) -> CocoContent:
     Raises
     ------
     LungDetError
-        If it is missing, no JSON, or not a file written by ``make_splits.py``.
+        If it is missing, no JSON, or not a file written by ``lungdet split``.
     """
     try:
         coco = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise LungDetError(
-            f"{path}: no such file; write the splits with data_prep/make_splits.py PREPARED_DIR"
+            f"{path}: no such file; write the splits with `lungdet split PREPARED_DIR`"
         ) from None
     except (OSError, ValueError) as error:
         raise LungDetError(
@@ -206,7 +206,7 @@ def read_coco(path: Path) -> CocoContent:
     if missing:
         raise LungDetError(
             f"{path}: lacks {', '.join(sorted(missing))}; make the splits again with "
-            "data_prep/make_splits.py"
+            "`lungdet split`"
         )
     return CocoContent(coco)
 
@@ -302,7 +302,7 @@ def check_slab_image(image: Mapping[str, Any], *, source: str) -> None:
         if PurePosixPath(name).parts[:-1] != (uid,) and name != f"{uid}/":
             raise LungDetError(
                 f"{source}: the image {name!r} of series {uid} is not in the series' own folder; "
-                "make the splits again with data_prep/make_splits.py"
+                "make the splits again with `lungdet split`"
             )
 
 

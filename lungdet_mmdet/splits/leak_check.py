@@ -63,7 +63,7 @@ def check_leaks(paths: Mapping[str, str | Path | None], *, allow: bool = False) 
             "the split leaks: "
             + "; ".join(stops)
             + f". Files: {', '.join(f'{side} {path}' for side, path in files.items())}. Make the "
-            "splits again with data_prep/make_splits.py --protocol strict"
+            "splits again with `lungdet split --protocol strict`"
         )
     return report
 

@@ -38,7 +38,7 @@ def check_finished(folder: Path) -> None:
         raise LungDetError(
             f"{folder}: its scans were being prepared again when the run ended early, so that some "
             "are of the pipeline before and some of the new one; run the same "
-            "data_prep/prepare_luna16.py command again to its end"
+            "the same `lungdet prepare` again to its end"
         )
 
 
@@ -108,7 +108,7 @@ def read_prepared(folder: str | Path) -> PreparedCohort:
     if not root.is_dir():
         raise LungDetError(
             f"{folder}: holds no prepared scans (no folder {SLAB_FOLDER!r}); prepare them first "
-            f"with data_prep/prepare_luna16.py LUNA16_DIR {folder}"
+            f"with `lungdet prepare LUNA16_DIR {folder}`"
         )
     check_finished(folder)
     scans: dict[str, PreparedScan] = {}
@@ -134,7 +134,7 @@ def read_prepared(folder: str | Path) -> PreparedCohort:
         scans[failed.seriesuid] = failed
     if not any(scan.slabs for scan in scans.values()):
         raise LungDetError(
-            f"{root}: no scan has been prepared to the end; run data_prep/prepare_luna16.py again "
+            f"{root}: no scan has been prepared to the end; run `lungdet prepare` again "
             f"and look at {FAILURES_NAME}"
         )
     warnings: tuple[str, ...] = ()

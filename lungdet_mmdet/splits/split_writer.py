@@ -85,7 +85,7 @@ def write_splits(
 
     Parameters
     ----------
-    prepared_dir : folder written by ``prepare_luna16.py``.
+    prepared_dir : folder written by ``lungdet prepare``.
     protocol : "strict" (by series or patient), "paper" (by slab), "fold" (official subsets), or
         "test" (every scan tests a model that was trained elsewhere; there are no other parts).
     seed : >= 0, of every shuffle and draw.
@@ -186,7 +186,7 @@ def _label_warnings(cohort: PreparedCohort, labels: LabelRule) -> tuple[str, ...
         return ()
     if without == nodules:
         raise LungDetError(
-            f"{cohort.folder}: no nodule has a mask; prepare with prepare_luna16.py --nodule-masks "
+            f"{cohort.folder}: no nodule has a mask; prepare with `lungdet prepare --nodule-masks` "
             "DIR, or take --labels auto"
         )
     return (f"{without} of {nodules} nodules have no mask: they are ignore regions",)

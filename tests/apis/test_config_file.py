@@ -56,3 +56,37 @@ def test_annotations_inside_dataset_wrappers_are_checked(tmp_path):
     config = Config({"train_dataloader": {"dataset": joined}})
     with pytest.raises(LungDetError, match="absent.json"):
         check_data(config, ("train",))
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("train_cfg.max_epoch", "train_cfg.max_epochs"),
+        ("randomnes.seed", "randomness.seed"),
+        ("optim_wrapper.clip_grads.max_norm", "optim_wrapper.clip_grad.max_norm"),
+        ("custom_hook", "custom_hooks"),
+    ],
+)
+def test_a_misspelt_override_is_told_with_the_nearest_key(config_path, key, nearest):
+    with pytest.raises(LungDetError, match=f"{key}: the config has no .* nearest is {nearest};"):
+        read_config(config_path, cfg_options={key: 1})
+
+
+def test_an_override_that_is_no_part_of_a_run_is_refused(config_path):
+    with pytest.raises(LungDetError, match="has no 'foo' there, there are .*train_dataloader"):
+        read_config(config_path, cfg_options={"foo": 1})
+
+
+@pytest.mark.parametrize(
+    "key", ["default_hooks.checkpoint.published_keys", "load_from", "model.backbone.frozen_stages"]
+)
+def test_overrides_may_add_what_a_part_takes(config_path, key):
+    config = read_config(config_path, cfg_options={key: 3})
+    for word in key.split("."):
+        config = config[word]
+    assert config == 3
+
+
+def test_an_override_beyond_a_list_is_told(config_path):
+    with pytest.raises(LungDetError, match="param_scheduler.7.end: .*no '7' there, there are 0"):
+        read_config(config_path, cfg_options={"param_scheduler.7.end": 1})

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.apis.infer import detect_scans
-from lungdet_mmdet.apis.model_file import SHIPPED_MODEL, read_model_file
+from lungdet_mmdet.apis.model_file import read_model_file
 from lungdet_mmdet.apis.scan_detector import ScanDetector
 from lungdet_mmdet.ct.geometry import to_canonical
 from lungdet_mmdet.ct.scan import CTScan
+from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
 
 TRAINED_ON = "phantom and semi-real"

@@ -55,8 +55,8 @@ def test_missing_data_names_the_commands_that_make_it(tmp_path):
         dataset(tmp_path)
     message = str(caught.value)
     assert message.startswith(str(tmp_path / "annotations" / "train.json"))
-    assert "data_prep/prepare_luna16.py" in message
-    assert "data_prep/make_phantom.py" in message
+    assert "lungdet prepare" in message
+    assert "lungdet phantom" in message
 
 
 def test_plain_coco_files_are_refused(slab_folder):

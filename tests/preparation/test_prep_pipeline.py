@@ -79,3 +79,31 @@ def test_steps_are_timed_and_shown_in_order():
     assert shown == [("method_descriptor", {"a": 1})] * 2
     assert list(seconds) == ["method_descriptor"]
     assert seconds["method_descriptor"] >= 0
+
+
+PURE_PYTHON = """
+from collections import OrderedDict
+from lungdet_mmdet.datasets.transforms import LoadCTScan, OtsuLungMask
+
+prep_pipeline = [
+    dict(type=LoadCTScan), dict(type=OtsuLungMask, method='luna16'), dict(type=OrderedDict)
+]
+"""
+
+
+@pytest.mark.parametrize("data", [None, "somewhere"])
+def test_steps_may_be_classes(tmp_path, monkeypatch, data):
+    from lungdet_mmdet.apis.config_text import config_from_file
+
+    monkeypatch.delenv("LUNGDET_DATA", raising=False)
+    if data:
+        monkeypatch.setenv("LUNGDET_DATA", data)
+    path = tmp_path / "pure.py"
+    path.write_text(PURE_PYTHON)
+    config = config_from_file(path, import_custom_modules=False)
+    assert prep_steps(config, source="pure.py") == [
+        {"type": "LoadCTScan"},
+        {"type": "OtsuLungMask", "method": "luna16"},
+        {"type": "OrderedDict"},
+    ]
+    assert prep_imports(config) == ("collections",)  # where a class of others comes from

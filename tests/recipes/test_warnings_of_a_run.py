@@ -13,7 +13,7 @@ val_dataloader['dataset']['indices'] = 1
 
 
 def test_a_bad_loss_stops_with_its_slabs_and_a_useless_validation_set_is_named(
-    tiny_config, run_tool, tmp_path
+    tiny_config, run_tool, tmp_path, capsys
 ):
     with pytest.raises(LungDetError) as caught:
         run_tool("train.py", tiny_config(BAD), "--work-dir", tmp_path / "run")
@@ -26,4 +26,11 @@ def test_a_bad_loss_stops_with_its_slabs_and_a_useless_validation_set_is_named(
     assert all(slab.startswith("2.999.7426866.9.0.") and " slab " in slab for slab in slabs)
     assert not list((tmp_path / "run").glob("*.pth"))
     (log,) = (tmp_path / "run").glob("*/*.log")
-    assert "the validation set has no slab with a nodule" in log.read_text()
+    text, shown = log.read_text(), "".join(capsys.readouterr())
+    assert "the validation set has no slab with a nodule" in text
+    # The terminal has what there is to be read, the file all that may be looked up.
+    assert "the validation set has no slab with a nodule" in shown
+    for looked_up in ("Config:\n", "System environment:", "Hooks will be"):
+        assert looked_up in text
+        assert looked_up not in shown
+    assert len(shown.splitlines()) < 60

@@ -1,10 +1,13 @@
+import argparse
 import errno
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lungdet_mmdet.__main__ import COMMANDS, dispatch
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.command_line import run_and_exit
 from lungdet_mmdet.runs.executors import Terminated
@@ -90,6 +93,7 @@ def test_a_closed_pipe_stops_the_output_and_not_the_work(tmp_path, shell):
     assert "BrokenPipe" not in done.stderr
 
 
+SUBCOMMANDS = {name: f"lungdet_mmdet.{module}" for name, (module, _) in COMMANDS.items()}
 # Without doctor.py, which has to speak where this package cannot be imported.
 TOOLS = [
     p
@@ -104,3 +108,55 @@ def test_every_command_line_has_the_one_ending(tool):
     text = tool.read_text()
     assert "run_and_exit(main)" in text
     assert "sys.exit(main" not in text
+
+
+def test_every_module_of_commands_is_a_subcommand():
+    modules = {
+        f"lungdet_mmdet.commands.{p.stem}"
+        for p in (ROOT / "lungdet_mmdet" / "commands").glob("[a-z]*.py")
+    }
+    assert modules == set(SUBCOMMANDS.values()) - {"lungdet_mmdet.doctor"}
+
+
+def parsers_of(parser):
+    """Return a parser and those of its subcommands."""
+    found = [parser]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            assert len(action._choices_actions) == len(action.choices)  # each with a help text
+            found += [p for sub in action.choices.values() for p in parsers_of(sub)]
+    return found
+
+
+# `stock` hands its options on to mmdet's tools.
+@pytest.mark.parametrize("name", [n for n in SUBCOMMANDS if n != "stock"])
+def test_every_option_says_what_it_does(name, monkeypatch):
+    seen = []
+
+    def stop(parser, *_):
+        seen.append(parser)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
+    with pytest.raises(SystemExit):
+        importlib.import_module(SUBCOMMANDS[name]).main()
+    actions = [a for parser in parsers_of(seen[0]) for a in parser._actions]
+    silent = [
+        a.dest for a in actions if not isinstance(a, argparse._SubParsersAction) and not a.help
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_lungdet_lists_its_commands(words, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lungdet", *words])
+    assert dispatch() == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {name} " in out for name in SUBCOMMANDS)
+
+
+def test_a_misspelt_command_is_told_with_the_nearest(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lungdet", "tarin", "CONFIG"])
+    assert dispatch() == 2
+    assert "'tarin', the nearest is 'train'" in capsys.readouterr().err

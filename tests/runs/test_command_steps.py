@@ -1,28 +1,40 @@
 """Long jobs as command lines: in order, told, passed over when done, stopped at a failure."""
 
+import sys
+
+import pytest
+
+from lungdet_mmdet.runs import command_line
 from lungdet_mmdet.runs.command_line import CommandStep, run_command_steps
+
+
+@pytest.fixture(autouse=True)
+def scripts(tmp_path, monkeypatch):
+    """Let `lungdet NAME.py` run a script of the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command_line, "own_command", lambda *words: [sys.executable, *words])
 
 
 def script(folder, name, text):
     (folder / name).write_text(text)
-    return name
+    return f"lungdet {name}"
 
 
-def test_steps_run_in_order_in_the_root(tmp_path, capfd):
+def test_steps_run_in_order_where_they_are_called(tmp_path, capfd):
     name = script(tmp_path, "add.py", "import sys; open('log', 'a').write(sys.argv[1] + ' ')")
     steps = [CommandStep("first", f"{name} 1"), CommandStep("second", f"{name} 'two words'")]
-    assert run_command_steps(steps, root=tmp_path) == 0
+    assert run_command_steps(steps) == 0
     assert (tmp_path / "log").read_text() == "1 two words "
     out = capfd.readouterr().out
     assert "=== 1/2  first" in out
-    assert f"$ python {name} 1" in out
+    assert f"$ {name} 1" in out
 
 
 def test_a_step_whose_result_is_there_is_passed_over(tmp_path, capfd):
     name = script(tmp_path, "fail.py", "raise SystemExit(3)")
     result = tmp_path / "result"
     result.touch()
-    assert run_command_steps([CommandStep("done", name, result)], root=tmp_path) == 0
+    assert run_command_steps([CommandStep("done", name, result)]) == 0
     assert "done before" in capfd.readouterr().out
 
 
@@ -30,6 +42,6 @@ def test_a_failure_ends_the_job_with_its_exit_code(tmp_path, capfd):
     fail = script(tmp_path, "fail.py", "raise SystemExit(3)")
     write = script(tmp_path, "write.py", "open('late', 'w')")
     steps = [CommandStep("fails", fail), CommandStep("never", write)]
-    assert run_command_steps(steps, root=tmp_path) == 3
+    assert run_command_steps(steps) == 3
     assert not (tmp_path / "late").exists()
     assert "step 1 failed with exit code 3" in capfd.readouterr().err

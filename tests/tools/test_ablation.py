@@ -1,44 +1,39 @@
-"""tools/ablation.py plans every run on the same scans, and prepares slabs once per pipeline."""
+"""`lungdet ablation` plans every run on the same scans, and prepares slabs once per pipeline."""
 
-import runpy
 import shlex
 
-import pytest
+from lungdet_mmdet.commands import ablation
+from lungdet_mmdet.engine.by_name import find_config
 
 
-@pytest.fixture
-def ablation(repository):
-    return runpy.run_path(str(repository / "tools" / "ablation.py"))
+def plan_of(tmp_path, *options):
+    return ablation.plan(ablation.parse_args([str(tmp_path), *options]))
 
 
-def plan_of(ablation, tmp_path, *options):
-    return ablation["plan"](ablation["parse_args"]([str(tmp_path), *options]))
-
-
-def test_every_variant_has_a_config_and_is_trained_and_tested(ablation, tmp_path, repository):
-    steps = plan_of(ablation, tmp_path)
-    for variant in ablation["VARIANTS"]:
-        config = ablation["config_of"](variant)
-        assert (repository / config).is_file()
+def test_every_variant_has_a_config_and_is_trained_and_tested(tmp_path):
+    steps = plan_of(tmp_path)
+    for variant in ablation.VARIANTS:
+        config = ablation.config_of(variant)
+        assert find_config(config).is_file()
         mine = [s.command for s in steps if s.what.startswith(f"{variant}:")]
-        assert [shlex.split(c)[0] for c in mine] == [
-            "data_prep/prepare_luna16.py",
-            "data_prep/make_splits.py",
-            "tools/train.py",
-            "tools/test.py",
+        assert [shlex.split(c)[1] for c in mine] == [
+            "prepare",
+            "split",
+            "train",
+            "test",
         ]
-        assert all(config in c for c in mine if "make_splits" not in c)
+        assert all(config in c for c in mine if "lungdet split" not in c)
 
 
-def test_detectors_share_the_main_slabs_and_thicknesses_have_their_own(ablation, tmp_path):
-    steps = plan_of(ablation, tmp_path, "--only", "main", "detr", "mip5")
+def test_detectors_share_the_main_slabs_and_thicknesses_have_their_own(tmp_path):
+    steps = plan_of(tmp_path, "--only", "main", "detr", "mip5")
     prepared = {
-        s.what.split(":")[0]: shlex.split(s.command)[2] for s in steps if "prepare" in s.what
+        s.what.split(":")[0]: shlex.split(s.command)[3] for s in steps if "prepare" in s.what
     }
     assert prepared["main"] == prepared["detr"] != prepared["mip5"]
 
 
-def test_a_finished_training_is_known_by_its_last_checkpoint(ablation, tmp_path):
-    steps = plan_of(ablation, tmp_path, "--iters", "30", "--only", "ce")
+def test_a_finished_training_is_known_by_its_last_checkpoint(tmp_path):
+    steps = plan_of(tmp_path, "--iters", "30", "--only", "ce")
     (training,) = (s for s in steps if s.what == "ce: train")
     assert training.result == tmp_path / "work_ce" / "iter_30.pth"

@@ -1,9 +1,9 @@
 import json
-import runpy
 
 import numpy as np
 import pytest
 
+from lungdet_mmdet.commands import cross_validate as command
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.split_scores import pooled_froc
 from lungdet_mmdet.scoring.submission import Marks, write_submission
@@ -20,7 +20,7 @@ class Runs:
     def __call__(self, tool, config, *arguments):
         folder = config.parent
         self.calls.append((tool, folder.name))
-        if tool == "train.py":
+        if tool == "train":
             (folder / "epoch_1.pth").touch()
             (folder / "last_checkpoint").write_text(str(folder / "epoch_1.pth"))
             return
@@ -42,16 +42,15 @@ def prepared(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def cross_validate(repository, prepared, tmp_path):
+def cross_validate(repository, prepared, tmp_path, monkeypatch):
     """The tool on folds 0 and 3, with training and testing stood in for."""
     runs = Runs()
+    monkeypatch.setattr(command, "_run", runs)
 
     def run(*arguments):
-        names = runpy.run_path(str(repository / "tools" / "cross_validate.py"))
-        names["main"].__globals__["_run"] = runs
         config = str(repository / "configs" / "lung_deform_detr.py")
         folders = ["--data", str(prepared), "--work-dir", str(tmp_path / "cv")]
-        names["main"]([config, *folders, "--folds", "0", "3", "--bootstrap", "0", *arguments])
+        command.main([config, *folders, "--folds", "0", "3", "--bootstrap", "0", *arguments])
         return runs.calls
 
     return run
@@ -59,7 +58,7 @@ def cross_validate(repository, prepared, tmp_path):
 
 def test_folds_are_trained_tested_and_pooled(cross_validate, tmp_path):
     calls = cross_validate()
-    both = ("train.py", "test.py")
+    both = ("train", "test")
     assert calls == [(tool, f"fold_{number}") for number in (0, 3) for tool in both]
     result = json.loads((tmp_path / "cv" / "froc.json").read_text())
     # Two series per subset, one nodule in each, every one marked and nothing else.

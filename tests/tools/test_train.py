@@ -30,7 +30,7 @@ class StoppedBeforeBuildingError(Exception):
 @pytest.fixture
 def train(repository, prepared, tmp_path, monkeypatch):
     """Runs tools/train.py as far as the runner, and returns the config it would build."""
-    import mmengine.runner
+    from lungdet_mmdet.engine import run_setup
 
     built = []
 
@@ -40,7 +40,7 @@ def train(repository, prepared, tmp_path, monkeypatch):
             built.append(config)
             raise StoppedBeforeBuildingError
 
-    monkeypatch.setattr(mmengine.runner, "Runner", StopRunner)
+    monkeypatch.setattr(run_setup, "QuietRunner", StopRunner)
     main = runpy.run_path(str(repository / "tools" / "train.py"))["main"]
 
     def run(name="lung_deform_detr.py", *arguments):

@@ -42,13 +42,13 @@ class PositivesWarningHook(Hook):
         if not _has_positive(runner.train_dataloader.dataset):
             runner.logger.warning(
                 "the training set has no slab with a nodule: the model can only learn to find "
-                "nothing. Make the splits again with data_prep/make_splits.py"
+                "nothing. Make the splits again with `lungdet split`"
             )
         if runner.val_loop is not None and not _has_positive(runner.val_dataloader.dataset):
             runner.logger.warning(
                 "the validation set has no slab with a nodule: its scores are undefined and no "
                 "best checkpoint can be chosen. Make the splits again with more scans or another "
-                "--seed (data_prep/make_splits.py)"
+                "--seed (`lungdet split`)"
             )
 
 

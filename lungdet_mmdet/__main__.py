@@ -1,0 +1,77 @@
+"""The command ``lungdet``: ``lungdet SUBCOMMAND ...``, also as ``python -m lungdet_mmdet``."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+
+import lungdet_mmdet
+from lungdet_mmdet.runs.command_line import run_and_exit
+
+# Subcommand: the module whose main() it is, and what it does.
+COMMANDS = {
+    "doctor": ("doctor", "say what works on this machine, what does not, and what to do"),
+    "infer": ("commands.infer", "find nodules in CT scans"),
+    "phantom": ("commands.make_phantom", "make up scans with known nodules"),
+    "download": ("commands.download_luna16", "fetch LUNA16, or check a copy of it"),
+    "convert": ("commands.convert_dicom", "bring DICOM series to LUNA16's layout"),
+    "lidc-labels": ("commands.lidc_labels", "nodule masks from the outlines of LIDC's readers"),
+    "insert": ("commands.insert_nodules", "set real nodules into real lungs of other patients"),
+    "prepare": ("commands.prepare_luna16", "scans into slabs, boxes, and a report"),
+    "split": ("commands.make_splits", "divide prepared scans into train, val and test"),
+    "browse": ("commands.browse_dataset", "pictures of the slabs as the detector is shown them"),
+    "train": ("commands.train", "train a detector"),
+    "test": ("commands.test", "test a detector on slabs and scans"),
+    "cross-validate": ("commands.cross_validate", "LUNA16's ten folds, pooled"),
+    "froc": ("commands.froc", "score a submission by LUNA16's rules"),
+    "compare": ("commands.compare", "one table over tested runs"),
+    "visualize": ("commands.visualize", "figures of preparation and of predictions"),
+    "publish": ("commands.publish_model", "a model file that cannot run code"),
+    "export": ("commands.export", "the network as ONNX or OpenVINO"),
+    "label-study": ("commands.label_study", "sphere labels against readers' outlines"),
+    "stock": ("commands.stock", "run one of mmdet's own tools"),
+    "demo": ("commands.demo", "the whole job on phantoms"),
+    "ablation": ("commands.ablation", "the paper's comparisons on phantoms"),
+    "make-model": ("commands.make_model", "train the model in the box anew"),
+}
+
+
+def usage() -> str:
+    """Return what ``lungdet --help`` prints."""
+    rows = [f"  {name:15} {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: lungdet COMMAND ...    (lungdet COMMAND --help says more)",
+            "",
+            "Lung nodules in chest CT. Research software, not for clinical use.",
+            "",
+            *rows,
+        ]
+    )
+
+
+def dispatch() -> int:
+    """Run the subcommand that ``sys.argv`` names; return its exit code."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return 0
+    if name == "--version":
+        print(f"lungdet_mmdet {lungdet_mmdet.__version__}")
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.0)[0]
+        print(f"lungdet: no command {name!r}, the nearest is {near!r}", file=sys.stderr)
+        return 2
+    sys.argv = [f"lungdet {name}", *arguments]
+    return importlib.import_module(f"lungdet_mmdet.{COMMANDS[name][0]}").main()
+
+
+def main() -> None:
+    """Run the command and leave with its exit code."""
+    run_and_exit(dispatch)
+
+
+if __name__ == "__main__":
+    main()
