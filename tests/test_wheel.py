@@ -75,7 +75,7 @@ def test_the_wheel_alone_does_the_main_job(installed):
     assert Path(place.strip()).is_relative_to(installed.bin.parent)
     assert installed.lungdet("doctor").endswith("Usable.\n")
 
-    installed.lungdet("phantom luna16 --scans 3 --seed 3 --workers 1")
+    installed.lungdet("phantom luna16 --scans 6 --seed 3 --workers 1")
     installed.lungdet("prepare luna16 prepared --workers 0")
     natural = "train=natural val=natural test=natural"
     splits = f"split prepared --positive-rate {natural} --ratios 0.34 0.33 0.33"
