@@ -76,6 +76,8 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope("mmdet"):
         weights = MODELS.build(Config.fromfile(str(root / "tiny.py")).model).state_dict()
+    # Built and not initialised, mmdet leaves this one as the memory was, which may be no number.
+    torch.nn.init.normal_(weights["level_embed"])
     torch.save({"state_dict": weights, "meta": {}}, root / "bare.pth")
     meta = {"operating_point": POINT.as_record()}
     torch.save({"state_dict": weights, "meta": meta}, root / "validated.pth")
@@ -204,7 +206,7 @@ def test_averaged_weights_are_loaded_where_the_config_averages(folder, tmp_path,
 def test_only_the_first_process_writes(run_tool, tmp_path, monkeypatch):
     # Metrics are computed in the first process alone.
     nothing = NetworkRun({}, [], None, None, 0, None, None)
-    monkeypatch.setattr("lungdet_mmdet.evaluation.slab_test.run_network", lambda *_: nothing)
+    monkeypatch.setattr("lungdet_mmdet.evaluation.slab_test.run_network", lambda *_, **__: nothing)
 
     assert run_tool("bare.pth") == 0
     assert not (tmp_path / "metrics.json").exists()
