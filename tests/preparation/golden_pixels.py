@@ -42,7 +42,12 @@ def golden_arrays() -> dict[str, np.ndarray]:
 
 
 def block_means(slab: np.ndarray) -> np.ndarray:
-    """Return the means of 8 x 8 px blocks of a slab (y, x), float32; the rest at its end is cut."""
+    """Return the means of 8 x 8 px blocks of a slab (y, x), float32; the rest at its end is cut.
+
+    Of a slab with its neighbours (y, x, c) the middle channel is the slab itself.
+    """
+    if slab.ndim == 3:
+        slab = slab[..., slab.shape[2] // 2]
     rows, columns = (size // BLOCK_PX for size in slab.shape[:2])
     blocks = slab[: rows * BLOCK_PX, : columns * BLOCK_PX]
     blocks = blocks.reshape(rows, BLOCK_PX, columns, BLOCK_PX)
