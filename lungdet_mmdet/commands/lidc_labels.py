@@ -49,7 +49,7 @@ def main() -> int:
     from lungdet_mmdet.preparation.lidc_labelling import label_luna16_folder
     from lungdet_mmdet.runs.workplace import find_workplace
 
-    place = find_workplace(args.workers, dask=None, read_from=[args.luna16_dir], write_to=args.out)
+    place = find_workplace(args.workers)
     summary = label_luna16_folder(
         args.luna16_dir,
         args.out,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,6 +11,7 @@ from tqdm import tqdm
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.cohort import plan_cohort, write_cohort
 from lungdet_mmdet.phantom.scan import DEFAULT_MEAN_NODULES
+from lungdet_mmdet.runs.executors import WorkerPool
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,12 +49,13 @@ def main() -> int:
         if args.workers == 1:
             scans = write_cohort(args.out_dir, plan, on_scan=lambda _: bar.update())
         else:
-            # Fresh processes: forking one that already runs threads may hang.
-            pool = ProcessPoolExecutor(args.workers, mp_context=get_context("spawn"))
-            with pool:
+            pool = WorkerPool(args.workers)
+            try:
                 scans = write_cohort(
                     args.out_dir, plan, executor=pool, on_scan=lambda _: bar.update()
                 )
+            finally:
+                pool.stop()
     nodules = sum(len(scan.nodules) for scan in scans)
     healthy = sum(not scan.nodules for scan in scans)
     excluded = sum(len(scan.excluded) for scan in scans)
