@@ -1,5 +1,7 @@
 """A detector trained on COCO's 80 classes is a start for one class."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -42,10 +44,38 @@ def test_what_fits_is_taken_and_the_rest_logged(tiny_config, tmp_path):
     assert "cls_branches.0.weight: (80, 256) in the file, (1, 256) here" in log.read_text()
 
 
-def test_the_coco_config_names_mmdets_checkpoint_and_fits_it(read_tiny):
-    config = read_tiny("lung_deform_detr_coco.py")
-    assert config.load_from.startswith("https://download.openmmlab.com/mmdetection/v3.0/")
-    assert [h.type for h in config.custom_hooks].count("FitCheckpointHook") == 1
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("lung_deform_detr_coco", "deformable_detr/deformable-detr_r50_16xb2-50e_coco"),
+        ("lung_deform_detr_best", "dino/dino-4scale_r50_8xb2-12e_coco"),
+        ("lung_detr_coco", "detr/detr_r50_8xb2-150e_coco"),
+    ],
+)
+def test_coco_configs_take_all_of_mmdets_detector_but_its_classes(
+    repository, monkeypatch, name, source
+):
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.hub import get_config
+
+    monkeypatch.setenv("LUNGDET_DATA", "unused")
+    ours = Config.fromfile(repository / "configs" / f"{name}.py")
+    theirs = get_config(f"mmdet::{source}.py")
+    stem = source.split("/")[1]
+    assert ours.load_from.startswith("https://download.openmmlab.com/mmdetection/v3.0/")
+    assert Path(ours.load_from).name.startswith(f"{stem}_20")
+    assert [hook.type for hook in ours.custom_hooks].count("FitCheckpointHook") == 1
+    shapes = []
+    for config in (ours, theirs):
+        config.model.backbone.init_cfg = None
+        with torch.device("meta"):
+            model = MODELS.build(config.model)
+        shapes.append({key: tuple(value.shape) for key, value in model.state_dict().items()})
+    assert shapes[0].keys() == shapes[1].keys()
+    anew = [key for key in shapes[0] if shapes[0][key] != shapes[1][key]]
+    assert anew
+    assert all("cls" in key or "label_embedding" in key for key in anew)
 
 
 def test_missing_checkpoints_are_named(read_tiny, monkeypatch, tmp_path):
