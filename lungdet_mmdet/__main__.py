@@ -31,6 +31,7 @@ COMMANDS = {
     "export": ("commands.export", "the network as ONNX or OpenVINO"),
     "label-study": ("commands.label_study", "sphere labels against readers' outlines"),
     "stock": ("commands.stock", "run one of mmdet's own tools"),
+    "reproduce": ("commands.reproduce", "the whole way from LUNA16 to the paper's table"),
     "demo": ("commands.demo", "the whole job on phantoms"),
     "ablation": ("commands.ablation", "the paper's comparisons on phantoms"),
     "make-model": ("commands.make_model", "train the model in the box anew"),

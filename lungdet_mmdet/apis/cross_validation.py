@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from lungdet_mmdet.apis.config_file import PARTS
+from lungdet_mmdet.engine.run_setup import trained_checkpoint
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_json
 from lungdet_mmdet.runs.file_names import ANNOTATION_FOLDER, SUBMISSION_NAME
@@ -17,8 +18,6 @@ from lungdet_mmdet.splits.split_writer import write_splits
 
 CONFIG_NAME = "config.py"
 STATE_NAME = "fold.json"
-BEST_PATTERN = "best_*.pth"
-LAST_NAME = "last_checkpoint"
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,7 @@ class Fold:
         LungDetError
             If there is none.
         """
-        best = sorted(self.folder.glob(BEST_PATTERN), key=lambda path: path.stat().st_mtime)
-        if best:
-            return best[-1]
-        last = self.folder / LAST_NAME
-        if not last.is_file():
-            raise LungDetError(f"{self.folder}: training left no checkpoint; look at its log")
-        return Path(last.read_text(encoding="utf-8").strip())
+        return trained_checkpoint(self.folder)
 
 
 def make_fold(config: Config, work_dir: Path, number: int, *, seed: int) -> Fold:

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lungdet_mmdet.runs.command_line import CommandStep, run_command_steps
+from lungdet_mmdet.runs.command_line import CommandStep, quoted, run_command_steps
 from lungdet_mmdet.runs.file_names import METRICS_NAME
 
 MAIN = "main"
@@ -64,7 +64,7 @@ def plan(args: argparse.Namespace) -> list[CommandStep]:
     steps = [
         CommandStep(
             f"make {args.scans} phantom scans",
-            f"lungdet phantom {cohort} --scans {args.scans} --seed {args.seed}"
+            f"lungdet phantom {quoted(cohort)} --scans {args.scans} --seed {args.seed}"
             f" --size small --mean-nodules {MEAN_NODULES} --workers 2",
             cohort / "annotations.csv",
         )
@@ -77,27 +77,30 @@ def plan(args: argparse.Namespace) -> list[CommandStep]:
         steps += [
             CommandStep(
                 f"{variant}: prepare slabs",
-                f"lungdet prepare {cohort} {prepared} --config {config} --workers 2",
+                f"lungdet prepare {quoted(cohort, prepared)} --config {config} --workers 2",
             ),
             CommandStep(
                 f"{variant}: split by scan",
-                f"lungdet split {prepared} --min-overlap-mm {overlap_mm} {SPLIT}",
+                f"lungdet split {quoted(prepared)} --min-overlap-mm {overlap_mm} {SPLIT}",
             ),
             CommandStep(
                 f"{variant}: train",
-                f"lungdet train {config} --data {prepared} --work-dir {work} --resume"
-                f" --cfg-options randomness.seed={args.seed} train_cfg.max_iters={args.iters}"
+                f"lungdet train {config} --data {quoted(prepared)} --work-dir {quoted(work)}"
+                f" --resume --cfg-options randomness.seed={args.seed}"
+                f" train_cfg.max_iters={args.iters}"
                 f" train_cfg.val_interval={args.iters} param_scheduler.1.end={args.iters}",
                 last,
             ),
             CommandStep(
                 f"{variant}: test on scans it never saw",
-                f"lungdet test {config} {last} --data {prepared} --work-dir {work} --no-report",
+                f"lungdet test {config} {quoted(last)} --data {quoted(prepared)}"
+                f" --work-dir {quoted(work)} --no-report",
                 work / METRICS_NAME,
             ),
         ]
-    runs = " ".join(str(out_dir / f"work_{variant}") for variant in args.only)
-    steps.append(CommandStep("compare", f"lungdet compare {runs} --sort CPM --out {out_dir}"))
+    runs = [out_dir / f"work_{variant}" for variant in args.only]
+    compare = f"lungdet compare {quoted(*runs)} --sort CPM --out {quoted(out_dir)}"
+    steps.append(CommandStep("compare", compare))
     return steps
 
 

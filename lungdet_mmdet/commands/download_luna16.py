@@ -33,6 +33,9 @@ def parse_args() -> argparse.Namespace:
         default=min(os.cpu_count() or 1, 4),
         help="processes that verify, 0 = this one (default: %(default)s)",
     )
+    parser.add_argument(
+        "--report", type=Path, help="with --verify, once every series is whole: write the list here"
+    )
     parser.add_argument("--api", help="a mirror that answers as https://zenodo.org/api/records")
     return parser.parse_args()
 
@@ -42,6 +45,7 @@ def main() -> int:
     from lungdet_mmdet.luna16.download import ALL_SUBSETS, DownloadSettings, download_luna16
     from lungdet_mmdet.luna16.verifying import verify_luna16
     from lungdet_mmdet.luna16.zenodo import ZENODO_API
+    from lungdet_mmdet.runs.atomic_files import write_bytes
     from lungdet_mmdet.runs.scan_runs import process_pool
 
     if args.verify:
@@ -52,6 +56,8 @@ def main() -> int:
             subsets=args.subsets or (),
         )
         print("\n".join(report.lines()))
+        if args.report and not report.bad:
+            write_bytes(args.report, ("\n".join(report.lines()) + "\n").encode("utf-8"))
         return 1 if report.bad else 0
     settings = DownloadSettings(
         api=args.api or ZENODO_API, keep_zips=args.keep_zips, lung_masks=args.masks

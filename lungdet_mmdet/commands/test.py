@@ -18,7 +18,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "FROCMetric in the config; its defaults are what `lungdet infer` does.",
     )
     parser.add_argument("config", type=Path, help="config file")
-    parser.add_argument("checkpoint", type=Path, help="checkpoint file")
+    parser.add_argument(
+        "checkpoint", type=Path, help="checkpoint file, or the work dir of a training"
+    )
     parser.add_argument("--data", type=Path, help="prepared dataset (default: $LUNGDET_DATA)")
     parser.add_argument(
         "--split",

@@ -1,4 +1,4 @@
-"""What a run needs: logs, precision, processes, and where it starts from."""
+"""What a run needs: logs, precision, processes, where it starts from, and what it leaves."""
 
 from __future__ import annotations
 
@@ -303,3 +303,29 @@ def latest_checkpoint(work_dir: Path) -> Path | None:
         if (match := re.fullmatch(r"(?:epoch|iter)_(\d+)\.pth", path.name))
     }
     return numbered[max(numbered)] if numbered else None
+
+
+def trained_checkpoint(path: str | Path) -> Path:
+    """Return the checkpoint that a training is judged by.
+
+    Parameters
+    ----------
+    path : a checkpoint, which is returned as it is, or the work directory of a training: its best
+        one on the validation set, else its latest.
+
+    Raises
+    ------
+    LungDetError
+        If the directory holds none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    best = max(path.glob("best_*.pth"), key=lambda found: found.stat().st_mtime, default=None)
+    found = best or latest_checkpoint(path)
+    if found is None:
+        raise LungDetError(
+            f"{path}: holds no checkpoint of a training; train with lungdet train CONFIG "
+            f"--work-dir {path}, and look at its log where it ended early"
+        )
+    return found

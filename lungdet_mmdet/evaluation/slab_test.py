@@ -19,6 +19,7 @@ from lungdet_mmdet.engine.run_setup import (
     bare_model,
     drop_pretrained,
     fall_back_from_amp,
+    trained_checkpoint,
 )
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation import FROCMetric, SizeBandMetric
@@ -262,7 +263,7 @@ def run_slab_test(
     Parameters
     ----------
     config : as read by ``read_config``.
-    checkpoint : weights to load.
+    checkpoint : weights to load, or the work directory of a training: its best, else its latest.
     split : "test" or "val".
     predictions : where to write the detections; None means ``<work_dir>/predictions.json``.
     threshold : overrides the checkpoint's operating point.
@@ -281,14 +282,15 @@ def run_slab_test(
         If the checkpoint is missing, or is one of another model.
     """
     began = time.perf_counter()
-    content = read_checkpoint(Path(checkpoint))
+    checkpoint = trained_checkpoint(checkpoint)
+    content = read_checkpoint(checkpoint)
     applied = applied_threshold(content, given=threshold)
     aim_test_at(config, split)
     ann_file = annotation_file(config)
     # Held here, so that data set and metrics share what is read once.
     coco, slab_set = read_coco(ann_file), read_slab_set(ann_file)
     network = run_network(
-        config, Path(checkpoint), content, threshold=applied.value, predictions=predictions
+        config, checkpoint, content, threshold=applied.value, predictions=predictions
     )
     if network.matched is None or network.matches is None:
         return None
@@ -307,7 +309,7 @@ def run_slab_test(
         data=coco["info"]["data"],
         protocol=coco["info"]["protocol"],
         split=split,
-        checkpoint=Path(checkpoint).name,
+        checkpoint=checkpoint.name,
         config=Path(config.filename).name if config.filename else "",
         threshold=applied.value,
         threshold_source=applied.source,

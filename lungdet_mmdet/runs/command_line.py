@@ -177,11 +177,19 @@ class CommandStep:
     command : what one would type into a shell: ``lungdet ...``.
     result : a file that stands there when the step is done, so that a later run passes over it;
         None for a step that finds out by itself what is left to do.
+    may_fail_in_part : the next steps go on with what it did where it exits with 1, as after a scan
+        that could not be used.
     """
 
     what: str
     command: str
     result: Path | None = None
+    may_fail_in_part: bool = False
+
+
+def quoted(*words: object) -> str:
+    """Return words, paths above all, as they stand in a command."""
+    return " ".join(shlex.quote(str(word)) for word in words)
 
 
 def run_command_steps(steps: Sequence[CommandStep]) -> int:
@@ -190,8 +198,9 @@ def run_command_steps(steps: Sequence[CommandStep]) -> int:
     Returns
     -------
     int
-        Exit code of the failed step, or 0.
+        Exit code of the failed step, or 0; 1 where a step failed in part and the rest was done.
     """
+    worst = 0
     for number, step in enumerate(steps, start=1):
         print(f"\n=== {number}/{len(steps)}  {step.what}\n$ {step.command}", flush=True)
         if step.result is not None and step.result.exists():
@@ -201,6 +210,9 @@ def run_command_steps(steps: Sequence[CommandStep]) -> int:
         code = subprocess.call(own_command(*shlex.split(step.command)[1:]))
         if code:
             print(f"step {number} failed with exit code {code}", file=sys.stderr)
-            return code
+            if code != 1 or not step.may_fail_in_part:
+                return code
+            print("going on with what it did", file=sys.stderr)
+            worst = code
         print(f"--- {time.monotonic() - start:.0f} s", flush=True)
-    return 0
+    return worst

@@ -148,6 +148,64 @@ def difference_warnings(runs: Sequence[RunScores]) -> list[str]:
     return [f"these runs were not tested on the same slabs, so do not compare them ({parts})"]
 
 
+def validation_curve(work_dir: str | Path, key: str = "AR50") -> dict[int, float]:
+    """Return a figure of every validation of a training, by epoch (or by iteration).
+
+    A training that was resumed has several logs; the latest one counts.
+
+    Parameters
+    ----------
+    work_dir : of the training.
+    key : name of the figure, without the ``lung/`` before it in the log.
+
+    Raises
+    ------
+    LungDetError
+        If there is no log, or none of its validations has the figure.
+    """
+    logs = sorted(Path(work_dir).glob("*/vis_data/scalars.json"))
+    rows = [row for log in logs for row in _log_rows(log)]
+    curve: dict[int, float] = {}
+    iteration = 0
+    for row in rows:
+        iteration = int(row.get("iter", iteration))
+        if f"lung/{key}" in row:
+            # mmengine counts the validations of a training by iterations as epoch 0.
+            curve[int(row["step"]) or iteration] = float(row[f"lung/{key}"])
+    if not curve:
+        known = sorted({name[5:] for row in rows for name in row if name.startswith("lung/")})
+        raise LungDetError(
+            f"{work_dir}: no validation with the figure {key!r} in {len(logs)} logs "
+            f"(*/vis_data/scalars.json); they have {', '.join(known) or 'none'}"
+        )
+    return dict(sorted(curve.items()))
+
+
+def _log_rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:  # the line that a killed run was writing
+            continue
+        rows += [row] if isinstance(row, dict) and "step" in row else []
+    return rows
+
+
+def curve_rows(curves: Mapping[str, Mapping[int, float]]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and one row of texts for every epoch that any of the runs has."""
+    epochs = sorted({epoch for curve in curves.values() for epoch in curve})
+    rows = [
+        [str(epoch), *(_percent(curve.get(epoch, math.nan)) for curve in curves.values())]
+        for epoch in epochs
+    ]
+    return ["after", *curves], rows
+
+
+def _percent(value: float) -> str:
+    return _NONE if math.isnan(value) else f"{100 * value:.1f} %"
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table as Markdown."""
     lines = [header, ["---"] * len(header), *rows]

@@ -1,6 +1,7 @@
 import pytest
 
-from lungdet_mmdet.engine.run_setup import latest_checkpoint
+from lungdet_mmdet.engine.run_setup import latest_checkpoint, trained_checkpoint
+from lungdet_mmdet.errors import LungDetError
 
 
 @pytest.fixture
@@ -24,3 +25,15 @@ def test_without_a_usable_note_the_highest_number_counts(work_dir, note):
 
 def test_an_empty_folder_has_none(tmp_path):
     assert latest_checkpoint(tmp_path) is None
+
+
+def test_a_training_is_judged_by_its_best_checkpoint(work_dir):
+    assert trained_checkpoint(work_dir).name == "best_lung_AP50_epoch_12.pth"
+    assert trained_checkpoint(work_dir / "epoch_9.pth") == work_dir / "epoch_9.pth"
+    (work_dir / "best_lung_AP50_epoch_12.pth").unlink()
+    assert trained_checkpoint(work_dir).name == "epoch_10.pth"
+
+
+def test_a_training_without_checkpoints_is_told(tmp_path):
+    with pytest.raises(LungDetError, match="holds no checkpoint of a training"):
+        trained_checkpoint(tmp_path)

@@ -45,3 +45,14 @@ def test_a_failure_ends_the_job_with_its_exit_code(tmp_path, capfd):
     assert run_command_steps(steps) == 3
     assert not (tmp_path / "late").exists()
     assert "step 1 failed with exit code 3" in capfd.readouterr().err
+
+
+def test_a_step_that_failed_in_part_is_gone_on_from_and_told(tmp_path, capfd):
+    name = script(tmp_path, "end.py", "import sys; sys.exit(int(sys.argv[1]))")
+    write = script(tmp_path, "write.py", "open('late', 'w')")
+    steps = [CommandStep("some scans", f"{name} 1", None, True), CommandStep("rest", write)]
+    assert run_command_steps(steps) == 1
+    assert (tmp_path / "late").exists()
+    assert "going on" in capfd.readouterr().err
+    # An interrupt is no failure in part.
+    assert run_command_steps([CommandStep("cut", f"{name} 130", None, True)]) == 130

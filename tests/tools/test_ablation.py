@@ -37,3 +37,11 @@ def test_a_finished_training_is_known_by_its_last_checkpoint(tmp_path):
     steps = plan_of(tmp_path, "--iters", "30", "--only", "ce")
     (training,) = (s for s in steps if s.what == "ce: train")
     assert training.result == tmp_path / "work_ce" / "iter_30.pth"
+
+
+def test_a_folder_with_a_space_is_one_argument(tmp_path):
+    steps = plan_of(tmp_path / "my study", "--only", "main", "mip5")
+    for step in steps:
+        words = shlex.split(step.command)
+        assert not [word for word in words if word.endswith("my") or word.startswith("study")]
+        assert [word for word in words if str(tmp_path / "my study") in word]

@@ -73,3 +73,30 @@ def test_bad_input_is_named(compare, runs, tmp_path):
         read_run(tmp_path / "bad.json")
     with pytest.raises(LungDetError, match="no run has the figure 'F7'; they have AP50"):
         compare([*runs, "--sort", "F7"])
+
+
+def write_log(folder, *rows):
+    log = folder / "vis_data" / "scalars.json"
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(f"{json.dumps(row)}\n" for row in rows) + '{"lung/AR50": 0.9, "st')
+    return folder.parent
+
+
+def test_recall_by_epoch_comes_from_the_logs_of_resumed_runs_too(compare, tmp_path, capsys):
+    loss = {"loss": 3.0, "epoch": 1, "step": 7}
+    detr = write_log(
+        tmp_path / "detr" / "20260101_000000", loss, {"lung/AR50": 0.1, "step": 1},
+        {"lung/AR50": 0.2, "step": 2},
+    )  # fmt: skip
+    write_log(detr / "20260101_010000", {"lung/AR50": 0.25, "step": 2})
+    deformable = write_log(
+        tmp_path / "deformable" / "20260101_000000", {"lung/AR50": 0.5, "step": 1}
+    )
+    assert compare([str(deformable), str(detr), "--by-epoch"]) == 0
+    cells = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if "%" in line]
+    assert [[cell.strip() for cell in row] for row in cells] == [
+        ["1", "50.0 %", "10.0 %"],
+        ["2", "-", "25.0 %"],
+    ]
+    with pytest.raises(LungDetError, match="figure 'F1' in 2 logs .*they have AR50"):
+        compare([str(detr), "--by-epoch", "F1"])

