@@ -25,6 +25,12 @@ from lungdet_mmdet.apis.dicom_report import (
     has_highdicom,
     write_dicom_sr,
 )
+from lungdet_mmdet.apis.model_building import (
+    check_precision,
+    choose_device,
+    device_of_worker,
+    shared_gpus,
+)
 from lungdet_mmdet.apis.report_scan import lung_warning, report_scan
 from lungdet_mmdet.apis.scan_detector import ScanDetector, ScanFindings
 from lungdet_mmdet.apis.scan_inputs import InputList, ScanInput, list_inputs
@@ -72,6 +78,7 @@ class DetectorOptions:
     stride_mm: float | None = None
     trust_checkpoint: bool = False
     label_map: bool = False
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -116,11 +123,12 @@ def detector_for(options: DetectorOptions) -> ScanDetector:
     """Return this process's detector; it is built once."""
     return ScanDetector(
         options.checkpoint,
-        device=options.device,
+        device=device_of_worker(options.device),
         threshold=options.threshold,
         batch_size=options.batch_size,
         stride_mm=options.stride_mm,
         trust_checkpoint=options.trust_checkpoint,
+        precision=options.precision,
     )
 
 
@@ -140,6 +148,8 @@ def fingerprint(job: DetectJob, *, earlier: Mapping[str, Any] | None = None) -> 
         has_highdicom(),
         options.label_map,
         job.anonymous,
+        # Results of fp32 were made before there was a choice.
+        *([options.precision] if options.precision != "fp32" else ()),
     ]
     files = job.scan.files_digest()
     is_known = earlier is not None and earlier.get("files") == files and "scan" in earlier
@@ -403,6 +413,7 @@ def detect_scans(
     trust_checkpoint: bool = False,
     label_map: bool = False,
     anonymous: bool = False,
+    precision: str = "fp32",
     say: Callable[[str], None] = lambda text: None,
 ) -> BatchRun:
     """Look at every scan of the inputs and write one folder for each.
@@ -411,9 +422,10 @@ def detect_scans(
     ----------
     inputs : see :func:`list_inputs`.
     out_dir : gets a folder per scan, ``candidates.csv`` over all, and ``failures.json``.
-    checkpoint, device, threshold, batch_size, stride_mm, trust_checkpoint : see
+    checkpoint, device, threshold, batch_size, stride_mm, trust_checkpoint, precision : see
         :class:`ScanDetector`.
-    workers : processes; 0 works in this one.
+    workers : processes; 0 works in this one, or with several GPUs in one process for each. The
+        processes share out the GPUs.
     dask : address of a Dask scheduler whose workers do the work instead.
     series_uid : which DICOM series to read.
     label_map : also write ``candidates_boxes.nii.gz``.
@@ -430,7 +442,6 @@ def detect_scans(
         If the checkpoint or an option cannot be used; a bad scan is recorded instead.
     """
     # Here and not where the name is exported: the file's digest belongs to the options.
-    from lungdet_mmdet.apis.model_building import choose_device
     from lungdet_mmdet.apis.model_file import read_model_file
     from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
     from lungdet_mmdet.ops.attention_choice import describe_attention
@@ -447,6 +458,10 @@ def detect_scans(
         out_dir, checkpoint = out_dir.resolve(), Path(checkpoint).resolve()
         inputs = [Path(path).resolve() for path in inputs]
     check_out_dir(out_dir)
+    if not dask:
+        check_precision(precision, choose_device(device))
+        if workers == 0 and (workers := shared_gpus(device)):
+            say(f"{workers} GPUs: one process and one scan at a time for each")
     place = find_workplace(
         workers,
         dask=dask,
@@ -465,6 +480,7 @@ def detect_scans(
         stride_mm=stride_mm,
         trust_checkpoint=trust_checkpoint,
         label_map=label_map,
+        precision=precision,
     )
     if not dask:
         say(describe_attention(choose_device(device)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import multiprocessing
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -33,6 +35,63 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise LungDetError(f"device {name!r}: torch sees no GPU here; use --device cpu")
     return device
+
+
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+_HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def check_precision(name: str, device: torch.device) -> None:
+    """Refuse a precision that there is not, or not on this device.
+
+    Raises
+    ------
+    LungDetError
+        Naming those that there are.
+    """
+    if name not in PRECISIONS:
+        raise LungDetError(f"precision {name!r} is unknown: use {', '.join(PRECISIONS)}")
+    if name == "tf32" and device.type != "cuda":
+        raise LungDetError(f"precision 'tf32' is one of GPUs; use fp32 on the device {device}")
+
+
+@contextlib.contextmanager
+def in_precision(name: str, device: torch.device) -> Iterator[None]:
+    """Let a network compute in one of ``PRECISIONS``.
+
+    "fp32" is exact: torch by itself would let convolutions round to TF32 on a GPU.
+    """
+    on_gpu = device.type == "cuda"
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn) if on_gpu else ()
+    before = [backend.allow_tf32 for backend in backends]
+    half = _HALF.get(name)
+    try:
+        for backend in backends:
+            backend.allow_tf32 = name == "tf32"
+        with torch.autocast(device.type, dtype=half, enabled=half is not None):
+            yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
+
+
+def shared_gpus(name: str) -> int:
+    """Return how many GPUs a run on a device of this name may share out; 0 unless several."""
+    count = torch.cuda.device_count() if name in ("auto", "cuda") else 0
+    return count if count > 1 else 0
+
+
+def device_of_worker(name: str) -> str:
+    """Return which of several GPUs this process takes: the workers of a pool share them out.
+
+    A GPU that is named, a CPU, and the main process stay as they are.
+    """
+    process = multiprocessing.current_process().name
+    number = re.fullmatch(r"\w*Process-(?:\d+:)*(\d+)", process)
+    gpus = shared_gpus(name)
+    if number is None or not gpus:
+        return name
+    return f"cuda:{(int(number[1]) - 1) % gpus}"
 
 
 def build_model(model_file: ModelFile, device: torch.device) -> Any:

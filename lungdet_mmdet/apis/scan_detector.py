@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from lungdet_mmdet.apis.model_building import build_model, build_slab_pipeline, choose_device
+from lungdet_mmdet.apis.model_building import (
+    build_model,
+    build_slab_pipeline,
+    check_precision,
+    choose_device,
+    in_precision,
+)
 from lungdet_mmdet.apis.model_file import ModelFile, read_model_file
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.ct.scan import CTScan
@@ -19,6 +25,7 @@ from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, SlabGeometry
 from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.metrics import detections_of
+from lungdet_mmdet.ops.detr_heads import run_heads_in_full_precision
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, build_prep_pipeline
 from lungdet_mmdet.scoring.candidates import Candidate, fuse_looks, merge_slab_detections
 from lungdet_mmdet.scoring.froc import MAX_MARKS_PER_SCAN
@@ -125,8 +132,41 @@ DEFAULT_THRESHOLD = 0.5
 LOOKS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
 """A slab as it is, mirrored left to right, front to back, and both ways."""
 
+MAX_SCORE_CHANGE, MAX_BOX_CHANGE_PX = 0.02, 1.0
+"""What a lower precision may change; a scan in which it does more is looked at in 32 bits."""
+
+CHECKED_FROM = 0.05
+"""Boxes of this score and more are compared, on the slab with the best score of the scan."""
+
 DEFAULT_BATCH = {"cpu": 1, "cuda": 4}
 """Slabs at a time by device type; on a CPU more of them take memory and save no time."""
+
+
+@dataclass(frozen=True)
+class _PrecisionCheck:
+    """What is told of the model's precision on a scan, and what of it is worth a flag."""
+
+    about: dict[str, Any] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+
+def detection_change(exact: SlabDetections, other: SlabDetections) -> tuple[float, float]:
+    """Return the largest change of a score, and of a box's side in pixels, on one slab.
+
+    Boxes from ``CHECKED_FROM`` on are compared with the nearest one of the other result, both ways.
+    """
+    score = box_px = 0.0
+    for one, two in ((exact, other), (other, exact)):
+        kept = one.scores >= CHECKED_FROM
+        for box, value in zip(one.boxes_xyxy_px[kept], one.scores[kept], strict=True):
+            if not len(two.scores):
+                return float(value), 0.0
+            sides = np.abs(two.boxes_xyxy_px - box).max(axis=1)
+            # Of several boxes on one nodule the nearest in place and score is the same one.
+            nearest = int(np.argmin(sides + np.abs(two.scores - value)))
+            score = max(score, abs(float(two.scores[nearest] - value)))
+            box_px = max(box_px, float(sides[nearest]))
+    return round(score, 6), round(box_px, 4)
 
 
 class ScanDetector:
@@ -146,6 +186,10 @@ class ScanDetector:
     looks : how often each model looks at a slab: 1, 2 (also mirrored left to right) or 4 (also
         front to back). Takes as many times the time.
     trust_checkpoint : also accept files that can run code of whoever made them.
+    precision : of the network: "fp32", "tf32", "fp16" or "bf16", with everything that makes boxes
+        and scores in 32 bits. Below fp32 the slab with the best score is looked at again in fp32;
+        where boxes or scores differ by more than ``MAX_BOX_CHANGE_PX`` or ``MAX_SCORE_CHANGE``,
+        the whole scan is, and a flag says so.
 
     Raises
     ------
@@ -169,6 +213,7 @@ class ScanDetector:
         stride_mm: float | None = None,
         looks: int = 1,
         trust_checkpoint: bool = False,
+        precision: str = "fp32",
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise LungDetError(f"batch size is {batch_size}: it must be at least 1")
@@ -184,6 +229,8 @@ class ScanDetector:
         self.model_file = self.model_files[0]
         check_same_slabs(self.model_files)
         self.device = choose_device(device)
+        check_precision(precision, self.device)
+        self.precision = precision
         self.batch_size = batch_size or DEFAULT_BATCH.get(self.device.type, 1)
         self.threshold = next(
             t for t in (threshold, _mean_threshold(self.model_files)) if t is not None
@@ -192,6 +239,9 @@ class ScanDetector:
         self._models = [
             (build_slab_pipeline(file), build_model(file, self.device)) for file in self.model_files
         ]
+        if precision != "fp32":
+            for _, model in self._models:
+                run_heads_in_full_precision(model)
 
     def use_prep_steps(self, steps: list[dict]) -> None:
         """Prepare scans by other steps than the model's own: for experiments, never for results."""
@@ -246,7 +296,7 @@ class ScanDetector:
         moments.append(time.perf_counter())
         geometries = tuple(results["slab_geometries"])
         slabs = [Slab(geometry.index, scan.seriesuid, geometry) for geometry in geometries]
-        detections = self._detect_slabs(results["slabs"], slabs)
+        detections, precision = self._detect_precisely(results["slabs"], slabs)
         depths = results.get("slab_depths")
         if depths is not None:
             detections = [
@@ -257,7 +307,7 @@ class ScanDetector:
         candidates = merge_slab_detections(slabs, detections, max_candidates=MAX_MARKS_PER_SCAN)
         moments.append(time.perf_counter())
         geometry, summary = results["geometry"], results["lung_summary"]
-        flags = [*results["scan_flags"], *summary["flags"], *self._model_flags()]
+        flags = [*results["scan_flags"], *summary["flags"], *precision.flags, *self._model_flags()]
         return ScanFindings(
             scan=scan,
             source=source,
@@ -271,7 +321,7 @@ class ScanDetector:
             candidates=tuple(candidates),
             threshold=self.threshold,
             flags=tuple(dict.fromkeys(flags)),
-            model=self._about(),
+            model=self._about() | precision.about,
             seconds=dict(zip(STAGES, np.diff(moments).round(3).tolist(), strict=True)),
         )
 
@@ -282,16 +332,40 @@ class ScanDetector:
             about["ensemble"] = [file.about() for file in self.model_files]
         return about
 
+    def _detect_precisely(
+        self, images: np.ndarray, slabs: list[Slab]
+    ) -> tuple[list[SlabDetections], _PrecisionCheck]:
+        """Detect in the precision asked for, as far as it changes next to nothing."""
+        found = self._detect_slabs(images, slabs, self.precision)
+        if self.precision == "fp32" or not slabs:
+            return found, _PrecisionCheck()
+        best = max(range(len(found)), key=lambda i: found[i].top_score)
+        one = slice(best, best + 1)
+        (exact,) = self._detect_slabs(images[one], slabs[one], "fp32")
+        score, box_px = detection_change(exact, found[best])
+        about = {"precision": self.precision, "score_change": score, "box_change_px": box_px}
+        if score <= MAX_SCORE_CHANGE and box_px <= MAX_BOX_CHANGE_PX:
+            return found, _PrecisionCheck(about)
+        flag = (
+            f"{self.precision} changed a score by {score:.3f} or a box by {box_px:.1f} px on slab "
+            f"{slabs[best].geometry.index}: the network looked at this scan in fp32 instead"
+        )
+        found = self._detect_slabs(images, slabs, "fp32")
+        return found, _PrecisionCheck(about | {"precision": "fp32"}, (flag,))
+
     @torch.inference_mode()
-    def _detect_slabs(self, images: np.ndarray, slabs: list[Slab]) -> list[SlabDetections]:
+    def _detect_slabs(
+        self, images: np.ndarray, slabs: list[Slab], precision: str
+    ) -> list[SlabDetections]:
         detections: list[SlabDetections] = []
         for first in range(0, len(slabs), self.batch_size):
             chosen = slice(first, first + self.batch_size)
-            found = [
-                self._look(feed, model, images[chosen], slabs[chosen], look)
-                for feed, model in self._models
-                for look in self.looks
-            ]
+            with in_precision(precision, self.device):
+                found = [
+                    self._look(feed, model, images[chosen], slabs[chosen], look)
+                    for feed, model in self._models
+                    for look in self.looks
+                ]
             detections += [fuse_looks(of_slab) for of_slab in zip(*found, strict=True)]
         return detections
 

@@ -46,11 +46,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="slabs at a time (default: 1 on a CPU, 4 on a GPU)",
     )
     parser.add_argument(
+        "--precision",
+        choices=("fp32", "tf32", "fp16", "bf16"),
+        default="fp32",
+        help="of the network (default: %(default)s); below fp32 the best slab of each scan is "
+        "looked at again in fp32, and the whole scan where it differs",
+    )
+    parser.add_argument(
         "--workers",
         type=int,
         default=0,
         help="scans at a time, each in a process with its own copy of the model; 0 = one scan at a "
-        "time in this process (default: %(default)s)",
+        "time in this process, or with several GPUs one for each (default: %(default)s)",
     )
     parser.add_argument(
         "--dask",
@@ -104,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         trust_checkpoint=args.trust_checkpoint,
         label_map=args.label_map,
         anonymous=args.anonymous,
+        precision=args.precision,
         say=print,
     )
     for line in run.lines():
