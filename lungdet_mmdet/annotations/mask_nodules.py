@@ -266,3 +266,30 @@ def match_to_table(
             masks[table[i].nodule_id] = labelled[j]
             taken.add(j)
     return masks, pairs[0][0] if pairs else math.inf
+
+
+def common_shift_mm(
+    table: Sequence[Nodule], labelled: Sequence[LabelledNodule]
+) -> tuple[float, float, float] | None:
+    """Return by how much a mask is off as a whole (x, y, z), or None where it does not seem so.
+
+    That takes two of the table's nodules, and half of them all, that find a mask at the same
+    distance and direction, and none that finds one where it lies itself.
+    """
+    if len(table) < 2 or not labelled:
+        return None
+    true = np.array([nodule.centre_xyz_mm for nodule in table])
+    offsets = np.array([found.centre_xyz_mm for found in labelled]) - true[:, None]
+
+    def agreeing(shift: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(offsets - shift, axis=2).min(axis=1) <= _NEAR_MM
+
+    if agreeing(np.zeros(3)).any():
+        return None
+    tried = offsets.reshape(-1, 3)
+    counts = np.array([np.count_nonzero(agreeing(shift)) for shift in tried])
+    best = tried[counts == counts.max()]
+    if counts.max() < max(2, 0.5 * len(table)):
+        return None
+    x, y, z = best[np.linalg.norm(best, axis=1).argmin()].tolist()
+    return x, y, z

@@ -16,6 +16,7 @@ from lungdet_mmdet.annotations.csv_rows import read_csv_rows
 from lungdet_mmdet.annotations.lidc import RATINGS
 from lungdet_mmdet.annotations.mask_nodules import (
     LabelledNodule,
+    common_shift_mm,
     match_to_table,
     nodules_of_labels,
     slab_masks,
@@ -146,6 +147,11 @@ class ScanMasks:
     others: tuple[tuple[Nodule, LabelledNodule], ...] = ()
     flags: tuple[str, ...] = ()
 
+    @property
+    def labelled(self) -> list[LabelledNodule]:
+        """Every nodule of the mask."""
+        return [*self.of_table.values(), *(found for _, found in self.others)]
+
 
 def masks_of_scan(
     path: Path,
@@ -173,6 +179,11 @@ def masks_of_scan(
         labelled = nodules_of_labels(
             labels, geometry, source=str(path), one_per_value=bool(ratings)
         )
+        if (shift := common_shift_mm(table, labelled)) is not None:
+            raise LungDetError(
+                f"{path}: its nodules lie ({', '.join(f'{v:.1f}' for v in shift)}) mm off those of "
+                "the table; correct the mask's origin, or write it again on the scan's grid"
+            )
         matched, nearest_mm = match_to_table(table, labelled)
         if table and labelled and not matched:
             raise LungDetError(
@@ -211,7 +222,7 @@ def _flags(
 ) -> list[str]:
     name = path.name
     if not labelled:
-        return [f"nodule mask {name} is empty: the table's spheres are used"]
+        return [f"nodule mask {name} is empty: the table's spheres are used; give the labels anew"]
     flags = []
     if geometry.size_zyx != scan_geometry.size_zyx:
         flags.append(
@@ -235,7 +246,7 @@ def _flags(
         if away > max(_FAR_MM, _FAR_SHARE * nodule.diameter_mm):
             flags.append(
                 f"nodule mask {name}: label {mask.label} lies {away:.1f} mm from the table's "
-                f"{nodule.diameter_mm:.1f} mm nodule"
+                f"{nodule.diameter_mm:.1f} mm nodule: look at it, and mend the mask or the table"
             )
     return flags
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from lungdet_mmdet.runs.file_names import METRICS_NAME, REPORT_NAME
 from lungdet_mmdet.scoring.intervals import finite_or_none, limits_or_none
 from lungdet_mmdet.scoring.results import (
     FEW,
+    LOCATED,
     PUBLISHED,
     RATED,
     SECTIONS,
@@ -72,15 +73,8 @@ def metrics_content(outcome: SlabTestOutcome) -> dict[str, Any]:
         "threshold": run.threshold,
         "threshold_source": run.threshold_source,
         "metrics": _finite(outcome.metrics),
-        "by_rating": {
-            row.key: {
-                "value": finite_or_none(row.value),
-                "ci95": limits_or_none(row.interval),
-                "n": row.n,
-            }
-            for row in shown.values()
-            if row.section == RATED
-        },
+        "by_rating": _of_section(shown.values(), RATED),
+        "by_location": _of_section(shown.values(), LOCATED),
         "ci95": {key: limits_or_none(row.interval) for key, row in sorted(shown.items())},
         "ci95_exact": sorted(key for key, row in shown.items() if row.is_exact),
         "ceiling": scores.ceiling.as_json(),
@@ -91,6 +85,18 @@ def metrics_content(outcome: SlabTestOutcome) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "seconds_per_slab": run.seconds_per_slab,
         "warnings": list(run.warnings),
+    }
+
+
+def _of_section(rows: Iterable[ResultRow], section: str) -> dict[str, Any]:
+    return {
+        row.key: {
+            "value": finite_or_none(row.value),
+            "ci95": limits_or_none(row.interval),
+            "n": row.n,
+        }
+        for row in rows
+        if row.section == section
     }
 
 

@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 import SimpleITK as sitk
 
-from lungdet_mmdet.annotations.scan_masks import mask_record, masks_of_scan
+from lungdet_mmdet.annotations.mask_nodules import LabelledNodule, on_grid
+from lungdet_mmdet.annotations.nodule_location import nodule_location
+from lungdet_mmdet.annotations.scan_masks import ScanMasks, mask_record, masks_of_scan
 from lungdet_mmdet.annotations.slab_boxes import nodule_coverage
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.ct.geometry import ScanGeometry
@@ -104,32 +106,71 @@ def findings_record(scan: ScanOnDisk) -> list[dict]:
     ]
 
 
-def _add_masks(record: dict[str, Any], scan: ScanOnDisk, results: dict) -> None:
-    """Add to a record what each nodule's mask shows on every slab, for the splits.
+class _NoduleMasks:
+    """The nodule masks of a scan that is being prepared; nothing for a scan without.
 
-    Nodules of the table get ``mask``; those that only the mask has are appended with an id of their
-    own. Flags say what was wrong; a mask that cannot be used changes nothing else.
+    They are read right after the step that finds the lungs, while the volume still holds HU: where
+    a nodule sits is seen there.
     """
-    assert scan.nodule_mask_path is not None
-    masks = masks_of_scan(
-        scan.nodule_mask_path,
-        results["file_geometry"],
-        scan.nodules,
-        seriesuid=scan.seriesuid,
-        ratings=scan.ratings,
-    )
-    record["flags"] += masks.flags
-    if masks.geometry is None:
-        return
-    target, slabs = results["geometry"], results["slab_geometries"]
-    for entry in record["nodules"]:
-        found = masks.of_table.get(entry["nodule_id"])
-        if found is not None:
-            entry["mask"] = mask_record(found, masks.geometry, target, slabs, scan.ratings)
-    for nodule, found in masks.others:
-        mask = mask_record(found, masks.geometry, target, slabs, scan.ratings)
-        entry = covered_nodule(nodule, results)
-        record["nodules"].append({**entry, "only_in_mask": True, "mask": mask})
+
+    def __init__(self, scan: ScanOnDisk) -> None:
+        self.scan = scan
+        self.seconds = 0.0
+        self._masks: ScanMasks | None = None
+        self._locations: dict[int, str] = {}
+
+    def look(self, step: str, results: dict) -> None:
+        """Read the masks once the lungs are known, and say where each nodule sits."""
+        path = self.scan.nodule_mask_path
+        if path is None or self._masks is not None or "lung_mask" not in results:
+            return
+        began = time.perf_counter()
+        self._masks = masks = masks_of_scan(
+            path,
+            results["file_geometry"],
+            self.scan.nodules,
+            seriesuid=self.scan.seriesuid,
+            ratings=self.scan.ratings,
+        )
+        grid, volume = results["geometry"], results["volume"]
+        # Windowed grey levels, as a pipeline of another order has by now, are no HU.
+        if masks.geometry is not None and np.issubdtype(volume.dtype, np.signedinteger):
+            for found in masks.labelled:
+                start, nodule = on_grid(found, masks.geometry, grid)
+                self._locations[found.label] = nodule_location(
+                    start, nodule, results["lung_mask"], volume, grid.spacing_zyx_mm
+                )
+        self.seconds = time.perf_counter() - began
+
+    def add_to(self, record: dict[str, Any], results: dict) -> None:
+        """Add to a record what each nodule's mask shows on every slab, for the splits.
+
+        Nodules of the table get ``mask``; those that only the mask has are appended with an id of
+        their own. Flags say what was wrong; a mask that cannot be used changes nothing else.
+        """
+        masks = self._masks
+        if masks is None:
+            return
+        record["flags"] += masks.flags
+        if masks.geometry is None:
+            return
+        for entry in record["nodules"]:
+            found = masks.of_table.get(entry["nodule_id"])
+            if found is not None:
+                entry["mask"] = self._record(found, masks.geometry, results)
+        for nodule, found in masks.others:
+            mask = self._record(found, masks.geometry, results)
+            entry = covered_nodule(nodule, results)
+            record["nodules"].append({**entry, "only_in_mask": True, "mask": mask})
+
+    def _record(
+        self, found: LabelledNodule, geometry: ScanGeometry, results: dict
+    ) -> dict[str, Any]:
+        target, slabs = results["geometry"], results["slab_geometries"]
+        record = mask_record(found, geometry, target, slabs, self.scan.ratings)
+        if found.label in self._locations:
+            record["location"] = self._locations[found.label]
+        return record
 
 
 PREVIEW_QUALITY = 80
@@ -198,18 +239,22 @@ def prepare_scan(job: PrepareJob) -> ScanTiming:
     began = time.perf_counter()
     # Before reading: a file that changes while it is read then counts as changed.
     identity = fingerprint(job)
-    preview = _Preview(job.scan)
+    preview, masks = _Preview(job.scan), _NoduleMasks(job.scan)
+
+    def look(step: str, results: dict) -> None:
+        preview.look(step, results)
+        masks.look(step, results)
+
     results, seconds = run_steps(
         pipeline,
         {"scan_path": str(job.scan.path), "lung_mask_path": job.scan.lung_mask_path},
-        after_step=preview.look,
+        after_step=look,
     )
     _check_complete(results)
     written = time.perf_counter()
     images, slabs = _encoded_slabs(job, results)
     record = scan_record(job.scan, results, slabs, fingerprint=identity, steps=job.steps)
-    if job.scan.nodule_mask_path is not None:
-        _add_masks(record, job.scan, results)
+    masks.add_to(record, results)
     picture = preview.jpeg(record["nodules"])
     with replacing_folder(job.folder) as folder:
         for name, data in images.items():
@@ -218,6 +263,8 @@ def prepare_scan(job: PrepareJob) -> ScanTiming:
             (folder / PREVIEW_NAME).write_bytes(picture)
         write_json(folder / RECORD_NAME, record)
     ended = time.perf_counter()
+    if job.scan.nodule_mask_path is not None:
+        seconds["nodule masks"] = masks.seconds
     seconds |= {"preview": preview.seconds, "encode and write": ended - written}
     return ScanTiming(job.seriesuid, ended - began, seconds)
 

@@ -16,7 +16,7 @@ from lungdet_mmdet.scoring.intervals import (
 from lungdet_mmdet.scoring.size_bands import SizeBand, size_bands
 from lungdet_mmdet.scoring.slab_records import SlabSet
 from lungdet_mmdet.scoring.slab_scores import key_suffix
-from lungdet_mmdet.scoring.split_scores import SplitScores, group_names
+from lungdet_mmdet.scoring.split_scores import LOCATION, SplitScores, group_names
 
 PUBLISHED = {
     "paper_F1": 0.942,  # the harmonic mean of AP50 and AR50
@@ -56,9 +56,10 @@ def percent(value: float | None) -> str:
 FEW = 30
 """Under this number of nodules, slabs or boxes a figure is marked: read its interval."""
 TABLE_1, AT_THRESHOLD, MEAN_IOU = "table_1", "at_threshold", "mean_iou"
+LOCATED = "located"
 PERCENT, NUMBER, PER_100 = "percent", "number", "per_100"
 SLAB_VIEW, SCAN_VIEW, FROC, RATED = "slab_view", "scan_view", "froc", "rated"
-SECTIONS = (TABLE_1, AT_THRESHOLD, MEAN_IOU, SLAB_VIEW, SCAN_VIEW, FROC, RATED)
+SECTIONS = (TABLE_1, AT_THRESHOLD, MEAN_IOU, SLAB_VIEW, SCAN_VIEW, FROC, LOCATED, RATED)
 _TITLES = {
     TABLE_1: "Table 1 of the paper: boxes on slabs, IoU 0.5",
     AT_THRESHOLD: "Boxes on slabs at {threshold}, IoU 0.5",
@@ -66,6 +67,7 @@ _TITLES = {
     SLAB_VIEW: "Anomaly view, {threshold}: does the slab hold a nodule?",
     SCAN_VIEW: "Anomaly view, {threshold}: does the scan hold a nodule?",
     RATED: "By the readers' ratings: AP at IoU 0.5 on slabs, sensitivity at 1 FP per scan",
+    LOCATED: "By where a nodule sits: AP at IoU 0.5 on slabs, sensitivity at 1 FP per scan",
     FROC: "FROC by LUNA16's rules: nodules found in the scans",
 }
 
@@ -233,10 +235,10 @@ def _ceiling_rows(scores: SplitScores) -> Iterator[ResultRow]:
 
 def _rated_rows(scores: SplitScores) -> Iterator[ResultRow]:
     for rating, group, suffix in group_names(scores.counts):
-        n = scores.counts[f"n{suffix}"]
+        n, section = scores.counts[f"n{suffix}"], LOCATED if rating == LOCATION else RATED
         for name, label in (("AP50", "AP"), ("sensitivity", "sensitivity")):
-            shown = f"{label}, {rating} {group}"
-            yield _row(scores, RATED, shown, f"{name}{suffix}", _many(n, "nodule"), n)
+            shown = f"{label}, {group if section == LOCATED else f'{rating} {group}'}"
+            yield _row(scores, section, shown, f"{name}{suffix}", _many(n, "nodule"), n)
 
 
 def _row(

@@ -68,7 +68,7 @@ class SlabSet:
     ``excluded`` are findings that are neither right nor wrong to find; ``discarded`` are nodules
     that do not count, because their slabs were left out of the split on purpose; ``unseen`` are
     nodules that lie in no slab and count as missed. ``ratings`` are the readers' means by nodule
-    id, where they are known.
+    id, ``locations`` where nodules sit ("isolated", "pleural", "vascular"), where they are known.
     ``failed`` are series that could not be prepared: nobody looked at them.
     """
 
@@ -81,6 +81,7 @@ class SlabSet:
     failed: tuple[str, ...] = ()
     info: Mapping[str, Any] = field(default_factory=dict)
     ratings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    locations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def not_looked_at(self) -> tuple[str, ...]:
@@ -136,6 +137,7 @@ class SlabSet:
         with_slabs = {slab.seriesuid for slab in self.slabs.values()}
         looked_at = {self.slabs[img_id].seriesuid for img_id in wanted}
         kept = {uid for uid in self.series if uid in looked_at or uid not in with_slabs}
+        ids = [item.nodule_id for item in self.nodules if item.seriesuid in kept]
         return SlabSet(
             slabs={img_id: self.slabs[img_id] for img_id in sorted(wanted)},
             series=tuple(uid for uid in self.series if uid in kept),
@@ -145,11 +147,8 @@ class SlabSet:
             unseen=tuple(item for item in self.unseen if item.seriesuid in kept),
             failed=tuple(uid for uid in self.failed if uid in kept),
             info=self.info,
-            ratings={
-                item.nodule_id: self.ratings[item.nodule_id]
-                for item in self.nodules
-                if item.seriesuid in kept and item.nodule_id in self.ratings
-            },
+            ratings={uid: self.ratings[uid] for uid in ids if uid in self.ratings},
+            locations={uid: self.locations[uid] for uid in ids if uid in self.locations},
         )
 
 

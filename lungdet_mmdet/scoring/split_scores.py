@@ -1,6 +1,7 @@
 """Everything a report says about one tested split, computed from its detections.
 
-By what radiologists say of a nodule (texture, subtlety, spiculation, malignancy) a group's own
+By what radiologists say of a nodule (texture, subtlety, spiculation, malignancy), and by where it
+sits (:mod:`lungdet_mmdet.annotations.nodule_location`), a group's own
 nodules are to be found; all others are neither right nor wrong to find. False positives are those
 of the whole split, whatever the group.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lungdet_mmdet.annotations.nodule_location import LOCATIONS
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.anomaly import AnomalyUnits, anomaly_scores, scan_units, slab_units
 from lungdet_mmdet.scoring.ceiling import Ceiling, ReadDepths, split_ceiling
@@ -56,13 +58,18 @@ RATED: dict[str, tuple[str, str, str]] = {
     "malignancy": ("1-2", "3", "4-5"),
 }
 _LIMITS = (2.5, 3.5)
+LOCATION = "location"
+GROUPS: dict[str, tuple[str, ...]] = {**RATED, LOCATION: LOCATIONS}
 AT_RATE = 1.0
 """Sensitivity is that at one false positive per scan."""
 
 
 @dataclass(frozen=True)
 class RatedGroup:
-    """The nodules of one group, and its name in figures: ``<rating>_<group>``."""
+    """The nodules of one group, and its name in figures: ``<rating>_<group>``.
+
+    ``rating`` is one of the readers', or "location".
+    """
 
     rating: str
     group: str
@@ -75,19 +82,21 @@ class RatedGroup:
 
 
 def rated_groups(slab_set: SlabSet) -> list[RatedGroup]:
-    """Return the groups of a split; none where no nodule is rated, else all, empty ones too."""
-    if not slab_set.ratings:
-        return []
+    """Return the groups of a split; none where no nodule is known, else all, empty ones too."""
     groups = []
-    for rating, names in RATED.items():
+    if slab_set.locations:
+        for place in LOCATIONS:
+            members = frozenset(k for k, value in slab_set.locations.items() if value == place)
+            groups.append(RatedGroup(LOCATION, place, members))
+    for rating, names in RATED.items() if slab_set.ratings else ():
         rated = {
             nodule_id: float(values[rating])
             for nodule_id, values in slab_set.ratings.items()
             if rating in values
         }
         places = {key: int(np.searchsorted(_LIMITS, v, side="right")) for key, v in rated.items()}
-        for place, name in enumerate(names):
-            members = frozenset(key for key, value in places.items() if value == place)
+        for number, name in enumerate(names):
+            members = frozenset(key for key, value in places.items() if value == number)
             groups.append(RatedGroup(rating, name, members))
     return groups
 
@@ -161,7 +170,7 @@ def _only(slab_set: SlabSet, group: RatedGroup) -> SlabSet:
 
 def group_names(counts: dict[str, int]) -> Iterator[tuple[str, str, str]]:
     """Yield rating, group and suffix of every group that the counts of a split have."""
-    for rating, names in RATED.items():
+    for rating, names in GROUPS.items():
         for name in names:
             if f"n_{rating}_{name}" in counts:
                 yield rating, name, f"_{rating}_{name}"

@@ -131,7 +131,8 @@ def _counting_nodules(part: SplitPart) -> list[dict[str, Any]]:
             **_nodule(nodule),
             "coverage": scan.scan.coverage.get(nodule.nodule_id),
             "label": "mask" if nodule.nodule_id in scan.scan.masks else "sphere",
-            **_ratings(scan.scan.ratings.get(nodule.nodule_id)),
+            **_if_known("ratings", scan.scan.ratings.get(nodule.nodule_id)),
+            **_if_known("location", scan.scan.locations.get(nodule.nodule_id)),
         }
         for scan in part.scans
         for nodule in scan.scan.nodules
@@ -139,8 +140,8 @@ def _counting_nodules(part: SplitPart) -> list[dict[str, Any]]:
     ]
 
 
-def _ratings(ratings: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {"ratings": dict(ratings)} if ratings else {}
+def _if_known(name: str, value: Any) -> dict[str, Any]:
+    return {name: value} if value else {}
 
 
 def _nodule(nodule: Nodule) -> dict[str, Any]:
@@ -262,6 +263,11 @@ def slab_set_from_coco(content: Mapping[str, Any]) -> SlabSet:
             str(item["nodule_id"]): dict(item["ratings"])
             for item in content.get("nodules", ())
             if item.get("ratings")
+        },
+        locations={
+            str(item["nodule_id"]): str(item["location"])
+            for item in content.get("nodules", ())
+            if item.get("location")
         },
     )
 

@@ -65,6 +65,7 @@ class PreparedScan:
     masks : what each nodule's mask shows on the slabs, by nodule id, of those that have one.
     only_in_mask : ids of nodules that no table has.
     ratings : readers' mean ratings by nodule id, where they are known.
+    locations : "isolated", "pleural" or "vascular" by nodule id, where a mask told.
     """
 
     seriesuid: str
@@ -77,6 +78,7 @@ class PreparedScan:
     masks: Mapping[str, tuple[SlabMask, ...]] = field(default_factory=dict)
     only_in_mask: frozenset[str] = frozenset()
     ratings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    locations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ def _scan_of_record(
     nodules, coverage = [], {}
     masks: dict[str, tuple[SlabMask, ...]] = {}
     ratings: dict[str, Mapping[str, Any]] = {}
+    locations: dict[str, str] = {}
     only_in_mask = set()
     for number, fields in enumerate(record.get("nodules") or ()):
         nodule_id = str(fields.get("nodule_id", f"{uid}/{number}"))
@@ -185,6 +188,8 @@ def _scan_of_record(
             masks[nodule_id] = tuple(_slab_mask(slab) for slab in mask["slabs"])
             if mask.get("ratings"):
                 ratings[nodule_id] = dict(mask["ratings"])
+            if mask.get("location"):
+                locations[nodule_id] = str(mask["location"])
         if fields.get("only_in_mask"):
             only_in_mask.add(nodule_id)
     excluded = tuple(
@@ -204,6 +209,7 @@ def _scan_of_record(
         masks,
         frozenset(only_in_mask),
         ratings,
+        locations,
     )
 
 

@@ -76,6 +76,35 @@ def test_a_shifted_mask_on_another_grid_is_refused_by_the_table(tmp_path):
     assert "the nearest is 10.0 mm away" in flag
 
 
+def three_nodules(shift_px=0):
+    """Nodules of 22, 8 and 6 mm, painted so many pixels along x beside where the table has them."""
+    grid = ScanGeometry((60, 90, 90), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    places = (((30, 30, 30), 22.0), ((20, 70, 60), 8.0), ((45, 20, 70), 6.0))
+    z, y, x = np.indices(grid.size_zyx)
+    volume = np.zeros(grid.size_zyx, np.uint8)
+    table = []
+    for number, ((cz, cy, cx), diameter) in enumerate(places):
+        away = (z - cz) ** 2 + (y - cy) ** 2 + (x - cx - shift_px) ** 2
+        volume[away <= (diameter / 2) ** 2] = number + 1
+        table.append(Nodule(f"1.2/{number}", "1.2", (cx, cy, cz), diameter))
+    return grid, volume, tuple(table)
+
+
+def test_labels_shifted_within_the_scans_grid_are_refused_although_a_large_nodule_overlaps(
+    tmp_path,
+):
+    # 10 mm lie within the radius of the largest: without a look at all three it would count.
+    grid, volume, table = three_nodules(shift_px=10)
+    path = write_mha(tmp_path, "1.2", volume, grid)
+    masks = masks_of_scan(path, grid, table, seriesuid="1.2")
+    assert "(10.0, 0.0, 0.0) mm off those of the table; correct the mask's origin" in only_flag(
+        masks
+    )
+    grid, volume, table = three_nodules()
+    path = write_mha(tmp_path, "1.2", volume, grid)
+    assert len(masks_of_scan(path, grid, table, seriesuid="1.2").of_table) == 3
+
+
 def test_a_mask_of_another_patient_is_refused(tmp_path):
     far = ScanGeometry((12, 30, 41), GRID.spacing_zyx_mm, (500.0, 5.0, 100.0))
     flag = only_flag(read(tmp_path, np.pad(labels(), ((0, 0), (0, 0), (0, 1))), far))
@@ -106,7 +135,9 @@ def test_a_damaged_file_is_refused(tmp_path):
 
 def test_an_empty_mask_says_so(tmp_path):
     masks = read(tmp_path, np.zeros(GRID.size_zyx, np.uint8))
-    assert masks.flags == ("nodule mask 1.2.mha is empty: the table's spheres are used",)
+    assert masks.flags == (
+        "nodule mask 1.2.mha is empty: the table's spheres are used; give the labels anew",
+    )
 
 
 def test_parts_and_far_centres_are_flagged(tmp_path):
@@ -116,7 +147,7 @@ def test_parts_and_far_centres_are_flagged(tmp_path):
     masks = read(tmp_path, volume, table=table, ratings={1: {"texture": 5.0}})
     parts, away = masks.flags
     assert parts == "nodule mask 1.2.mha: label 1 is in 2 parts"
-    assert away.endswith("mm from the table's 12.0 mm nodule")
+    assert "mm from the table's 12.0 mm nodule: look at it" in away
 
 
 def test_a_nodule_without_a_mask_is_counted(tmp_path):

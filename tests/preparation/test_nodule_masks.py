@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from lungdet_mmdet.annotations.nodule_location import LOCATIONS
 from lungdet_mmdet.ct.files.metaimage_pixels import write_mha
 from lungdet_mmdet.ct.label_reading import read_labels
 from lungdet_mmdet.errors import LungDetError
@@ -13,6 +14,7 @@ from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps
 from lungdet_mmdet.preparation.resume import PrepareJob, why_not_current
 from lungdet_mmdet.preparation.scan_job import prepare_scan
+from lungdet_mmdet.splits.coco_json import read_slab_set
 from lungdet_mmdet.splits.prepared import read_prepared
 
 
@@ -57,6 +59,19 @@ def test_every_nodule_of_a_phantom_has_its_own_mask(prepared_phantoms):
     for scan in read_prepared(prepared_phantoms.prepared_dir).scans:
         assert set(scan.masks) == {nodule.nodule_id for nodule in scan.nodules}
         assert not scan.only_in_mask
+
+
+def test_where_every_masked_nodule_sits_reaches_the_splits(prepared_phantoms):
+    scans = read_prepared(prepared_phantoms.prepared_dir).scans
+    known = {nodule_id: place for scan in scans for nodule_id, place in scan.locations.items()}
+    assert set(known) == {nodule.nodule_id for scan in scans for nodule in scan.nodules}
+    assert set(known.values()) <= set(LOCATIONS)
+    in_splits = {}
+    for part in ("train", "val", "test"):
+        path = prepared_phantoms.prepared_dir / "annotations" / f"{part}.json"
+        in_splits |= read_slab_set(path).locations
+    assert in_splits
+    assert in_splits.items() <= known.items()
 
 
 @pytest.fixture

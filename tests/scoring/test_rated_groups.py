@@ -10,7 +10,7 @@ from lungdet_mmdet.scoring.submission import Marks
 from tests.support.slabs import slab
 
 
-def split(ratings):
+def split(ratings, locations=None):
     """Two scans of one slab: a nodule of 10 mm at (15, 15) each."""
     box = (10.0, 10.0, 10.0, 10.0)
     slabs, nodules = {}, []
@@ -18,7 +18,9 @@ def split(ratings):
         boxes = (TruthBox(box, 10.0, nodule_id=f"{uid}/0"),)
         slabs[img_id] = slab(img_id, uid, *boxes, slab_index=0)
         nodules.append(Nodule(f"{uid}/0", uid, (15.0, 15.0, 0.0), 10.0))
-    return SlabSet(slabs, ("1.1", "1.2"), tuple(nodules), ratings=ratings)
+    return SlabSet(
+        slabs, ("1.1", "1.2"), tuple(nodules), ratings=ratings, locations=locations or {}
+    )
 
 
 RATINGS = {"1.1/0": {"texture": 4.5, "malignancy": 2.5}, "1.2/0": {"texture": 1.25}}
@@ -71,3 +73,21 @@ def test_a_scan_that_failed_is_no_scan_without_false_positives_in_any_group():
     for slab_set, expected in ((failed, 0.0), (healthy, 1.0)):
         figures, *_ = rated_scores(slab_set, [], marks, n_resamples=0, seed=0)
         assert figures["sensitivity_texture_solid"] == expected
+
+
+def test_where_a_nodule_sits_is_scored_without_any_rating():
+    detections = [
+        SlabDetections(1, np.array([[10, 10, 20, 20]]), np.array([0.9])),
+        SlabDetections(2, np.zeros((0, 4)), np.zeros(0)),
+    ]
+    marks = Marks(("1.1",), np.array([[15.0, 15.0, 0.0]]), np.array([0.9]))
+    slab_set = split({}, {"1.1/0": "pleural", "1.2/0": "isolated"})
+    figures, intervals, counts = rated_scores(
+        slab_set.seen_by(detections), detections, marks, n_resamples=20, seed=0
+    )
+    assert counts == {"n_location_isolated": 1, "n_location_pleural": 1, "n_location_vascular": 0}
+    assert figures["AP50_location_pleural"] == pytest.approx(1.0)
+    assert figures["sensitivity_location_pleural"] == 1.0
+    assert figures["sensitivity_location_isolated"] == 0.0
+    assert np.isnan(figures["AP50_location_vascular"])
+    assert set(intervals) == set(figures)
