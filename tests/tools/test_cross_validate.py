@@ -87,7 +87,7 @@ def test_finished_folds_are_not_run_again(cross_validate, tmp_path):
     assert len(cross_validate()) == 4  # none added
     state = tmp_path / "cv" / "fold_3" / "fold.json"
     state.write_text(state.read_text().replace("true", "false"))  # as if it had been interrupted
-    assert cross_validate()[4:] == [("train.py", "fold_3"), ("test.py", "fold_3")]
+    assert cross_validate()[4:] == [("train", "fold_3"), ("test", "fold_3")]
 
 
 def test_another_config_in_the_same_folder_is_refused(cross_validate):
