@@ -86,7 +86,7 @@ def test_the_wheel_alone_does_the_main_job(installed):
     alone = "--bootstrap 20 --cfg-options test_dataloader.num_workers=0"
     assert "CPM" in installed.lungdet(f"test {config} work/iter_2.pth {data} {alone}")
     figures = json.loads((installed.folder / "work" / "metrics.json").read_text())
-    assert figures["metrics"]["n_slabs"] > 0
+    assert "AP50" in figures["metrics"]
     (scan, *_) = sorted(installed.folder.glob("luna16/subset*/*.mhd"))
     installed.lungdet(f"infer {scan} --out found")
     assert list((installed.folder / "found").rglob("candidates.json"))
