@@ -75,17 +75,18 @@ def test_the_wheel_alone_does_the_main_job(installed):
     assert Path(place.strip()).is_relative_to(installed.bin.parent)
     assert installed.lungdet("doctor").endswith("Usable.\n")
 
+    config = "lung_deform_detr_phantom"
     installed.lungdet("phantom luna16 --scans 6 --seed 3 --workers 1")
-    installed.lungdet("prepare luna16 prepared --workers 0")
+    installed.lungdet(f"prepare luna16 prepared --config {config} --workers 0")
     natural = "train=natural val=natural test=natural"
     splits = f"split prepared --positive-rate {natural} --ratios 0.34 0.33 0.33"
     assert "strict protocol" in installed.lungdet(splits)
-    config, data = "lung_deform_detr_phantom", "--data prepared --work-dir work"
+    data = "--data prepared --work-dir work"
     installed.lungdet(f"train {config} {data} --cfg-options {FEW} {IN_PROCESS}")
     alone = "--bootstrap 20 --cfg-options test_dataloader.num_workers=0"
     assert "CPM" in installed.lungdet(f"test {config} work/iter_2.pth {data} {alone}")
     figures = json.loads((installed.folder / "work" / "metrics.json").read_text())
-    assert figures["metrics"]["n_slabs"] > 0
+    assert "AP50" in figures["metrics"]
     (scan, *_) = sorted(installed.folder.glob("luna16/subset*/*.mhd"))
     installed.lungdet(f"infer {scan} --out found")
     assert list((installed.folder / "found").rglob("candidates.json"))

@@ -68,7 +68,7 @@ def test_a_missing_image_is_named(make_scan, write_prepared):
 
 
 def test_an_unprepared_folder_names_the_command(tmp_path, make_scan, write_prepared):
-    with pytest.raises(LungDetError, match=r"prepare_luna16\.py"):
+    with pytest.raises(LungDetError, match="lungdet prepare"):
         read_prepared(tmp_path)
     folder = write_prepared([make_scan("1.2")])
     shutil.rmtree(folder / "slabs" / "1.2")

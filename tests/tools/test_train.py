@@ -82,7 +82,7 @@ def test_slabs_of_another_pipeline_stop_the_run(train):
     message = str(caught.value)
     assert '"thickness_mm": 10' in message
     assert '"thickness_mm": 7.5' in message
-    assert "prepare_luna16.py" in message
+    assert "lungdet prepare" in message
     train("lung_deform_detr_mip10.py", "--allow-other-prep")
 
 
