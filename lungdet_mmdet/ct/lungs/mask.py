@@ -42,6 +42,8 @@ from lungdet_mmdet.ct.lungs.segmentation import (
 from lungdet_mmdet.ct.scan import PADDING_BELOW_HU
 from lungdet_mmdet.errors import LungDetError
 
+SOLID_ABOVE_HU = 150.0
+"""A block this far above the threshold is tissue, not the rim of a lung."""
 BOX_RIM = (4, 4, 4)
 """Blocks kept around the enclosed air: room for the closing."""
 LOOSE_CLAMP_HU = (-300.0, -200.0)
@@ -108,6 +110,7 @@ def segment_lungs(
             air.outside | padding[box],
             closing_mm=closing_mm,
             spacing_zyx_mm=grid.spacing_zyx_mm,
+            tissue=(air.coarse_hu >= threshold + SOLID_ABOVE_HU).astype(np.uint8),
             middle_x=air.middle_x if fill_bays and not loose else None,
         )
         whole.labels[box], whole.share[box], whole.filled[box] = (
