@@ -47,8 +47,9 @@ bays than lesions, heart and hilum are full of them."""
 MIN_BAY_ML = 0.4
 NEAR_FILLED_MM = 9.0
 """Around filled blocks the surface is drawn as the filling draws it."""
-LESION_RADIUS_MM = 3.5
-"""Tissue within the surface that holds a ball of this radius is a lesion, or a large vessel."""
+LESION_RADII_MM = 3.5, 5.5
+"""Tissue within the surface that holds a ball of this radius is a lesion, or a large vessel; over
+large ones the surface is moved twice."""
 LESION_RIM_MM = 7.0
 LESION_BULGE = 0.9
 """Blocks by which a lung bulges beyond the chords that close it over a lesion."""
@@ -68,11 +69,13 @@ class WholeLungs:
     share : uint8 (z, y, x), 0 to `FULL`: how much of a block lies within the surface.
     filled : bool (z, y, x): blocks of tissue that only the filling of large bays has added, and
         large lesions.
+    has_large_lesion : whether a lesion was filled that is worth a look.
     """
 
     labels: np.ndarray
     share: np.ndarray
     filled: np.ndarray
+    has_large_lesion: bool = False
 
 
 def air_share(
@@ -130,14 +133,14 @@ def complete_lungs(
     if middle_x is None or tissue is None or not closed:
         return WholeLungs(net, _together(closed, outside.shape), np.zeros(outside.shape, bool))
     whole, outer = _with_bays(closed, outside, spacing_zyx_mm, middle_x)
+    solid = ((_labelled(whole, outside.shape) > 0) & (tissue > 0)).astype(np.uint8)
+    large = (opening(solid, LARGE_LESION_MM / 2, spacing_zyx_mm) > 0) & outer
+    large |= opening(solid, LARGE_AT_HILUM_MM / 2, spacing_zyx_mm) > 0
     whole = {k: _bulged(share, tissue, spacing_zyx_mm) for k, share in whole.items()}
     labels = _labelled(whole, outside.shape)
     labels[net > 0] = net[net > 0]
-    solid = ((labels > 0) & (tissue > 0)).astype(np.uint8)
-    large = (opening(solid, LARGE_LESION_MM / 2, spacing_zyx_mm) > 0) & outer
-    large |= opening(solid, LARGE_AT_HILUM_MM / 2, spacing_zyx_mm) > 0
-    share = _together(whole, outside.shape)
-    return WholeLungs(labels, share, large | ((labels > 0) & (net == 0)))
+    filled = large | ((labels > 0) & (net == 0))
+    return WholeLungs(labels, _together(whole, outside.shape), filled, bool(large.any()))
 
 
 def _bulged(share: np.ndarray, tissue: Mask, spacing_zyx_mm: Spacing) -> np.ndarray:
@@ -146,12 +149,14 @@ def _bulged(share: np.ndarray, tissue: Mask, spacing_zyx_mm: Spacing) -> np.ndar
     Most of all where a lesion sits in an edge of the lung, before the spine or at the apex.
     """
     box = bounding_box(share, (3, 3, 3))
-    part, solid = share[box], tissue[box]
-    lesions = opening(((part >= HALF) & (solid > 0)).astype(np.uint8), LESION_RADIUS_MM, spacing_zyx_mm)
-    near = (dilate(lesions, LESION_RIM_MM, spacing_zyx_mm) > 0) & (solid > 0)
-    grown = dilate(part, max(spacing_zyx_mm[1:]), spacing_zyx_mm) * LESION_BULGE
+    part, solid = share[box], tissue[box] > 0
+    for radius_mm in LESION_RADII_MM:
+        lesions = opening(((part >= HALF) & solid).astype(np.uint8), radius_mm, spacing_zyx_mm)
+        near = (dilate(lesions, LESION_RIM_MM, spacing_zyx_mm) > 0) & solid
+        grown = dilate(part, max(spacing_zyx_mm[1:]), spacing_zyx_mm) * LESION_BULGE
+        part = np.where(near, np.maximum(part, grown.astype(np.uint8)), part)
     out = share.copy()
-    out[box] = np.where(near, np.maximum(part, grown.astype(np.uint8)), part)
+    out[box] = part
     return out
 
 

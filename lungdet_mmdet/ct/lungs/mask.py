@@ -21,6 +21,7 @@ from lungdet_mmdet.ct.lungs.body import (
     filled_body,
     find_body,
     outside_air,
+    patient_middle,
 )
 from lungdet_mmdet.ct.lungs.closing import WholeLungs, air_share, complete_lungs
 from lungdet_mmdet.ct.lungs.grid import FULL, CoarseGrid
@@ -35,7 +36,6 @@ from lungdet_mmdet.ct.lungs.parts import (
 )
 from lungdet_mmdet.ct.lungs.segmentation import (
     LungSegmentation,
-    filled_flags,
     shape_flags,
     verdict_of,
 )
@@ -101,6 +101,7 @@ def segment_lungs(
     whole = _no_lungs(grid.shape_zyx)
     if enclosed is not None:
         air, box = enclosed
+        flags += air.flags
         air_labels, more = label_lungs(
             air, erosion_mm=erosion_mm, rules=LOOSE_RULES if loose else PartRules()
         )
@@ -118,8 +119,8 @@ def segment_lungs(
             found.share,
             found.filled,
         )
+        flags += ["large_lesion_filled"] * found.has_large_lesion
     flags += shape_flags(whole.labels, padding, grid.voxel_ml)
-    flags += filled_flags(whole.filled, grid.spacing_zyx_mm)
     return LungSegmentation(
         coarse_labels=whole.labels,
         coarse_share=whole.share,
@@ -189,16 +190,18 @@ def _enclosed_air(
     if not candidate.any():
         return None
     box = bounding_box(candidate, BOX_RIM)
-    columns = np.flatnonzero(body.any(axis=(0, 1)))
-    candidate, outside, body = candidate[box].copy(), outside[box].copy(), body[box]
-    candidate &= follow_airway(coarse_hu[box], candidate, body, spacing_zyx_mm) ^ 1
+    middle_x = patient_middle(coarse_hu, body, spacing_zyx_mm) - box[2].start
+    candidate, outside = candidate[box].copy(), outside[box].copy()
+    airway = follow_airway(coarse_hu[box], candidate, outside, middle_x, spacing_zyx_mm)
+    candidate &= airway.mask ^ 1
     found = EnclosedAir(
         coarse_hu=coarse_hu[box],
         candidate=candidate,
         outside=outside,
         rays=rays[box],
-        middle_x=0.5 * float(columns[0] + columns[-1]) - box[2].start,
+        middle_x=middle_x,
         spacing_zyx_mm=spacing_zyx_mm,
+        flags=() if airway.carina_zyx else ("no_carina" if airway.mask.any() else "no_windpipe",),
     )
     return found, box
 

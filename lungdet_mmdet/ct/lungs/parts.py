@@ -115,6 +115,7 @@ class EnclosedAir:
     rays : result of `body.enclosing_rays`.
     middle_x : column that parts the patient's right from left.
     spacing_zyx_mm : voxel size.
+    flags : "no_windpipe" or "no_carina" where these were not found.
     """
 
     coarse_hu: np.ndarray
@@ -123,6 +124,7 @@ class EnclosedAir:
     rays: np.ndarray
     middle_x: float
     spacing_zyx_mm: Spacing
+    flags: tuple[str, ...] = ()
 
     @property
     def voxel_ml(self) -> float:

@@ -34,7 +34,7 @@ def test_box_lungs_to_the_voxel():
     found = segment_lungs(chest(), spacing_zyx_mm=SPACING, margin_mm=0.0)
     np.testing.assert_array_equal(found.mask, luna16_mask() > 0)
     assert found.lung_volumes_l == pytest.approx((LUNG_L, LUNG_L))
-    assert (found.method, found.verdict, found.flags) == ("otsu", "ok", ())
+    assert (found.method, found.verdict, found.flags) == ("otsu", "ok", ("no_windpipe",))
 
 
 def test_erosion_costs_no_volume():
@@ -50,7 +50,7 @@ def test_float_volume_and_nan_padding():
     volume[:, :5] = np.nan
     found = segment_lungs(volume, spacing_zyx_mm=SPACING, margin_mm=0.0)
     np.testing.assert_array_equal(found.mask, luna16_mask() > 0)
-    assert found.flags == ("padding",)
+    assert found.flags == ("padding", "no_windpipe")
 
 
 def test_pleural_nodule_needs_the_closing():
