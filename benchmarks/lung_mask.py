@@ -8,18 +8,23 @@ without balls.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from scipy import ndimage
 
 from lungdet_mmdet.ct.contrast import LUNG_LEVEL_HU, LUNG_WIDTH_HU
-from lungdet_mmdet.ct.lungs.grid import FULL, CoarseGrid
+from lungdet_mmdet.ct.lungs.grid import CoarseGrid
 from lungdet_mmdet.ct.lungs.mask import segment_lungs
 from lungdet_mmdet.ct.lungs.parts import LEFT, RIGHT
 from lungdet_mmdet.ct.lungs.segmentation import LungSegmentation
+from lungdet_mmdet.ct.reading import read_scan
+from lungdet_mmdet.ct.resample import resample_volume
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 
+RESAMPLED_ZYX_MM = (1.25, 0.7, 0.7)
 TISSUE_HU = 40
 GRID_MM = 3.0
 SAMPLES = 4
@@ -63,7 +68,7 @@ def kept_shares(
     """Return per place of `DIRECTIONS` what the mask keeps of a ball on the right and left lung."""
     sound = _segment(blocks_hu, spacing_zyx_mm)
     lungs = {v: (sound.coarse_labels == v) & ~sound.coarse_filled for v in (RIGHT, LEFT)}
-    within = _within(sound) & ~sound.coarse_filled
+    within = (sound.mask > 0) & ~sound.coarse_filled
     kept: dict[str, tuple[float, float]] = {}
     for group in GROUPS:
         with_balls, balls = blocks_hu.copy(), {}
@@ -75,7 +80,7 @@ def kept_shares(
                 with_balls[box] = np.rint(mixed)
                 own = ndimage.binary_dilation(lung, np.ones((3, 3, 3)))[box] & within[box]
                 balls[place, side] = box, share * own
-        mask = _within(_segment(with_balls, spacing_zyx_mm))
+        mask = _segment(with_balls, spacing_zyx_mm).mask > 0
         for place in group:
             right, left = (
                 float((share * mask[box]).sum() / max(share.sum(), 1e-9))
@@ -85,14 +90,8 @@ def kept_shares(
     return kept
 
 
-def _segment(
-    blocks_hu: np.ndarray, spacing_zyx_mm: tuple[float, float, float]
-) -> LungSegmentation:
+def _segment(blocks_hu: np.ndarray, spacing_zyx_mm: tuple[float, float, float]) -> LungSegmentation:
     return segment_lungs(blocks_hu, spacing_zyx_mm=spacing_zyx_mm, grid_mm=min(spacing_zyx_mm))
-
-
-def _within(found: LungSegmentation) -> np.ndarray:
-    return found.mask > 0
 
 
 def ball_centre(
@@ -227,7 +226,11 @@ def _pleural_balls(
 
 
 def _beyond(
-    volume_hu: np.ndarray, mask: np.ndarray, filled: np.ndarray, threshold_hu: float, pixel_mm: float
+    volume_hu: np.ndarray,
+    mask: np.ndarray,
+    filled: np.ndarray,
+    threshold_hu: float,
+    pixel_mm: float,
 ) -> np.ndarray:
     """Return the distance to the lung's air of every pixel of the mask's edge, filled parts out."""
     found = []
@@ -238,6 +241,8 @@ def _beyond(
         edge = (inside > 0) & (cv2.erode(inside, np.ones((3, 3), np.uint8)) == 0)
         edge &= cv2.dilate(filled[k], np.ones((15, 15), np.uint8)) == 0
         tissue = ((volume_hu[k] >= threshold_hu) | (inside == 0)).astype(np.uint8)
+        if tissue.all():
+            continue
         far = cv2.distanceTransform(tissue, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         found.append(far[edge] * pixel_mm)
     return np.concatenate(found)
@@ -261,3 +266,49 @@ def _rim_grey(
         grey = ((slab[rim] - low) * (255.0 / LUNG_WIDTH_HU)).clip(0, 255)
         total, count = total + float(grey.sum()), count + int(rim.sum())
     return total / max(count, 1)
+
+
+def mask_figures(
+    scan_path: Path, *, diameters_mm: Sequence[float], margins_mm: Sequence[float]
+) -> dict[str, Any]:
+    """Measure a scan, resampled as the pipeline does: balls by size and place, and margins."""
+    scan = read_scan(scan_path)
+    volume_hu, geometry = resample_volume(scan.volume_hu, scan.geometry, RESAMPLED_ZYX_MM)
+    blocks_hu, spacing_zyx_mm = blocks_of(volume_hu, geometry.spacing_zyx_mm)
+    sound = _segment(blocks_hu, spacing_zyx_mm)
+    return {
+        "scan": scan.seriesuid,
+        "volume_l": sound.volume_l,
+        "filled_ml": sound.filled_ml,
+        "flags": list(sound.flags),
+        "kept": {f"{d:g}": kept_shares(blocks_hu, spacing_zyx_mm, d) for d in diameters_mm},
+        "margins": margin_figures(volume_hu, geometry.spacing_zyx_mm, margins_mm),
+    }
+
+
+def figure_lines(found: dict[str, Any]) -> list[str]:
+    """Return the figures as two tables in Markdown."""
+    share = found["filled_ml"] / max(10 * found["volume_l"], 1e-9)
+    lines = [
+        f"{found['scan']}: {found['volume_l']:.2f} l, {found['filled_ml']:.0f} ml filled "
+        f"({share:.1f} %), flags {', '.join(found['flags']) or 'none'}",
+        "",
+        f"| kept, right / left | {' | '.join(f'{d} mm' for d in found['kept'])} |",
+        "|---" * (1 + len(found["kept"])) + "|",
+    ]
+    for place in DIRECTIONS:
+        cells = [f"{kept[place][0]:.2f} / {kept[place][1]:.2f}" for kept in found["kept"].values()]
+        lines.append(f"| {place} | {' | '.join(cells)} |")
+    if found["margins"]:
+        lines += [
+            "",
+            "| margin (mm) | 6 mm nodules kept: mean | least | beyond the surface (mm): mean | "
+            "95th percentile | grey of the rim |",
+            "|---" * 6 + "|",
+        ]
+    for row in found["margins"]:
+        lines.append(
+            f"| {row['margin_mm']:g} | {row['coverage']:.3f} | {row['least_coverage']:.2f} | "
+            f"{row['beyond_mean_mm']:.2f} | {row['beyond_p95_mm']:.2f} | {row['rim_grey']:.0f} |"
+        )
+    return lines

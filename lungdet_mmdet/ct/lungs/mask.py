@@ -46,6 +46,9 @@ SOLID_ABOVE_HU = 150.0
 """A block this far above the threshold is tissue, not the rim of a lung."""
 BOX_RIM = (4, 4, 4)
 """Blocks kept around the enclosed air: room for the closing."""
+ABDOMEN_SHARE = 0.02
+"""Of the body's tissue; chests hold 8 % or more. Less air, and no windpipe, is bowel gas, or the
+lungs' bases in a scan of the abdomen."""
 LOOSE_CLAMP_HU = (-300.0, -200.0)
 """A higher threshold takes in fibrotic and half-filled lung."""
 
@@ -120,6 +123,9 @@ def segment_lungs(
             found.filled,
         )
         flags += ["large_lesion_filled"] * found.has_large_lesion
+        lungs_ml = np.count_nonzero(found.labels) * grid.voxel_ml
+        if "no_windpipe" in flags and lungs_ml < ABDOMEN_SHARE * air.body_ml:
+            flags.append("abdomen")
     flags += shape_flags(whole.labels, padding, grid.voxel_ml)
     return LungSegmentation(
         coarse_labels=whole.labels,
@@ -200,6 +206,7 @@ def _enclosed_air(
         outside=outside,
         rays=rays[box],
         middle_x=middle_x,
+        body_ml=float(np.count_nonzero(body)) * float(np.prod(spacing_zyx_mm)) / 1000.0,
         spacing_zyx_mm=spacing_zyx_mm,
         flags=() if airway.carina_zyx else ("no_carina" if airway.mask.any() else "no_windpipe",),
     )

@@ -40,6 +40,7 @@ SUSPECT_FLAGS = frozenset(
         "large_lesion_filled",
         "opacified_part",
         "cut_by_fov",
+        "abdomen",
     }
 )
 """What makes a mask worth a look. "padding", "joined_lungs_split", "cut_above" and "cut_below" are
