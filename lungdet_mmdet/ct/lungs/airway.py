@@ -95,14 +95,14 @@ def _carina(path: list[Mask], top: int, spacing_zyx_mm: Spacing) -> tuple[int, i
     above: tuple[int, int, int] | None = None
     for i, part in enumerate(path):
         _, _, stats, centres = cv2.connectedComponentsWithStats(part, connectivity=4)
-        large = [c for c, s in zip(centres, stats, strict=True) if s[cv2.CC_STAT_AREA] >= least][1:]
-        columns = [c[0] for c in large]
-        if len(large) < 2 or np.ptp(columns) * spacing_zyx_mm[2] < BRONCHI_APART_MM:
+        centres_xy = np.asarray(centres)[1:]
+        large = centres_xy[np.asarray(stats)[1:, cv2.CC_STAT_AREA] >= least]
+        if len(large) < 2 or np.ptp(large[:, 0]) * spacing_zyx_mm[2] < BRONCHI_APART_MM:
             above = None
         elif above is not None:
             return above
         else:
-            y, x = np.mean(large, axis=0)[::-1]
+            x, y = large.mean(axis=0).tolist()
             above = top - i, round(y), round(x)
     return None
 

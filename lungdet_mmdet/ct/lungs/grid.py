@@ -15,7 +15,7 @@ Shape = tuple[int, int, int]
 
 TAIL = 1.6
 """Beyond the surface a field falls ever more slowly: a cut that is lower by a share s lies
-s + TAIL s^2 blocks further out (fitted to the lungs of two scans, see docs/evaluation.md)."""
+s + TAIL s^2 blocks further out (fitted to the lungs of two scans, see docs/data.md)."""
 FULL = 200
 """Value of a block that lies wholly inside; the surface is at half of it."""
 
