@@ -133,9 +133,12 @@ def complete_lungs(
     if middle_x is None or tissue is None or not closed:
         return WholeLungs(net, _together(closed, outside.shape), np.zeros(outside.shape, bool))
     whole, outer = _with_bays(closed, outside, spacing_zyx_mm, middle_x)
-    solid = ((_labelled(whole, outside.shape) > 0) & (tissue > 0)).astype(np.uint8)
+    held = _labelled(whole, outside.shape) > 0
+    solid = (held & (tissue > 0)).astype(np.uint8)
     large = (opening(solid, LARGE_LESION_MM / 2, spacing_zyx_mm) > 0) & outer
     large |= opening(solid, LARGE_AT_HILUM_MM / 2, spacing_zyx_mm) > 0
+    added = (held & (net == 0)).astype(np.uint8)
+    large |= opening(added, LARGE_LESION_MM / 2, spacing_zyx_mm) > 0
     whole = {k: _bulged(share, tissue, spacing_zyx_mm) for k, share in whole.items()}
     labels = _labelled(whole, outside.shape)
     labels[net > 0] = net[net > 0]
