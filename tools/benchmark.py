@@ -3,6 +3,7 @@
 python tools/benchmark.py prep SCAN.mhd [--threads 2] [--repeat 3] [--json OUT]
 python tools/benchmark.py prep LUNA16_DIR --workers 1 2 [--json OUT]
 python tools/benchmark.py depth PREPARED_DIR [--shake 0.15] [--json OUT]
+python tools/benchmark.py mask SCAN [--diameters 20 25 30] [--margins 0 0.5 1] [--json OUT]
 python tools/benchmark.py infer SCAN --checkpoint MODEL.pth [--threads 2] [--json OUT]
 python tools/benchmark.py runtimes SCAN --checkpoint MODEL.pth [--threads 2] [--json OUT]
 python tools/benchmark.py train CONFIG --data PREPARED_DIR [--workers 1 2 4] [--json OUT]
@@ -50,6 +51,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--shake", type=float, default=0.0, help="move the boxes' corners by this share of a side")
     depth.set_defaults(run=run_depth)
 
+    mask = commands.add_parser(
+        "mask", help="what the lung mask keeps of balls set on the pleura, and what margins cost"
+    )
+    add = mask.add_argument
+    add("scan", type=Path, help="a scan file")
+    add("--diameters", type=float, nargs="*", default=[20, 25, 30], help="(default: %(default)s)")
+    add("--margins", type=float, nargs="*", default=[0, 0.5, 1], help="(default: %(default)s)")
+    mask.set_defaults(run=run_mask)
+
     infer = commands.add_parser(
         "infer", help="one scan from file to candidates, beside mmdet's stock way, on the CPU"
     )
@@ -96,7 +106,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--batches", type=int, nargs="+", default=[6, 18], help="slabs per training step")
     add("--repeat", type=int, default=10, help="repeats; the median counts (default: %(default)s)")
     gpu.set_defaults(run=run_gpu)
-    for command in (prep, depth, infer, runtimes, train, gpu):
+    for command in (prep, depth, mask, infer, runtimes, train, gpu):
         command.add_argument("--json", type=Path, help="write the figures there, too")
     return parser.parse_args(argv)
 
@@ -140,6 +150,13 @@ def run_depth(args: argparse.Namespace) -> tuple[list[str], dict]:
 
     trial = try_depths(args.path, shake=args.shake)
     return trial.lines(), {"data": trial.data, "shake": args.shake, "rows": trial.rows()}
+
+
+def run_mask(args: argparse.Namespace) -> tuple[list[str], dict]:
+    from benchmarks.lung_mask import figure_lines, mask_figures
+
+    found = mask_figures(args.scan, diameters_mm=args.diameters, margins_mm=args.margins)
+    return figure_lines(found), found
 
 
 def run_infer(args: argparse.Namespace) -> tuple[list[str], dict]:

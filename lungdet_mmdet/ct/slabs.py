@@ -132,6 +132,12 @@ class SlabGeometry:
 SLAB_THICKNESS_MM = 7.5
 """The paper's slabs; what MIPSlabs takes where a config names no thickness."""
 
+
+def thickness_flags(slice_mm: float) -> tuple[str, ...]:
+    """Name slices of which a slab of 7.5 mm holds fewer than two: "thick_slices"."""
+    return ("thick_slices",) if 2 * slice_mm > SLAB_THICKNESS_MM else ()
+
+
 DEPTH_STEPS = 255
 """Depth of the maximum as a byte: 0 is the slab's low face, this its high face."""
 

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from lungdet_mmdet.ct.slabs import SlabGeometry
+from lungdet_mmdet.ct.slabs import SlabGeometry, thickness_flags
 from lungdet_mmdet.errors import LungDetError
 
 RECORD = {
@@ -80,3 +80,8 @@ def test_an_incomplete_record_is_refused(changes):
 def test_every_field_is_needed(name):
     with pytest.raises(LungDetError, match="is not complete"):
         SlabGeometry.from_record({key: RECORD[key] for key in RECORD if key != name})
+
+
+@pytest.mark.parametrize(("slice_mm", "flags"), [(3.75, ()), (5.0, ("thick_slices",))])
+def test_slices_of_which_a_slab_holds_fewer_than_two_are_flagged(slice_mm, flags):
+    assert thickness_flags(slice_mm) == flags

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,7 +250,8 @@ def choose_series(
 ) -> DicomSeries:
     """Return the series to read: the one asked for, else the thinnest axial CT.
 
-    Among equally thin ones that with most slices is taken, then the first by UID.
+    Among equally thin ones that with most slices is taken, then the smoother kernel (a sharp one's
+    noise adds up in a projection), then the first by UID.
 
     Raises
     ------
@@ -292,4 +294,35 @@ def choose_series(
             f"{source}: CT series of {len({series.patient for series in suitable})} patients; name "
             f"the folder of one of them, or a series:\n{listing}"
         )
-    return min(suitable, key=lambda s: (round(s.step_mm, 2), -len(s.slices), s.uid))
+    return min(
+        suitable,
+        key=lambda s: (
+            round(s.step_mm, 2),
+            -len(s.slices),
+            is_sharp_kernel(s.slices[0].kernel),
+            s.uid,
+        ),
+    )
+
+
+SHARP_NAMES = ("LUNG", "BONE", "EDGE", "SHARP", "ULTRA", "DETAIL")
+"""GE's names, and words that other makers use."""
+SHARP_LETTERS = frozenset({"D", "E", "L", "YC", "YD", "YE"})
+"""Philips' letters."""
+SHARP_FROM = {"FC": (30, 99), "B": (50, 99)}
+"""Numbers of Canon's kernels (FC30 bone, FC50 and up lung) and Siemens' (B50f, Br59, Bl57)."""
+
+
+def is_sharp_kernel(kernel: str) -> bool:
+    """Tell whether a convolution kernel is made for bone or the lung's fine texture.
+
+    Unknown names count as smooth.
+    """
+    name = kernel.strip().upper()
+    if name in SHARP_LETTERS or any(word in name for word in SHARP_NAMES):
+        return True
+    numbered = re.match(r"(FC|B)[A-Z]?(\d\d)", name)
+    if not numbered:
+        return False
+    low, high = SHARP_FROM[numbered[1]]
+    return low <= int(numbered[2]) <= high

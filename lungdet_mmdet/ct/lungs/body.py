@@ -91,6 +91,45 @@ def find_body(solid: Mask, spacing_zyx_mm: Spacing) -> Mask:
     return largest_component(opening(solid, BODY_OPENING_MM, spacing_zyx_mm))
 
 
+BONE_HU = (100.0, 400.0)
+"""Block means of vertebrae lie between; denser ones count no more."""
+SPINE_MM = 30.0
+"""Width of a vertebral body."""
+MIN_SPINE_HU = 40.0
+"""Mean height above the lower limit, all along the scan, from which bone is taken for the spine."""
+MAX_SPINE_OFF_MM = 110.0
+"""As far from the middle of the body's outline: half a chest, where one lung is in the picture."""
+
+
+def patient_middle(coarse_hu: np.ndarray, body: Mask, spacing_zyx_mm: Spacing) -> float:
+    """Find the column of the patient's middle: the spine, else the middle of the body's outline.
+
+    The spine is the thickest bone that runs along the whole scan in the back half of the body.
+
+    Parameters
+    ----------
+    coarse_hu : int16 (z, y, x), y growing towards the back.
+    body : result of `find_body`, not empty.
+    spacing_zyx_mm : voxel size.
+    """
+    rows, columns = (np.flatnonzero(body.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    outline = 0.5 * float(columns[0] + columns[-1])
+    bone = np.zeros(body.shape[1:], np.float32)
+    for plane, inside in zip(coarse_hu, body, strict=True):
+        bone += (np.clip(plane, *BONE_HU) - BONE_HU[0]) * inside
+    size = [max(round(SPINE_MM / s), 1) for s in spacing_zyx_mm[:0:-1]]
+    bone = cv2.blur(bone / body.shape[0], size, borderType=cv2.BORDER_CONSTANT)
+    bone[: (rows[0] + rows[-1]) // 2] = 0
+    off_mm = np.abs(np.arange(bone.shape[1]) - outline) * spacing_zyx_mm[2]
+    bone[:, off_mm > MAX_SPINE_OFF_MM] = 0
+    row, column = np.unravel_index(bone.argmax(), bone.shape)
+    if bone[row, column] < MIN_SPINE_HU:
+        return outline
+    reach = size[0] // 2
+    near = bone[row, max(column - reach, 0) : column + reach + 1]
+    return float(np.average(np.arange(near.size) + max(column - reach, 0), weights=near))
+
+
 def enclosing_rays(body: Mask) -> np.ndarray:
     """Count for every voxel how many of eight in-plane rays from it end in the body.
 

@@ -41,14 +41,22 @@ MIN_COSTAL_SHARE = 0.6
 MAX_BAY_SHARE = 0.6
 """A bay of more than this share of the slice's lung area is the liver within its crescent."""
 BAY_OPENING_MM = 6.0
-MIN_FILLED, MIN_FILLED_AT_WALL = 0.4, 0.1
+MIN_FILLED, MIN_FILLED_AT_WALL = 0.4, 0.3
 """Rise of a block's share from which it counts as filled; the chest wall has hardly any other
 bays than lesions, heart and hilum are full of them."""
-WALL_BULGE_MM = 2.5
-"""A lung bulges beyond the straight lines that close a bay in the chest wall."""
 MIN_BAY_ML = 0.4
 NEAR_FILLED_MM = 9.0
 """Around filled blocks the surface is drawn as the filling draws it."""
+LESION_RADII_MM = 3.5, 5.5
+"""Tissue within the surface that holds a ball of this radius is a lesion, or a large vessel; over
+large ones the surface is moved twice."""
+LESION_RIM_MM = 7.0
+LESION_BULGE = 0.9
+"""Blocks by which a lung bulges beyond the chords that close it over a lesion."""
+OUTER_MM = 25.0
+LARGE_LESION_MM, LARGE_AT_HILUM_MM = 16.0, 25.0
+"""Tissue that holds a ball of this diameter counts as filled, however it came into the mask; the
+vessels of the hilum, further than `OUTER_MM` from the chest wall, hold one of about 20 mm."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +67,15 @@ class WholeLungs:
     ----------
     labels : uint8 (z, y, x): 0, RIGHT, LEFT; blocks that are at least half lung.
     share : uint8 (z, y, x), 0 to `FULL`: how much of a block lies within the surface.
-    filled : bool (z, y, x): blocks of tissue that only the filling of large bays has added.
+    filled : bool (z, y, x): blocks of tissue that only the filling of large bays has added, and
+        large lesions.
+    has_large_lesion : whether a lesion was filled that is worth a look.
     """
 
     labels: np.ndarray
     share: np.ndarray
     filled: np.ndarray
+    has_large_lesion: bool = False
 
 
 def air_share(
@@ -95,6 +106,7 @@ def complete_lungs(
     *,
     closing_mm: float,
     spacing_zyx_mm: Spacing,
+    tissue: Mask | None = None,
     middle_x: float | None = None,
 ) -> WholeLungs:
     """Close each lung with a ball, fill what it encloses and the large bays of its surface.
@@ -105,6 +117,7 @@ def complete_lungs(
     outside : air outside the patient and padding, never added.
     closing_mm : radius of the ball.
     spacing_zyx_mm : size of a block.
+    tissue : blocks denser than the threshold; None fills no large bays.
     middle_x : column of the patient's middle; None fills no large bays.
     """
     closed: dict[int, np.ndarray] = {}
@@ -117,13 +130,37 @@ def complete_lungs(
         closed[label][box] = part
         closed[label][outside > 0] = 0
     net = _labelled(closed, outside.shape)
-    if middle_x is None or not closed:
+    if middle_x is None or tissue is None or not closed:
         return WholeLungs(net, _together(closed, outside.shape), np.zeros(outside.shape, bool))
-    whole = _with_bays(closed, outside, spacing_zyx_mm, middle_x)
+    whole, outer = _with_bays(closed, outside, spacing_zyx_mm, middle_x)
+    held = _labelled(whole, outside.shape) > 0
+    solid = (held & (tissue > 0)).astype(np.uint8)
+    large = (opening(solid, LARGE_LESION_MM / 2, spacing_zyx_mm) > 0) & outer
+    large |= opening(solid, LARGE_AT_HILUM_MM / 2, spacing_zyx_mm) > 0
+    added = (held & (net == 0)).astype(np.uint8)
+    large |= opening(added, LARGE_LESION_MM / 2, spacing_zyx_mm) > 0
+    whole = {k: _bulged(share, tissue, spacing_zyx_mm) for k, share in whole.items()}
     labels = _labelled(whole, outside.shape)
     labels[net > 0] = net[net > 0]
-    share = _together(whole, outside.shape)
-    return WholeLungs(labels, share, (labels > 0) & (net == 0))
+    filled = large | ((labels > 0) & (net == 0))
+    return WholeLungs(labels, _together(whole, outside.shape), filled, bool(large.any()))
+
+
+def _bulged(share: np.ndarray, tissue: Mask, spacing_zyx_mm: Spacing) -> np.ndarray:
+    """Move the surface outwards over lesions: a closing draws chords, a lung is round.
+
+    Most of all where a lesion sits in an edge of the lung, before the spine or at the apex.
+    """
+    box = bounding_box(share, (3, 3, 3))
+    part, solid = share[box], tissue[box] > 0
+    for radius_mm in LESION_RADII_MM:
+        lesions = opening(((part >= HALF) & solid).astype(np.uint8), radius_mm, spacing_zyx_mm)
+        near = (dilate(lesions, LESION_RIM_MM, spacing_zyx_mm) > 0) & solid
+        grown = dilate(part, max(spacing_zyx_mm[1:]), spacing_zyx_mm) * LESION_BULGE
+        part = np.where(near, np.maximum(part, grown.astype(np.uint8)), part)
+    out = share.copy()
+    out[box] = part
+    return out
 
 
 def _together(shares: dict[int, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
@@ -145,8 +182,8 @@ def _labelled(shares: dict[int, np.ndarray], shape: tuple[int, ...]) -> np.ndarr
 
 def _with_bays(
     closed: dict[int, np.ndarray], outside: Mask, spacing_zyx_mm: Spacing, middle_x: float
-) -> dict[int, np.ndarray]:
-    """Add the large bays to each lung's shares."""
+) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """Add the large bays to each lung's shares; also tell which blocks are near the chest wall."""
     grid = CoarseGrid.covering(outside.shape, spacing_zyx_mm, BAY_GRID_MM)
     coarse = {k: grid.block_mean(v.astype(np.int16)).astype(np.uint8) for k, v in closed.items()}
     hulls = _hulls_of_both(
@@ -173,14 +210,12 @@ def _with_bays(
         # Where nothing was filled the finer surface stays as it is.
         near = dilate(raised, NEAR_FILLED_MM, spacing)
         full = np.zeros_like(share)
-        beyond = np.uint8(round(FULL * WALL_BULGE_MM / BAY_GRID_MM))
-        drawn = np.maximum(bays, part)
-        drawn = np.where(wall & (drawn > 0), np.minimum(drawn, FULL - beyond) + beyond, drawn)
-        full[box] = np.where(near > 0, drawn, 0)
+        full[box] = np.where(near > 0, np.maximum(bays, part), 0)
         fine = grid.interpolated(full)
         fine[outside > 0] = 0
         whole[label] = np.maximum(closed[label], fine)
-    return whole
+    outer = _near_edge(hulls, OUTER_MM, grid.spacing_zyx_mm) * np.uint8(FULL)
+    return whole, grid.interpolated(outer) >= HALF
 
 
 def _large_parts(raised: np.ndarray, voxel_ml: float) -> Mask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from lungdet_mmdet.ct.lungs.morphology import Mask, Spacing, bounding_box
 
 Shape = tuple[int, int, int]
 
+TAIL = 1.6
+"""Beyond the surface a field falls ever more slowly: a cut that is lower by a share s lies
+s + TAIL s^2 blocks further out (fitted to the lungs of two scans, see docs/data.md)."""
 FULL = 200
 """Value of a block that lies wholly inside; the surface is at half of it."""
 
@@ -94,14 +98,15 @@ class CoarseGrid:
         ----------
         field : uint8, 0 (outside) to `FULL` (inside), one value per block.
         margin_mm : how far to move the surface outwards. Done by the level of the cut, so it is
-            limited to 0.4 of a block.
+            limited to 0.65 of a block.
 
         Returns
         -------
         uint8 0/1 (z, y, x) of the scan's shape.
         """
         out = np.zeros(self.scan_shape_zyx, np.uint8)
-        share = min(max(margin_mm / float(np.mean(self.spacing_zyx_mm)), 0.0), 0.4)
+        blocks = max(margin_mm / float(np.mean(self.spacing_zyx_mm)), 0.0)
+        share = min((math.sqrt(1 + 4 * TAIL * blocks) - 1) / (2 * TAIL), 0.4)
         cut = FULL * (0.5 - share) - 0.5
         for k, window, grey in self._planes(field):
             plane = cv2.threshold(grey, cut, 1, cv2.THRESH_BINARY)[1]

@@ -21,6 +21,7 @@ from lungdet_mmdet.ct.lungs.body import (
     filled_body,
     find_body,
     outside_air,
+    patient_middle,
 )
 from lungdet_mmdet.ct.lungs.closing import WholeLungs, air_share, complete_lungs
 from lungdet_mmdet.ct.lungs.grid import FULL, CoarseGrid
@@ -35,15 +36,19 @@ from lungdet_mmdet.ct.lungs.parts import (
 )
 from lungdet_mmdet.ct.lungs.segmentation import (
     LungSegmentation,
-    filled_flags,
     shape_flags,
     verdict_of,
 )
 from lungdet_mmdet.ct.scan import PADDING_BELOW_HU
 from lungdet_mmdet.errors import LungDetError
 
+SOLID_ABOVE_HU = 150.0
+"""A block this far above the threshold is tissue, not the rim of a lung."""
 BOX_RIM = (4, 4, 4)
 """Blocks kept around the enclosed air: room for the closing."""
+ABDOMEN_SHARE = 0.02
+"""Of the body's tissue; chests hold 8 % or more. Less air, and no windpipe, is bowel gas, or the
+lungs' bases in a scan of the abdomen."""
 LOOSE_CLAMP_HU = (-300.0, -200.0)
 """A higher threshold takes in fibrotic and half-filled lung."""
 
@@ -99,6 +104,7 @@ def segment_lungs(
     whole = _no_lungs(grid.shape_zyx)
     if enclosed is not None:
         air, box = enclosed
+        flags += air.flags
         air_labels, more = label_lungs(
             air, erosion_mm=erosion_mm, rules=LOOSE_RULES if loose else PartRules()
         )
@@ -108,6 +114,7 @@ def segment_lungs(
             air.outside | padding[box],
             closing_mm=closing_mm,
             spacing_zyx_mm=grid.spacing_zyx_mm,
+            tissue=(air.coarse_hu >= threshold + SOLID_ABOVE_HU).astype(np.uint8),
             middle_x=air.middle_x if fill_bays and not loose else None,
         )
         whole.labels[box], whole.share[box], whole.filled[box] = (
@@ -115,8 +122,11 @@ def segment_lungs(
             found.share,
             found.filled,
         )
+        flags += ["large_lesion_filled"] * found.has_large_lesion
+        lungs_ml = np.count_nonzero(found.labels) * grid.voxel_ml
+        if "no_windpipe" in flags and lungs_ml < ABDOMEN_SHARE * air.body_ml:
+            flags.append("abdomen")
     flags += shape_flags(whole.labels, padding, grid.voxel_ml)
-    flags += filled_flags(whole.filled, grid.spacing_zyx_mm)
     return LungSegmentation(
         coarse_labels=whole.labels,
         coarse_share=whole.share,
@@ -186,16 +196,19 @@ def _enclosed_air(
     if not candidate.any():
         return None
     box = bounding_box(candidate, BOX_RIM)
-    columns = np.flatnonzero(body.any(axis=(0, 1)))
-    candidate, outside, body = candidate[box].copy(), outside[box].copy(), body[box]
-    candidate &= follow_airway(coarse_hu[box], candidate, body, spacing_zyx_mm) ^ 1
+    middle_x = patient_middle(coarse_hu, body, spacing_zyx_mm) - box[2].start
+    candidate, outside = candidate[box].copy(), outside[box].copy()
+    airway = follow_airway(coarse_hu[box], candidate, outside, middle_x, spacing_zyx_mm)
+    candidate &= airway.mask ^ 1
     found = EnclosedAir(
         coarse_hu=coarse_hu[box],
         candidate=candidate,
         outside=outside,
         rays=rays[box],
-        middle_x=0.5 * float(columns[0] + columns[-1]) - box[2].start,
+        middle_x=middle_x,
+        body_ml=float(np.count_nonzero(body)) * float(np.prod(spacing_zyx_mm)) / 1000.0,
         spacing_zyx_mm=spacing_zyx_mm,
+        flags=() if airway.carina_zyx else ("no_carina" if airway.mask.any() else "no_windpipe",),
     )
     return found, box
 

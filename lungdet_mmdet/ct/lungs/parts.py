@@ -115,6 +115,8 @@ class EnclosedAir:
     rays : result of `body.enclosing_rays`.
     middle_x : column that parts the patient's right from left.
     spacing_zyx_mm : voxel size.
+    body_ml : volume of the body's tissue.
+    flags : "no_windpipe" or "no_carina" where these were not found.
     """
 
     coarse_hu: np.ndarray
@@ -123,6 +125,8 @@ class EnclosedAir:
     rays: np.ndarray
     middle_x: float
     spacing_zyx_mm: Spacing
+    body_ml: float = 0.0
+    flags: tuple[str, ...] = ()
 
     @property
     def voxel_ml(self) -> float:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from lungdet_mmdet.ct.lungs.grid import FULL, CoarseGrid
-from lungdet_mmdet.ct.lungs.morphology import Mask, Spacing, bounding_box, erode
+from lungdet_mmdet.ct.lungs.morphology import Mask, bounding_box
 from lungdet_mmdet.ct.lungs.parts import LEFT, RIGHT
 
 Method = Literal["otsu", "otsu-loose", "luna16", "body"]
@@ -29,7 +29,6 @@ BASE_SHARE = 0.4
 MUCH_LESS, MISSING_SHARE = 0.4, 0.015
 """A part is missing where a lung has less than this share of the other's area, by this share of
 the lungs' volume in all."""
-LARGE_LESION_MM = 16.0
 TINY_ML = 30.0
 SUSPECT_FLAGS = frozenset(
     {
@@ -41,6 +40,7 @@ SUSPECT_FLAGS = frozenset(
         "large_lesion_filled",
         "opacified_part",
         "cut_by_fov",
+        "abdomen",
     }
 )
 """What makes a mask worth a look. "padding", "joined_lungs_split", "cut_above" and "cut_below" are
@@ -198,22 +198,6 @@ def _lacks_a_part(labels: np.ndarray) -> bool:
     right, left = (area[lowest:].astype(float) for area in areas)
     missing = max(np.maximum(MUCH_LESS * a - b, 0).sum() for a, b in ((right, left), (left, right)))
     return bool(missing > MISSING_SHARE * (areas[0].sum() + areas[1].sum()))
-
-
-def filled_flags(filled: np.ndarray, spacing_zyx_mm: Spacing) -> tuple[str, ...]:
-    """Name tissue that was filled in: "large_lesion_filled" where a ball of 16 mm fits into it.
-
-    Parameters
-    ----------
-    filled : bool (z, y, x), blocks of tissue that were added.
-    spacing_zyx_mm : size of a block.
-    """
-    if not filled.any():
-        return ()
-    part = np.pad(filled[bounding_box(filled)].astype(np.uint8), 1)
-    return (
-        ("large_lesion_filled",) if erode(part, LARGE_LESION_MM / 2, spacing_zyx_mm).any() else ()
-    )
 
 
 def _touches_edge_of_view(lungs: np.ndarray, padding: np.ndarray) -> bool:

@@ -22,7 +22,13 @@ from lungdet_mmdet.ct.resample import (
     slice_range_with_lung,
 )
 from lungdet_mmdet.ct.scan import check_hounsfield
-from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, mip_channels, mip_slabs, neighbour_channels
+from lungdet_mmdet.ct.slabs import (
+    SLAB_THICKNESS_MM,
+    mip_channels,
+    mip_slabs,
+    neighbour_channels,
+    thickness_flags,
+)
 from lungdet_mmdet.errors import LungDetError
 
 
@@ -51,7 +57,7 @@ class LoadCTScan(BaseTransform):
         results["geometry"] = scan.geometry
         results["file_geometry"] = scan.file_geometry
         results["seriesuid"] = scan.seriesuid
-        results["scan_flags"] = list(scan.flags)
+        results["scan_flags"] = [*scan.flags, *thickness_flags(scan.geometry.spacing_zyx_mm[0])]
         return results
 
 

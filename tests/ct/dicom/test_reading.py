@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.ct.dicom.reading import read_dicom_folder
-from lungdet_mmdet.ct.dicom.series import choose_series, find_dicom_series
+from lungdet_mmdet.ct.dicom.series import choose_series, find_dicom_series, is_sharp_kernel
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.errors import LungDetError
@@ -182,6 +182,24 @@ def test_a_tilted_gantry_is_straightened(tmp_path):
         assert scan.volume_hu[z, y, x + 1] == -1000
     # Nothing of the slices is cut away: 30 rows and 9 shifts of 1.5 rows.
     assert scan.volume_hu.shape == (10, 44, 12)
+
+
+def test_of_equally_thin_series_the_smoother_kernel_is_chosen(folder, volume):
+    grid = ScanGeometry((10, 6, 8), (1.25, 0.75, 0.5), (0.0, 0.0, 0.0))
+    for uid, kernel in (("2.999.2", "B70f"), ("2.999.3", "B30f")):
+        write_dicom_series(folder / kernel, volume, grid, seriesuid=uid)
+        edit_all(folder / kernel, PatientID="one", ConvolutionKernel=kernel)
+    edit_all(folder, PatientID="one")
+    assert choose_series(find_dicom_series(folder), source="x").uid == "2.999.3"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "is_sharp"),
+    [("B70f", 1), ("Bl57d\\3", 1), ("B30f", 0), ("Br40", 0), ("LUNG", 1), ("BONEPLUS", 1),
+     ("STANDARD", 0), ("FC51", 1), ("FC08", 0), ("D", 1), ("B", 0), ("", 0)],
+)  # fmt: skip
+def test_sharp_kernels(kernel, is_sharp):
+    assert is_sharp_kernel(kernel) == bool(is_sharp)
 
 
 def test_the_thinnest_axial_ct_is_chosen(folder, volume):

@@ -14,9 +14,42 @@ def chest(radius=3, end=5, x=20):
     return hu
 
 
-def airway_of(hu):
+def airway_of(hu, outside=None):
     candidate = (hu < -450).astype(np.uint8)
-    return follow_airway(hu, candidate, candidate ^ 1, SPACING), candidate
+    outside = np.zeros_like(candidate) if outside is None else outside
+    return follow_airway(hu, candidate & (outside ^ 1), outside, 20.0, SPACING).mask, candidate
+
+
+def test_the_longest_path_in_the_middle_is_taken_not_the_first():
+    hu = chest(end=5)
+    hu[19] = 40  # the windpipe begins a slice lower
+    hu[14:, 26:32, 28:34] = -1000  # another tube, 33 mm beside it, from the top
+    airway, _ = airway_of(hu)
+    assert airway[5:19, 20, 20].all()
+    assert not airway[:, 26:32, 28:34].any()
+
+
+def test_carina_is_found_where_the_lumen_divides():
+    hu = chest(end=10)
+    yy, xx = np.mgrid[:41, :41]
+    for k in range(9, 2, -1):  # two tubes that part by a block a slice
+        for side in (-1, 1):
+            hu[k, (yy - 20) ** 2 + (xx - 20 - side * (12 - k)) ** 2 <= 4] = -1000
+    candidate = (hu < -450).astype(np.uint8)
+    found = follow_airway(hu, candidate, np.zeros_like(candidate), 20.0, SPACING)
+    # Radius 2 each: 3 blocks beside the middle there is tissue between them.
+    assert found.carina_zyx == (9, 20, 20)
+    hu[:10] = 40
+    candidate = (hu < -450).astype(np.uint8)
+    assert follow_airway(hu, candidate, 0 * candidate, 20.0, SPACING).carina_zyx is None
+
+
+def test_a_trough_of_the_skin_is_no_windpipe():
+    hu = chest(radius=4)
+    outside = np.zeros(hu.shape, np.uint8)
+    outside[:, :18] = 1
+    hu[outside > 0] = -1000
+    assert not airway_of(hu, outside)[0].any()
 
 
 def test_tube_is_followed_to_its_end():

@@ -21,7 +21,12 @@ def complete(labels, outside=None, closing_mm=9.0, middle_x=None):
     outside = np.zeros_like(labels) if outside is None else outside
     shares = {v: (labels == v) * np.uint8(FULL) for v in (RIGHT, LEFT)}
     return complete_lungs(
-        shares, outside, closing_mm=closing_mm, spacing_zyx_mm=SPACING, middle_x=middle_x
+        shares,
+        outside,
+        closing_mm=closing_mm,
+        spacing_zyx_mm=SPACING,
+        tissue=((labels == 0) & (outside == 0)).astype(np.uint8),
+        middle_x=middle_x,
     )
 
 
@@ -89,6 +94,12 @@ def test_filled_lesion_is_marked():
     assert not whole.filled[labels > 0].any()
 
 
+@pytest.mark.parametrize(("diameter_mm", "is_large"), [(12, False), (30, True)])
+def test_lesion_that_holds_a_ball_of_16_mm_is_told(diameter_mm, is_large):
+    labels, _ = with_ball((20, 30, 8), diameter_mm)
+    assert complete(labels, middle_x=MIDDLE_X).has_large_lesion == is_large
+
+
 def test_large_tumour_with_a_narrow_mouth_towards_the_chest_wall_is_filled():
     labels = two_lungs()
     labels[8:32, 16:44, 5:20] = 0  # 72 x 84 x 45 mm
@@ -105,6 +116,7 @@ def test_heart_is_not_filled_even_beside_a_single_lung():
         np.zeros_like(labels),
         closing_mm=9.0,
         spacing_zyx_mm=SPACING,
+        tissue=(labels == 0).astype(np.uint8),
         middle_x=MIDDLE_X,
     )
     assert (whole.labels[3:20, 20:40, 45:55] == 0).all()

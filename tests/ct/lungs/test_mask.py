@@ -4,6 +4,7 @@ import pytest
 from lungdet_mmdet.annotations.slab_boxes import nodule_coverage
 from lungdet_mmdet.annotations.tables import read_nodules
 from lungdet_mmdet.ct.lungs.mask import segment_lungs, segment_with_fallback
+from lungdet_mmdet.ct.lungs.parts import RIGHT
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.ct.resample import resample_volume
 from lungdet_mmdet.errors import LungDetError
@@ -34,7 +35,7 @@ def test_box_lungs_to_the_voxel():
     found = segment_lungs(chest(), spacing_zyx_mm=SPACING, margin_mm=0.0)
     np.testing.assert_array_equal(found.mask, luna16_mask() > 0)
     assert found.lung_volumes_l == pytest.approx((LUNG_L, LUNG_L))
-    assert (found.method, found.verdict, found.flags) == ("otsu", "ok", ())
+    assert (found.method, found.verdict, found.flags) == ("otsu", "ok", ("no_windpipe",))
 
 
 def test_erosion_costs_no_volume():
@@ -50,7 +51,7 @@ def test_float_volume_and_nan_padding():
     volume[:, :5] = np.nan
     found = segment_lungs(volume, spacing_zyx_mm=SPACING, margin_mm=0.0)
     np.testing.assert_array_equal(found.mask, luna16_mask() > 0)
-    assert found.flags == ("padding",)
+    assert found.flags == ("padding", "no_windpipe")
 
 
 def test_pleural_nodule_needs_the_closing():
@@ -172,3 +173,21 @@ def test_real_scans(luna16_sample, subset, ending, careful_l, spacing):
     for nodule in nodules:
         centre = geometry.world_to_voxel(np.array(nodule.centre_xyz_mm))
         assert nodule_coverage(mask, centre, nodule.diameter_mm, geometry.spacing_zyx_mm) >= 0.98
+
+
+def test_bowel_gas_is_flagged_as_abdomen():
+    volume = np.full((60, 80, 110), -1000, np.int16)
+    volume[:, 10:70, 10:100] = 40
+    volume[20:30, 20:30, 20:30] = volume[20:32, 20:30, 70:80] = -900  # 27 and 32 ml in 8.7 litres
+    found = segment_lungs(volume, spacing_zyx_mm=SPACING)
+    assert "abdomen" in found.flags
+    assert found.verdict != "ok"
+
+
+def test_sides_come_from_the_spine_where_the_body_is_cut():
+    volume = chest()
+    volume[:, 58:68, 50:60] = 300
+    volume = volume[:, :, :62]  # the right lung, and the spine
+    found = segment_lungs(volume, spacing_zyx_mm=SPACING)
+    assert "one_lung" in found.flags
+    assert set(np.unique(found.coarse_labels)) == {0, RIGHT}

@@ -11,8 +11,7 @@ VERDICTS = {
     "consolidation": ("suspect", "large_lesion_filled"),
     "one_lung": ("suspect", "one_lung"),
     "cut_by_fov": ("suspect", "cut_by_fov"),
-    "joined_lungs": ("suspect", "joined_lungs_split"),
-    "thick_5": ("suspect", None),
+    "joined_lungs": ("ok", "joined_lungs_split"),
     "padding_2000": ("ok", "padding"),
     "padding_3024": ("ok", "padding"),
     "apex_only": ("ok", "cut_below"),
@@ -20,10 +19,9 @@ VERDICTS = {
     "no_lungs": ("implausible", "fallback_body"),
 }
 
-# What the filling of bays gets wrong, as measured: the hollow in front of these small hearts is
-# filled though no lesion is there, 25 to 31 ml, into which the ball of a large lesion just fits.
-# Where the field of view cuts the lungs it is 155 ml; volumes are 5.2 % and 5.7 % too large there.
-FILLED_WITHOUT_A_LESION = ("joined_lungs", "thick_5", "cut_by_fov")
+# What the filling of bays gets wrong, as measured: where the field of view cuts the lungs of this
+# phantom, the hollow in front of its small heart is filled; volumes are 5.2 % and 5.7 % too large.
+FILLED_WITHOUT_A_LESION = ("cut_by_fov",)
 VOLUME_WITHIN = {"cut_by_fov": 0.06}
 LEAST_DICE = {"cut_by_fov": 0.86}
 

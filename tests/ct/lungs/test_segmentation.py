@@ -6,7 +6,6 @@ import pytest
 from lungdet_mmdet.ct.lungs.grid import FULL, CoarseGrid
 from lungdet_mmdet.ct.lungs.segmentation import (
     LungSegmentation,
-    filled_flags,
     shape_flags,
     verdict_of,
 )
@@ -60,15 +59,6 @@ def test_lung_without_its_upper_part_is_flagged():
 def test_diaphragm_of_unequal_height_is_no_opacified_part():
     raised = labels_with(right=np.s_[8:18, 5:35, 5:27], left=np.s_[2:18, 5:35, 33:55])
     assert flags_of(raised) == ()
-
-
-@pytest.mark.parametrize(("side", "flags"), [(4, ()), (5, ("large_lesion_filled",))])
-def test_filled_tissue_that_holds_a_ball_of_16_mm_is_flagged(side, flags):
-    # Blocks of 3 mm: within 8 mm of the middle one lie two more on each side.
-    filled = np.zeros(GRID.shape_zyx, bool)
-    filled[2 : 2 + side, 10 : 10 + side, 10 : 10 + side] = True
-    filled[12:18, 20:24, 10:40] = True  # long and wide, but only 12 mm thick
-    assert filled_flags(filled, GRID.spacing_zyx_mm) == flags
 
 
 def test_padding_beside_the_lung_cuts_it():
