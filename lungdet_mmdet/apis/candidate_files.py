@@ -14,6 +14,7 @@ from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.runs.atomic_files import csv_text
 from lungdet_mmdet.scoring.candidates import Candidate
 from lungdet_mmdet.scoring.submission import COLUMNS
+from lungdet_mmdet.splits.prepared import NOT_PATIENTS
 
 NOTICE = "Research software. Not a medical device and not for clinical use."
 MORE_COLUMNS = (
@@ -26,11 +27,31 @@ MORE_COLUMNS = (
     "rank",
     "above_threshold",
     "lungs",
+    "caution",
 )
 SLICER_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
     "Schema/markups-schema-v1.0.3.json#"
 )
+
+
+def lung_warning(verdict: str) -> str:
+    """Return what a verdict on the lung mask means for a result; "" where it is "ok"."""
+    if verdict == "implausible":
+        return (
+            "no lungs were found (verdict: implausible): the result is of no worth; are the values "
+            "Hounsfield units, and is this a chest CT?"
+        )
+    if verdict != "ok":
+        return f"the lung mask is in doubt (verdict: {verdict}): look at it before the result"
+    return ""
+
+
+def cautions(findings: ScanFindings) -> list[str]:
+    """Return why a result is not to be trusted, for the head of all that shows it."""
+    warning = lung_warning(str(findings.lung_summary.get("verdict", "ok")))
+    of_model = [flag for flag in findings.flags if flag.startswith(NOT_PATIENTS)]
+    return ([warning] if warning else []) + of_model
 
 
 def candidate_records(
@@ -137,7 +158,7 @@ def nearest_image(slices: Sequence[DicomSlice], point_xyz_mm: np.ndarray) -> dic
 
 
 def candidates_csv(
-    seriesuid: str, records: Iterable[Mapping[str, Any]], *, verdict: str = ""
+    seriesuid: str, records: Iterable[Mapping[str, Any]], *, verdict: str = "", caution: str = ""
 ) -> str:
     """Return the candidates as a table that begins with the columns of a LUNA16 submission.
 
@@ -146,6 +167,7 @@ def candidates_csv(
     seriesuid : the scan's name, the same in no other scan of a table; see ``series_name``.
     records : of :func:`candidate_records`.
     verdict : on the lung mask: candidates outside the lungs are of no worth.
+    caution : of the model, in a few words.
     """
     rows = [
         [
@@ -160,6 +182,7 @@ def candidates_csv(
             record["rank"],
             int(record["above_threshold"]),
             verdict,
+            caution,
         ]
         for record in records
     ]
@@ -190,6 +213,7 @@ def candidates_json(
             "box": "in space; size along the columns of 'axes' (row-major 3x3), LPS",
         },
         "geometry": findings.scan.file_geometry.as_dict(),
+        "cautions": cautions(findings),
         "flags": list(findings.flags),
         "lungs": {k: v for k, v in findings.lung_summary.items() if k != "flags"},
         "model": findings.model,

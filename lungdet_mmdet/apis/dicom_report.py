@@ -1,4 +1,4 @@
-"""Candidates as a DICOM structured report (TID 1500), next to the images they were found in.
+"""Candidates as DICOM files next to the images they were found in: report, picture, segments.
 
 Needs highdicom and pydicom: ``pip install 'lungdet-mmdet[dicom]'``.
 """
@@ -16,14 +16,24 @@ from typing import Any
 import numpy as np
 
 import lungdet_mmdet
+from lungdet_mmdet.apis.candidate_files import NOTICE, cautions, label_map
 from lungdet_mmdet.apis.scan_detector import ScanFindings
 from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.reports.ct_planes import capture_picture
 from lungdet_mmdet.runs.atomic_files import write_bytes
 
 ALGORITHM_NAME = "lungdet_mmdet"
+DICOM_NAMES = {
+    "sr": "candidates_sr.dcm",
+    "sc": "candidates_sc.dcm",
+    "seg": "candidates_seg.dcm",
+}
+"""Kinds of DICOM files: structured report, secondary capture, segmentation."""
 # Clear of the numbers that scanners give their series.
-SERIES_NUMBER = 9001
+SERIES_NUMBERS = {"sr": 9001, "sc": 9002, "seg": 9003}
+DESCRIPTION = "Lung nodule candidates, RESEARCH ONLY, not for clinical use"
+"""Series description: at most 64 characters."""
 
 
 # What a report repeats of its images. Each may be empty, and where one is missing or no date at all
@@ -45,7 +55,8 @@ def has_highdicom() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("highdicom", "pydicom"))
 
 
-def write_dicom_sr(
+def write_dicom(
+    kind: str,
     path: Path,
     findings: ScanFindings,
     records: Sequence[Mapping[str, Any]],
@@ -53,48 +64,221 @@ def write_dicom_sr(
     *,
     anonymous: bool = False,
 ) -> None:
-    """Write the candidates above the threshold as a Comprehensive SR.
+    """Write the candidates above the threshold as a DICOM file beside their images.
 
-    Each is a circle on the image nearest to its centre, with diameter and score. The template knows
-    no report without a finding: where no candidate is above the threshold, there is no file.
-    ``anonymous`` leaves the patient and the visit blank; the UIDs stay, or the report would be of
-    no images.
+    All say that they are for research only, which software and model made them, and the threshold.
+
+    ``sr`` : Comprehensive SR, TID 1500. Each candidate is a circle on the image nearest to its
+    centre, with diameter and score. Where there is none, the report says so.
+
+    ``sc`` : secondary capture, a colour picture of the best candidates with the notice burnt in.
+
+    ``seg`` : segmentation, each candidate's box on the images that it touches. A segmentation needs
+    a segment: where there is no candidate, there is no file.
+
+    Parameters
+    ----------
+    kind : of ``DICOM_NAMES``.
+    path : the file.
+    findings, records : the result, and its candidates as plain values.
+    slices : images of the series, upwards.
+    anonymous : leave the patient and the visit blank; the UIDs stay, or the file would be of no
+        images.
 
     Raises
     ------
     LungDetError
         If highdicom is not installed.
     DicomReportError
-        If the images lack what a report cannot do without, such as UIDs.
+        If the images lack what a file cannot do without, such as UIDs.
     """
-    chosen = [r for r in records if r["above_threshold"]]
-    if not chosen:
-        return
     if not has_highdicom():
-        raise LungDetError("DICOM reports need highdicom: pip install 'lungdet-mmdet[dicom]'")
-    import highdicom as hd
-
-    by_uid = {s.instance_uid: s for s in slices}
-    used = {r["dicom_image"]["sop_instance_uid"] for r in chosen}
+        raise LungDetError("DICOM files need highdicom: pip install 'lungdet-mmdet[dicom]'")
+    chosen = [r for r in records if r["above_threshold"]]
+    if kind == "seg" and not chosen:
+        return
+    make = {"sr": _structured_report, "sc": _secondary_capture, "seg": _segmentation}[kind]
     try:
-        evidence = [_evidence(by_uid[uid].path, anonymous=anonymous) for uid in sorted(used)]
-        report = hd.sr.ComprehensiveSR(
-            evidence=evidence,
-            content=_measurement_report(findings, chosen, by_uid, evidence),
-            series_number=SERIES_NUMBER,
-            series_instance_uid=hd.UID(),
-            sop_instance_uid=hd.UID(),
-            instance_number=1,
-            manufacturer=ALGORITHM_NAME,
-            is_complete=True,
-        )
+        dataset = make(findings, chosen, slices, anonymous)
+        _name_origin(dataset, findings)
         content = io.BytesIO()
-        report.save_as(content)
+        dataset.save_as(content)
     except (AttributeError, KeyError, TypeError, ValueError, struct.error) as error:
         raise DicomReportError(
             f"the images lack what one has to repeat ({type(error).__name__}: {error})"
         ) from error
     write_bytes(path, content.getvalue())
+
+
+def _identity(kind: str) -> dict[str, Any]:
+    """Return what every DICOM file of this package says of its series and of itself."""
+    import highdicom as hd
+
+    return {
+        "series_number": SERIES_NUMBERS[kind],
+        "series_instance_uid": hd.UID(),
+        "sop_instance_uid": hd.UID(),
+        "instance_number": 1,
+        "manufacturer": ALGORITHM_NAME,
+    }
+
+
+def _name_origin(dataset: Any, findings: ScanFindings) -> None:
+    """Say in the header what the file is, and which software and model made it."""
+    dataset.SeriesDescription = DESCRIPTION
+    dataset.ManufacturerModelName = _model_name(findings)
+    dataset.SoftwareVersions = lungdet_mmdet.__version__
+    dataset.DeviceSerialNumber = _model_digest(findings)[:16]
+
+
+def _models(findings: ScanFindings) -> list[tuple[str, str]]:
+    """Return name and digest of the model, or of each of several."""
+    models = findings.model.get("ensemble") or [findings.model]
+    return [(str(m.get("name") or "model"), str(m.get("sha256") or "unknown")) for m in models]
+
+
+def _model_name(findings: ScanFindings) -> str:
+    return " + ".join(name for name, _ in _models(findings))[:64]
+
+
+def _model_digest(findings: ScanFindings) -> str:
+    return _models(findings)[0][1]
+
+
+def _structured_report(
+    findings: ScanFindings,
+    chosen: Sequence[Mapping[str, Any]],
+    slices: Sequence[DicomSlice],
+    anonymous: bool,
+) -> Any:
+    import highdicom as hd
+
+    by_uid = {s.instance_uid: s for s in slices}
+    used = sorted({r["dicom_image"]["sop_instance_uid"] for r in chosen})
+    shown = used or [slices[len(slices) // 2].instance_uid]
+    evidence = [_evidence(by_uid[uid].path, anonymous=anonymous) for uid in shown]
+    return hd.sr.ComprehensiveSR(
+        # All images were looked at, not only those with a candidate.
+        evidence=evidence + [_reference(s) for s in slices if s.instance_uid not in shown],
+        content=_measurement_report(findings, chosen, by_uid, evidence),
+        is_complete=True,
+        **_identity("sr"),
+    )
+
+
+def _reference(image: DicomSlice) -> Any:
+    """Return as much of an image as it takes to refer to it."""
+    from pydicom import Dataset
+
+    dataset = Dataset()
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = image.study_uid, image.series_uid
+    dataset.SOPInstanceUID, dataset.SOPClassUID = image.instance_uid, image.sop_class_uid
+    return dataset
+
+
+def _secondary_capture(
+    findings: ScanFindings,
+    chosen: Sequence[Mapping[str, Any]],
+    slices: Sequence[DicomSlice],
+    anonymous: bool,
+) -> Any:
+    import highdicom as hd
+
+    image = _evidence(slices[len(slices) // 2].path, anonymous=anonymous)
+    capture = hd.sc.SCImage.from_ref_dataset(
+        ref_dataset=image,
+        pixel_array=capture_picture(
+            findings.scan.volume_hu,
+            findings.scan.geometry,
+            [(_caption(r, slices), r["centre_xyz_mm"], r["diameter_mm"]) for r in chosen],
+            heading=NOTICE,
+            lines=[*_provenance(findings, chosen), *cautions(findings)],
+        ),
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        patient_orientation=("L", "P"),
+        **_identity("sc"),
+    )
+    capture.BurnedInAnnotation = "YES"
+    capture.ConversionType = "WSD"
+    capture.Laterality = ""
+    return capture
+
+
+def _caption(record: Mapping[str, Any], slices: Sequence[DicomSlice]) -> str:
+    number = record["dicom_image"]["instance_number"]
+    return (
+        f"#{record['rank']}  score {record['score']:.3f}  {record['diameter_mm']:.1f} mm  "
+        f"image {number}"
+    )
+
+
+def _provenance(findings: ScanFindings, chosen: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what was found by what, in a few lines."""
+    found = f"{len(chosen)} candidates" if chosen else "nothing found"
+    return [
+        f"{found} at or above the threshold {findings.threshold:.3f}",
+        f"{ALGORITHM_NAME} {lungdet_mmdet.__version__}",
+        *(f"model {name}, SHA-256 {digest}" for name, digest in _models(findings)),
+    ]
+
+
+def _segmentation(
+    findings: ScanFindings,
+    chosen: Sequence[Mapping[str, Any]],
+    slices: Sequence[DicomSlice],
+    anonymous: bool,
+) -> Any:
+    import highdicom as hd
+    from highdicom import seg
+    from pydicom.sr.codedict import codes
+
+    labels = label_map(findings, chosen)
+    grid = findings.scan.file_geometry
+    if grid.size_zyx[1:] != slices[0].size_yx:
+        raise DicomReportError("the slices were straightened, so that no image is one of theirs")
+    # Missing slices were filled in: each image has its own place among those of the grid.
+    points = np.array([image.position_xyz_mm for image in slices])
+    rows = np.rint(grid.world_to_voxel(points)[:, 0]).astype(int)
+    mask = labels[np.clip(rows, 0, len(labels) - 1)]
+    ranks = sorted(set(np.unique(mask).tolist()) - {0})
+    planes = [i for i in range(len(slices)) if mask[i].any()]
+    if not planes:
+        raise DicomReportError("no image lies within a candidate's box")
+    numbers = np.zeros(max(ranks) + 1, dtype=np.uint8 if len(ranks) < 256 else np.uint16)
+    numbers[ranks] = np.arange(1, len(ranks) + 1)
+    by_rank = {record["rank"]: record for record in chosen}
+    segments = [
+        seg.SegmentDescription(
+            segment_number=number,
+            segment_label=f"candidate {rank}, score {by_rank[rank]['score']:.3f}",
+            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+            segmented_property_type=codes.SCT.Nodule,
+            algorithm_type=seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=hd.AlgorithmIdentificationSequence(
+                name=ALGORITHM_NAME,
+                version=lungdet_mmdet.__version__,
+                family=codes.DCM.ArtificialIntelligence,
+            ),
+            tracking_uid=hd.UID(),
+            tracking_id=f"candidate {rank}",
+            anatomic_regions=[codes.SCT.Lung],
+        )
+        for number, rank in enumerate(ranks, start=1)
+    ]
+    return seg.Segmentation(
+        source_images=[_evidence(slices[i].path, anonymous=anonymous) for i in planes],
+        pixel_array=numbers[mask[planes]],
+        segmentation_type=seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=segments,
+        manufacturer_model_name=_model_name(findings),
+        software_versions=lungdet_mmdet.__version__,
+        device_serial_number=_model_digest(findings)[:16],
+        content_label="CANDIDATES",
+        content_description=DESCRIPTION,
+        **_identity("seg"),
+    )
 
 
 def _evidence(path: Path, *, anonymous: bool) -> Any:
@@ -145,19 +329,82 @@ def _measurement_report(
     observer = sr.ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-            uid=hd.UID(), name=ALGORITHM_NAME, model_name=str(findings.model.get("name", ""))[:64]
+            uid=hd.UID(),
+            name=ALGORITHM_NAME,
+            manufacturer_name=ALGORITHM_NAME,
+            model_name=_model_name(findings),
+            serial_number=_model_digest(findings)[:64],
         ),
     )
-    return sr.MeasurementReport(
+    report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer),
         procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
         title=codes.DCM.ImagingMeasurementReport,
-        imaging_measurements=[_finding(r, by_uid) for r in chosen],
+        imaging_measurements=[
+            _summary(findings, chosen),
+            *(_finding(r, by_uid, findings) for r in chosen),
+        ],
         referenced_images=evidence,
+    )
+    # The template may be extended; a reader shows these texts with the report.
+    notes = [NOTICE, *_provenance(findings, chosen), *cautions(findings), *findings.flags]
+    report[0].ContentSequence.extend(
+        sr.TextContentItem(
+            name=codes.DCM.Comment, value=text, relationship_type=sr.RelationshipTypeValues.CONTAINS
+        )
+        for text in dict.fromkeys(notes)
+    )
+    return report
+
+
+def _algorithm(findings: ScanFindings) -> Any:
+    from highdicom import sr
+
+    return sr.AlgorithmIdentification(
+        ALGORITHM_NAME,
+        lungdet_mmdet.__version__,
+        parameters=[
+            f"threshold {findings.threshold:.6g}",
+            *(f"model {name}, SHA-256 {digest}" for name, digest in _models(findings)),
+        ],
     )
 
 
-def _finding(record: Mapping[str, Any], by_uid: Mapping[str, DicomSlice]) -> Any:
+def _summary(findings: ScanFindings, chosen: Sequence[Mapping[str, Any]]) -> Any:
+    """Return a group on the whole scan, which is there also where nothing was found."""
+    import highdicom as hd
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+
+    # No standard codes: private ones, by a scheme of their own.
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=hd.UID(), identifier="whole scan"),
+        finding_sites=[sr.FindingSite(codes.SCT.Lung)],
+        algorithm_id=_algorithm(findings),
+        measurements=[
+            sr.Measurement(
+                sr.CodedConcept("count", "99LUNGDET", "Candidates at or above the threshold"),
+                len(chosen),
+                codes.UCUM.NoUnits,
+            ),
+            sr.Measurement(
+                sr.CodedConcept("threshold", "99LUNGDET", "Threshold of the detection score"),
+                round(findings.threshold, 6),
+                codes.UCUM.NoUnits,
+            ),
+        ],
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(
+                sr.CodedConcept("use", "99LUNGDET", "Permitted use"),
+                sr.CodedConcept("research", "99LUNGDET", "Research only, not for clinical use"),
+            ),
+        ],
+    )
+
+
+def _finding(
+    record: Mapping[str, Any], by_uid: Mapping[str, DicomSlice], findings: ScanFindings
+) -> Any:
     import highdicom as hd
     from highdicom import sr
     from pydicom.sr.codedict import codes
@@ -171,7 +418,6 @@ def _finding(record: Mapping[str, Any], by_uid: Mapping[str, DicomSlice]) -> Any
         graphic_data=np.stack([centre, rim]),
         source_image=sr.SourceImageForRegion(image.sop_class_uid, image.instance_uid),
     )
-    algorithm = sr.AlgorithmIdentification(ALGORITHM_NAME, lungdet_mmdet.__version__)
     return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
             uid=hd.UID(), identifier=f"candidate {record['rank']}"
@@ -179,7 +425,7 @@ def _finding(record: Mapping[str, Any], by_uid: Mapping[str, DicomSlice]) -> Any
         referenced_region=region,
         finding_type=codes.SCT.Nodule,
         finding_sites=[sr.FindingSite(codes.SCT.Lung)],
-        algorithm_id=algorithm,
+        algorithm_id=_algorithm(findings),
         measurements=[
             sr.Measurement(codes.SCT.Diameter, record["diameter_mm"], codes.UCUM.Millimeter),
             sr.Measurement(

@@ -9,45 +9,47 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lungdet_mmdet.apis.candidate_files import NOTICE
+from lungdet_mmdet.apis.candidate_files import NOTICE, cautions
 from lungdet_mmdet.apis.scan_detector import ScanFindings
 from lungdet_mmdet.ct.slabs import SlabGeometry
+from lungdet_mmdet.reports.ct_planes import nodule_crops, overview, stored_slices
 from lungdet_mmdet.reports.scan_report import (
     ReportBox,
     ReportCandidate,
     ReportScan,
     ReportSlab,
-    nodule_crops,
-    slab_middle,
+    ReportSlices,
 )
-from lungdet_mmdet.scoring.slab_records import SlabDetections
 
-# Fainter boxes and candidates would only fill the page.
-MIN_SCORE_SHOWN = 0.05
 MAX_CROPPED = 30
 OUTLINE_TOLERANCE_PX = 0.8
 
 
-def report_scan(findings: ScanFindings, records: Sequence[Mapping[str, Any]]) -> ReportScan:
+def report_scan(
+    findings: ScanFindings,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    name: str = "",
+    with_slices: bool = True,
+) -> ReportScan:
     """Return the report of one scan.
 
     Parameters
     ----------
     findings : the result.
     records : its candidates as plain values.
+    name : the scan's name in the tables.
+    with_slices : put the CT itself into the page; without it the page shows slabs alone.
     """
-    least = min(MIN_SCORE_SHOWN, findings.threshold)
+    boxes = _boxes_of_slabs(findings)
     slabs = [
         ReportSlab(
             image=image,
-            plain=slab_middle(findings.scan.volume_hu, findings.scan.geometry, geometry),
             z_range_mm=geometry.z_range_mm,
-            boxes=_boxes(found, geometry, records, least),
+            boxes=boxes.get(geometry.index, ()),
             outline_xy_px=lung_outline(findings, geometry),
         )
-        for image, geometry, found in zip(
-            findings.slabs, findings.slab_geometries, findings.detections, strict=True
-        )
+        for image, geometry in zip(findings.slabs, findings.slab_geometries, strict=True)
     ]
     return ReportScan(
         title=findings.scan.seriesuid,
@@ -57,21 +59,43 @@ def report_scan(findings: ScanFindings, records: Sequence[Mapping[str, Any]]) ->
         threshold=findings.threshold,
         spacing_xy_mm=findings.slab_geometries[0].spacing_xy_mm,
         slabs=slabs,
-        candidates=[_candidate(findings, r) for r in records if r["score"] >= least],
-        warning=lung_warning(str(findings.lung_summary.get("verdict", "ok"))),
+        candidates=[_candidate(findings, record) for record in records],
+        warnings=cautions(findings),
+        slices=_slices(findings) if with_slices else None,
+        name=name,
+        model_sha256=str(findings.model.get("sha256", "")),
     )
 
 
-def lung_warning(verdict: str) -> str:
-    """Return what a verdict on the lung mask means for a result; "" where it is "ok"."""
-    if verdict == "implausible":
-        return (
-            "no lungs were found (verdict: implausible): the result is of no worth; are the values "
-            "Hounsfield units, and is this a chest CT?"
-        )
-    if verdict != "ok":
-        return f"the lung mask is in doubt (verdict: {verdict}): look at it before the result"
-    return ""
+def _slices(findings: ScanFindings) -> ReportSlices:
+    scan = findings.scan
+    jpegs, quality = stored_slices(scan.volume_hu)
+    middle = [(n - 1) / 2 for n in scan.geometry.size_zyx]
+    points = scan.geometry.voxel_to_world([[k, *middle[1:]] for k in range(len(jpegs))])
+    in_file = scan.file_geometry.world_to_voxel(points)[:, 0]
+    # A file whose slices run from ear to ear has no number for one from front to back.
+    is_same_way = np.allclose(in_file, np.rint(in_file), atol=0.01) and len(
+        np.unique(np.rint(in_file))
+    ) == len(jpegs)
+    return ReportSlices(
+        jpegs=jpegs,
+        quality=quality,
+        geometry=scan.geometry,
+        file_slices=np.rint(in_file).astype(int).tolist() if is_same_way else None,
+    )
+
+
+def scan_overview(findings: ScanFindings) -> np.ndarray:
+    """Return a small RGB picture of the scan through its best candidate, or through its middle."""
+    best = findings.candidates[0] if findings.candidates else None
+    grid = findings.scan.geometry
+    middle = grid.voxel_to_world((np.asarray(grid.size_zyx) - 1) / 2)
+    return overview(
+        findings.scan.volume_hu,
+        grid,
+        best.centre_xyz_mm if best else tuple(middle.tolist()),
+        mark_mm=best.diameter_mm if best else None,
+    )
 
 
 def lung_outline(findings: ScanFindings, geometry: SlabGeometry) -> list[np.ndarray]:
@@ -84,34 +108,28 @@ def lung_outline(findings: ScanFindings, geometry: SlabGeometry) -> list[np.ndar
     return [line[:, 0, :] for line in lines if len(line) > 2]
 
 
-def _boxes(
-    found: SlabDetections,
-    geometry: SlabGeometry,
-    records: Sequence[Mapping[str, Any]],
-    least: float,
-) -> list[ReportBox]:
-    kept = found.scores >= least
-    here = [r for r in records if geometry.index in r["slab_indices"]]
-    return [
-        ReportBox(tuple(box.tolist()), float(score), _rank_of(box, geometry, here))
-        for box, score in zip(found.boxes_xyxy_px[kept], found.scores[kept], strict=True)
-    ]
-
-
-def _rank_of(box: np.ndarray, geometry: SlabGeometry, here: Sequence[Mapping[str, Any]]) -> int:
-    """Return the rank of the best candidate of this slab that the box's centre lies in, or 0."""
-    centre = geometry.boxes_to_world(box[None])[0]
-    axes = geometry.axes_xyz[:, :2]
-    for record in here:
-        offset = (centre - np.asarray(record["centre_xyz_mm"])) @ axes
-        if np.hypot(*offset) <= record["diameter_mm"] / 2:
-            return record["rank"]
-    return 0
+def _boxes_of_slabs(findings: ScanFindings) -> dict[int, list[ReportBox]]:
+    """Return the best box of each candidate on each slab, by slab."""
+    found = {detection.img_id: detection for detection in findings.detections}
+    boxes: dict[int, list[ReportBox]] = {}
+    for rank, joined in enumerate(findings.joined, start=1):
+        best: dict[int, int] = {}
+        for slab, row in joined.tolist():
+            scores = found[slab].scores
+            if slab not in best or scores[row] > scores[best[slab]]:
+                best[slab] = row
+        for slab, row in best.items():
+            corners = tuple(found[slab].boxes_xyxy_px[row].tolist())
+            boxes.setdefault(slab, []).append(
+                ReportBox(corners, float(found[slab].scores[row]), rank)
+            )
+    return boxes
 
 
 def _candidate(findings: ScanFindings, record: Mapping[str, Any]) -> ReportCandidate:
     normal = findings.slab_geometries[0].axes_xyz[:, 2]
-    height = float(normal @ np.asarray(record["centre_xyz_mm"]))
+    centre = np.asarray(record["centre_xyz_mm"])
+    height = float(normal @ centre)
     middles = [float(np.mean(g.z_range_mm)) for g in findings.slab_geometries]
     crops: dict[str, np.ndarray] = {}
     if record["rank"] <= MAX_CROPPED:
@@ -126,6 +144,9 @@ def _candidate(findings: ScanFindings, record: Mapping[str, Any]) -> ReportCandi
         voxel_xyz=tuple(record["voxel_xyz"]),
         slab=min(record["slab_indices"], key=lambda i: abs(middles[i] - height)),
         slab_indices=record["slab_indices"],
+        is_positive=record["above_threshold"],
+        at_xyz=tuple(findings.scan.geometry.world_to_voxel(centre)[::-1].tolist()),
+        image=record.get("dicom_image", {}).get("instance_number"),
         crops=crops,
     )
 

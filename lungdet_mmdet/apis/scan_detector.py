@@ -30,7 +30,7 @@ from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, build_prep_p
 from lungdet_mmdet.scoring.candidates import Candidate, fuse_looks, merge_slab_detections
 from lungdet_mmdet.scoring.froc import MAX_MARKS_PER_SCAN
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, with_depths
-from lungdet_mmdet.splits.prepared import MADE_UP
+from lungdet_mmdet.splits.prepared import training_flag
 
 STAGES = ("reading", "preparation", "network", "merging")
 """The parts of looking at a scan that are timed, in order."""
@@ -51,6 +51,7 @@ class ScanFindings:
     lung_summary : method, verdict and volumes of the lung mask.
     detections : boxes of every slab, ``img_id`` is the slab's index.
     candidates : all candidates from the lowest score on, best first.
+    joined : for each candidate its boxes, (n, 2): the slab's index, the row in its detections.
     threshold : score from which a candidate counts as positive.
     flags : remarks about the scan and its lungs.
     model : what is known of the model.
@@ -70,6 +71,7 @@ class ScanFindings:
     flags: tuple[str, ...]
     model: dict[str, Any]
     seconds: dict[str, float]
+    joined: tuple[np.ndarray, ...] = ()
 
     @property
     def positives(self) -> list[Candidate]:
@@ -304,10 +306,14 @@ class ScanDetector:
                 for found, slab, depth in zip(detections, slabs, depths, strict=True)
             ]
         moments.append(time.perf_counter())
-        candidates = merge_slab_detections(slabs, detections, max_candidates=MAX_MARKS_PER_SCAN)
+        joined: list[np.ndarray] = []
+        candidates = merge_slab_detections(
+            slabs, detections, max_candidates=MAX_MARKS_PER_SCAN, joined=joined
+        )
         moments.append(time.perf_counter())
         geometry, summary = results["geometry"], results["lung_summary"]
-        flags = [*results["scan_flags"], *summary["flags"], *precision.flags, *self._model_flags()]
+        of_model = self._model_flags(scan.seriesuid)
+        flags = [*results["scan_flags"], *summary["flags"], *precision.flags, *of_model]
         return ScanFindings(
             scan=scan,
             source=source,
@@ -322,6 +328,7 @@ class ScanDetector:
             threshold=self.threshold,
             flags=tuple(dict.fromkeys(flags)),
             model=self._about() | precision.about,
+            joined=tuple(joined),
             seconds=dict(zip(STAGES, np.diff(moments).round(3).tolist(), strict=True)),
         )
 
@@ -386,15 +393,10 @@ class ScanDetector:
         found = detections_of([sample.to_dict() for sample in samples])
         return [mirrored_back(of_slab, images.shape[1:3], look) for of_slab in found]
 
-    def _model_flags(self) -> list[str]:
-        flags = []
-        names = dict.fromkeys(str(file.data.get("name") or "") for file in self.model_files)
-        data = " and ".join(name for name in names if name)
-        if any(kind in data for kind in MADE_UP):
-            flags.append(
-                f"the model was trained on {data} scans, not on patients as they are: its scores "
-                "say nothing about a patient"
-            )
+    def _model_flags(self, seriesuid: str) -> list[str]:
+        names = dict.fromkeys(str(file.data.get("name") or "unnamed") for file in self.model_files)
+        flag = training_flag(" and ".join(names), seriesuid)
+        flags = [flag] if flag else []
         for file in self.model_files:
             trained_with = file.made_with.get("pixels_version")
             if trained_with not in (None, str(PIXELS_VERSION)):

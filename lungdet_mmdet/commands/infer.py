@@ -77,6 +77,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="also write candidates_boxes.nii.gz: the boxes on the input's own grid, labelled by "
         "rank",
     )
+    parser.add_argument(
+        "--report",
+        choices=("full", "slabs", "none"),
+        default="full",
+        help="page of each scan: with all slices of the CT (about 25 MB), with the slabs alone "
+        "(2 MB), or none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dicom",
+        metavar="KINDS",
+        default="sr",
+        help="files for DICOM viewers, for DICOM input: sr (structured report), sc (picture), seg "
+        "(segmentation), e.g. sr,sc,seg; none writes none (default: %(default)s)",
+    )
     parser.add_argument("--series", metavar="UID", help="DICOM series to read")
     parser.add_argument(
         "--anonymous",
@@ -110,6 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         series_uid=args.series,
         trust_checkpoint=args.trust_checkpoint,
         label_map=args.label_map,
+        report=args.report,
+        dicom=() if args.dicom == "none" else args.dicom.split(","),
         anonymous=args.anonymous,
         precision=args.precision,
         say=print,

@@ -2,93 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import map_coordinates
 
-from lungdet_mmdet.ct.contrast import window_hu
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.scan import AIR_HU
-from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.reports.ct_planes import hu_of_grey
 from lungdet_mmdet.reports.page import encoded_jpeg, image_uri, json_for_script, render
-
-CROP_MM = 60.0
-CROP_PIXELS = 120
-# World directions (LPS) to the right and downwards in each picture, as radiologists hang them.
-_PLANES = {
-    "axial": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
-    "coronal": ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0)),
-    "sagittal": ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0)),
-}
-
-
-def sample_plane(
-    volume_hu: np.ndarray,
-    geometry: ScanGeometry,
-    *,
-    first_xyz_mm: np.ndarray,
-    right_xyz_mm: np.ndarray,
-    down_xyz_mm: np.ndarray,
-    size_yx: tuple[int, int],
-) -> np.ndarray:
-    """Return a picture (y, x) uint8 of a plane through a scan, lung window.
-
-    Parameters
-    ----------
-    volume_hu : int16 array (z, y, x).
-    geometry : its grid.
-    first_xyz_mm : world point of the centre of the first pixel.
-    right_xyz_mm, down_xyz_mm : world vectors from one pixel to the next along x and y.
-    size_yx : pixels along y and x. What lies outside the scan is air.
-    """
-    rows, columns = np.mgrid[: size_yx[0], : size_yx[1]]
-    points = first_xyz_mm + columns[..., None] * right_xyz_mm + rows[..., None] * down_xyz_mm
-    voxels_zyx = np.moveaxis(geometry.world_to_voxel(points), -1, 0)
-    # int16 in, int16 out: no copy of the volume as floating point.
-    values = map_coordinates(volume_hu, voxels_zyx, order=1, cval=AIR_HU)
-    return window_hu(values[None])[0]
-
-
-def nodule_crops(
-    volume_hu: np.ndarray,
-    geometry: ScanGeometry,
-    centre_xyz_mm: tuple[float, float, float],
-    *,
-    size_mm: float = CROP_MM,
-    size_px: int = CROP_PIXELS,
-) -> dict[str, np.ndarray]:
-    """Return square axial, coronal and sagittal pictures around a world point, by name."""
-    step = size_mm / size_px
-    crops = {}
-    for name, (right, down) in _PLANES.items():
-        right_mm, down_mm = step * np.asarray(right), step * np.asarray(down)
-        crops[name] = sample_plane(
-            volume_hu,
-            geometry,
-            first_xyz_mm=np.asarray(centre_xyz_mm) - (right_mm + down_mm) * (size_px - 1) / 2.0,
-            right_xyz_mm=right_mm,
-            down_xyz_mm=down_mm,
-            size_yx=(size_px, size_px),
-        )
-    return crops
-
-
-def slab_middle(volume_hu: np.ndarray, geometry: ScanGeometry, slab: SlabGeometry) -> np.ndarray:
-    """Return the plain CT on a slab's mid-plane, pixel for pixel under the slab's image."""
-    axes = np.asarray(slab.direction, dtype=float).reshape(3, 3)
-    return sample_plane(
-        volume_hu,
-        geometry,
-        first_xyz_mm=np.asarray(slab.origin_xyz_mm),
-        right_xyz_mm=slab.spacing_xy_mm[0] * axes[:, 0],
-        down_xyz_mm=slab.spacing_xy_mm[1] * axes[:, 1],
-        size_yx=(slab.height, slab.width),
-    )
-
 
 # Browsers open a page of this size from disk at once.
 MAX_IMAGE_BYTES = 5_000_000
@@ -97,15 +21,11 @@ JPEG_QUALITIES = (90, 80, 70, 55, 40, 25)
 
 @dataclass(frozen=True)
 class ReportBox:
-    """One box on a slab.
-
-    ``box_xyxy_px`` in slab pixels, its score, and the rank of the candidate that it belongs to (0
-    for none).
-    """
+    """The best box of a candidate on a slab: in slab pixels, with its score and the candidate."""
 
     box_xyxy_px: tuple[float, float, float, float]
     score: float
-    rank: int = 0
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -115,25 +35,43 @@ class ReportSlab:
     Parameters
     ----------
     image : uint8 (y, x) or (y, x, 3), as the detector sees it.
-    plain : uint8 (y, x), the plain CT under it.
     z_range_mm : its faces.
     boxes : what was found on it.
     outline_xy_px : closed lines (N, 2) around the lungs.
     """
 
     image: np.ndarray
-    plain: np.ndarray
     z_range_mm: tuple[float, float]
     boxes: Sequence[ReportBox] = ()
     outline_xy_px: Sequence[np.ndarray] = ()
 
 
 @dataclass(frozen=True)
+class ReportSlices:
+    """All slices of a scan as they are shown, from the feet upwards.
+
+    Parameters
+    ----------
+    jpegs : one grey JPEG a slice, grey values as in :func:`hu_of_grey`.
+    quality : that of the JPEGs, 0 to 100.
+    geometry : grid of the slices.
+    file_slices : index of each in the input as it is stored; None where slices of the input run in
+        another direction.
+    """
+
+    jpegs: Sequence[bytes]
+    quality: int
+    geometry: ScanGeometry
+    file_slices: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
 class ReportCandidate:
     """One row of the candidate table.
 
-    ``slab`` is the position of its best slab in the report, ``crops`` small uint8 pictures around
-    its centre with their names.
+    ``slab`` is the position of its best slab in the report, ``at_xyz`` its place on the grid of the
+    slices, ``image`` the number of its DICOM image, ``crops`` small uint8 pictures around its
+    centre with their names. ``is_positive`` where it reaches the threshold of the result.
     """
 
     rank: int
@@ -144,6 +82,9 @@ class ReportCandidate:
     slab: int
     slab_indices: Sequence[int]
     crops: Mapping[str, np.ndarray] = field(default_factory=dict)
+    is_positive: bool = False
+    at_xyz: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    image: int | None = None
 
 
 @dataclass(frozen=True)
@@ -159,8 +100,11 @@ class ReportScan:
     threshold : where the threshold slider begins.
     spacing_xy_mm : pixel size of the slabs.
     slabs : from the feet upwards.
-    candidates : best first.
-    warning : what stands above all else: why the result is not to be trusted; "" where it may be.
+    candidates : best first, all that the tables have.
+    warnings : what stands above all else: why the result is not to be trusted.
+    slices : the CT itself; None leaves it out.
+    name : the scan's name in the tables, for corrections.
+    model_sha256 : of the model's file.
     """
 
     title: str
@@ -171,7 +115,10 @@ class ReportScan:
     spacing_xy_mm: tuple[float, float]
     slabs: Sequence[ReportSlab]
     candidates: Sequence[ReportCandidate]
-    warning: str = ""
+    warnings: Sequence[str] = ()
+    slices: ReportSlices | None = None
+    name: str = ""
+    model_sha256: str = ""
 
 
 def report_html(scan: ReportScan) -> str:
@@ -188,7 +135,7 @@ def report_html(scan: ReportScan) -> str:
         "scan_report.html",
         title=f"{scan.title} - lung nodule candidates",
         style="scan_report.css",
-        script="scan_report.js",
+        script=("scan_viewer.js", "scan_report.js"),
         notice=scan.notice,
         data=json_for_script(_page_data(scan)),
     )
@@ -209,20 +156,19 @@ def slab_uris(images: Sequence[np.ndarray], *, max_bytes: int = MAX_IMAGE_BYTES)
 
 
 def _page_data(scan: ReportScan) -> dict[str, Any]:
-    pictures = [slab.image for slab in scan.slabs] + [slab.plain for slab in scan.slabs]
-    uris = slab_uris(pictures)
-    seen, plain = uris[: len(scan.slabs)], uris[len(scan.slabs) :]
     return {
         "title": scan.title,
-        "warning": scan.warning,
+        "name": scan.name or scan.title,
+        "model": scan.model_sha256,
+        "warnings": list(scan.warnings),
         "facts": [list(fact) for fact in scan.facts],
         "flags": list(scan.flags),
         "threshold": scan.threshold,
         "spacing": list(scan.spacing_xy_mm),
+        "slices": None if scan.slices is None else _slices_data(scan.slices),
         "slabs": [
             {
-                "seen": seen_uri,
-                "plain": plain_uri,
+                "seen": uri,
                 "width": slab.image.shape[1],
                 "height": slab.image.shape[0],
                 "z": [round(float(v), 2) for v in slab.z_range_mm],
@@ -234,19 +180,37 @@ def _page_data(scan: ReportScan) -> dict[str, Any]:
                     np.rint(line).astype(int).ravel().tolist() for line in slab.outline_xy_px
                 ],
             }
-            for slab, seen_uri, plain_uri in zip(scan.slabs, seen, plain, strict=True)
+            for slab, uri in zip(scan.slabs, slab_uris([s.image for s in scan.slabs]), strict=True)
         ],
         "candidates": [
             {
                 "rank": c.rank,
-                "score": round(c.score, 4),
-                "diameter": round(c.diameter_mm, 1),
-                "centre": [round(float(v), 1) for v in c.centre_xyz_mm],
+                "score": c.score,
+                "positive": c.is_positive,
+                "diameter": round(c.diameter_mm, 3),
+                "centre": [round(float(v), 4) for v in c.centre_xyz_mm],
                 "voxel": [round(float(v), 1) for v in c.voxel_xyz],
+                "at": [round(float(v), 2) for v in c.at_xyz],
+                "image": c.image,
                 "slab": c.slab,
                 "slabs": list(c.slab_indices),
                 "crops": [[name, _jpeg_uri(i, quality=85)] for name, i in c.crops.items()],
             }
             for c in scan.candidates
         ],
+    }
+
+
+def _slices_data(slices: ReportSlices) -> dict[str, Any]:
+    grid = slices.geometry
+    return {
+        "jpegs": [base64.b64encode(jpeg).decode("ascii") for jpeg in slices.jpegs],
+        "quality": slices.quality,
+        "hu": hu_of_grey().round(1).tolist(),
+        "size": list(grid.size_zyx[::-1]),
+        "spacing": grid.spacing_xyz_mm.tolist(),
+        "origin": list(grid.origin_xyz_mm),
+        # Columns: the directions of x, y and z.
+        "direction": list(grid.direction),
+        "fileSlices": None if slices.file_slices is None else list(slices.file_slices),
     }

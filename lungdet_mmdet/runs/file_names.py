@@ -30,6 +30,7 @@ SUBMISSION_NAME = "submission.csv"
 
 # Of a test, or of a scan that was looked at.
 REPORT_NAME = "report.html"
+INDEX_NAME = "index.html"
 
 # Of any run over many scans.
 FAILURES_NAME = "failures.json"

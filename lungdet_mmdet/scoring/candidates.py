@@ -63,7 +63,8 @@ class _Boxes:
     """Boxes of one scan: all arrays run over N boxes, lengths in mm.
 
     ``sides`` are width and height, ``along`` the position on the slab normal, ``interval`` the two
-    ends between which it lies, ``faces`` the two faces of the slab, ``z_sd`` how sure ``along`` is.
+    ends between which it lies, ``faces`` the two faces of the slab, ``z_sd`` how sure ``along`` is,
+    ``row`` its place among the boxes of its slab.
     """
 
     centre_xyz: NDArray[np.float64]
@@ -77,6 +78,7 @@ class _Boxes:
     from_depth: NDArray[np.bool_]
     scores: NDArray[np.float64]
     slab_index: NDArray[np.intp]
+    row: NDArray[np.intp]
 
     def __getitem__(self, rows: NDArray) -> _Boxes:
         return _Boxes(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
@@ -90,6 +92,7 @@ def merge_slab_detections(
     min_iou: float = 0.2,
     max_gap_slabs: float = 1.0,
     max_candidates: int | None = None,
+    joined: list[NDArray[np.intp]] | None = None,
 ) -> list[Candidate]:
     """Merge the boxes of the slabs of one scan into candidates, best score first.
 
@@ -104,6 +107,8 @@ def merge_slab_detections(
         thicknesses, and no more than the radius, lie empty between them (and no more than the
         diameter between a box and the best box).
     max_candidates : keep only the best; None keeps all.
+    joined : a list that gets, for each candidate, the boxes in it: (n, 2), the index of a slab and
+        the place of the box among that slab's.
 
     Returns
     -------
@@ -157,6 +162,8 @@ def merge_slab_detections(
         members = _members(boxes, seed, free, min_iou, max_gap_mm)
         free[members] = False
         candidates.append(_candidate(seriesuid, boxes[members]))
+        if joined is not None:
+            joined.append(np.stack([boxes.slab_index[members], boxes.row[members]], axis=1))
     return candidates
 
 
@@ -286,6 +293,7 @@ def _boxes_of(slab: Slab, detections: SlabDetections, min_score: float) -> _Boxe
         from_depth=np.full(n_boxes, detections.z_mm is not None),
         scores=detections.scores[kept],
         slab_index=np.full(n_boxes, geometry.index, dtype=np.intp),
+        row=np.flatnonzero(kept),
     )
 
 

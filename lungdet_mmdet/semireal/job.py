@@ -17,8 +17,8 @@ from lungdet_mmdet.ct.lungs.mask import segment_with_fallback
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.reports.ct_planes import CROP_MM, nodule_crops
 from lungdet_mmdet.reports.page import encoded_jpeg, image_uri, render
-from lungdet_mmdet.reports.scan_report import CROP_MM, nodule_crops
 from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
 from lungdet_mmdet.semireal.insertion import map_lungs
 from lungdet_mmdet.semireal.lungs import (

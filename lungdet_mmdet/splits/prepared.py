@@ -20,6 +20,9 @@ from lungdet_mmdet.series_name import check_series_name, is_phantom_uid, is_semi
 LIDC_UID_ROOT = "1.3.6.1.4.1.14519.5.2.1.6279.6001."
 MADE_UP = ("phantom", "semi-real")
 """Names of data that show no patient as he was."""
+PATIENTS = ("LUNA16", "CT scans")
+NOT_PATIENTS = "not trained on patients"
+"""How a flag begins that says so of a model."""
 
 
 # There while scans are prepared again; left behind where that was interrupted.
@@ -263,7 +266,7 @@ def data_name(seriesuids: Collection[str]) -> str:
     "phantom", "semi-real", "LUNA16" (series of LIDC-IDRI), "CT scans" (any others), or several
     joined by "and".
     """
-    kinds = {**dict.fromkeys(MADE_UP, 0), "LUNA16": 0, "CT scans": 0}
+    kinds = dict.fromkeys((*MADE_UP, *PATIENTS), 0)
     for uid in seriesuids:
         if is_phantom_uid(uid):
             kinds["phantom"] += 1
@@ -274,3 +277,19 @@ def data_name(seriesuids: Collection[str]) -> str:
         else:
             kinds["CT scans"] += 1
     return " and ".join(kind for kind, count in kinds.items() if count)
+
+
+def training_flag(trained_on: str, seriesuid: str) -> str:
+    """Return what to say of a model that looks at a patient and has learnt from anything else.
+
+    Parameters
+    ----------
+    trained_on : what the model says of its data, as :func:`data_name` gives it.
+    seriesuid : the scan; of a made-up one nothing needs to be said, and "" is returned.
+    """
+    if data_name([seriesuid]) in MADE_UP or set(trained_on.split(" and ")) <= set(PATIENTS):
+        return ""
+    return (
+        f"{NOT_PATIENTS} as they are: the model was trained on {trained_on} data; its scores say "
+        "nothing about a patient"
+    )

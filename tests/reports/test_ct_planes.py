@@ -1,11 +1,17 @@
 """Plain CT pictures, worked out by hand on linear ramps."""
 
+import cv2
 import numpy as np
 import pytest
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.slabs import SlabGeometry
-from lungdet_mmdet.reports.scan_report import nodule_crops, slab_middle
+from lungdet_mmdet.reports.ct_planes import (
+    capture_picture,
+    hu_of_grey,
+    nodule_crops,
+    overview,
+    stored_slices,
+)
 
 GEOMETRY = ScanGeometry((20, 30, 40), (2.0, 1.0, 1.0), (-20.0, -15.0, 100.0))
 
@@ -41,11 +47,41 @@ def test_outside_the_scan_is_air(ramp):
     assert np.all(np.abs(crops["axial"] - grey_of(-1000)) <= 1)
 
 
-def test_a_slab_gets_the_slice_in_its_middle(ramp):
-    slab = SlabGeometry(0, 4, 3, (101.0, 105.0), (2.0, 1.0), (-18.0, -14.0, 103.0))
-    picture = slab_middle(ramp, GEOMETRY, slab)
-    assert picture.shape == (3, 4)
-    # Column 2, row 1, slice 1.5; then 2 columns to the right, 1 row down.
-    assert picture[0, 0] == pytest.approx(grey_of(-1000 + 40 + 5 + 15), abs=1)
-    assert picture[0, 1] == pytest.approx(grey_of(-1000 + 80 + 5 + 15), abs=1)
-    assert picture[1, 0] == pytest.approx(grey_of(-1000 + 40 + 10 + 15), abs=1)
+def test_an_overview_marks_the_point_on_both_planes(ramp):
+    plain = overview(ramp, GEOMETRY, (5.0, 0.0, 120.0), size_px=40)
+    marked = overview(ramp, GEOMETRY, (5.0, 0.0, 120.0), size_px=40, mark_mm=4.0)
+    assert plain.shape == marked.shape == (40, 80, 3)
+    for half in (np.s_[:, :40], np.s_[:, 40:]):
+        ys, xs = np.nonzero((plain[half] != marked[half]).any(axis=2))
+        # The picture is 40 mm wide, from x -20 on: 5 mm lie at column 25; the ring is around it.
+        assert abs(xs.mean() - 25) < 1.5
+        assert np.ptp(xs) == np.ptp(ys) > 8
+
+
+def test_stored_slices_give_back_hounsfield_units():
+    # Ramps without noise, from below air to bone.
+    volume = np.broadcast_to(np.linspace(-1000, 1500, 512), (3, 64, 512)).astype(np.int16)
+    jpegs, quality = stored_slices(volume)
+    assert quality == 95
+    read = hu_of_grey()[cv2.imdecode(np.frombuffer(jpegs[1], np.uint8), cv2.IMREAD_GRAYSCALE)]
+    off = np.abs(read - volume[1])
+    assert off[volume[1] < 240].max() <= 16
+    assert off.max() <= 50
+
+
+def test_slices_of_large_scans_are_stored_smaller():
+    noise = np.random.default_rng(0).integers(-1000, 1000, (4, 64, 64)).astype(np.int16)
+    large, best = stored_slices(noise)
+    small, quality = stored_slices(noise, max_bytes=sum(map(len, large)) // 2)
+    assert quality < best
+    assert sum(map(len, small)) <= sum(map(len, large)) // 2
+    assert len(stored_slices(noise, max_bytes=1)[0]) == 4
+
+
+def test_a_capture_has_place_for_what_is_found_and_for_nothing(ramp):
+    none = capture_picture(ramp, GEOMETRY, [], heading="notice", lines=["nothing found"])
+    many = [(f"#{n}", (0.0, 0.0, 120.0), 5.0) for n in range(9)]
+    some = capture_picture(ramp, GEOMETRY, many, heading="notice", lines=["x" * 150])
+    assert none.shape[1:] == some.shape[1:] == (1024, 3)
+    # Two lines of text, and one that says how many are not shown.
+    assert some.shape[0] == 24 * 5 + 2 * (341 + 24)

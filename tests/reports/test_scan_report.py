@@ -8,12 +8,15 @@ import cv2
 import numpy as np
 import pytest
 
+from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.reports.ct_planes import stored_slices
 from lungdet_mmdet.reports.scan_report import (
     ReportBox,
     ReportCandidate,
     ReportScan,
     ReportSlab,
+    ReportSlices,
     report_html,
     slab_uris,
 )
@@ -21,10 +24,9 @@ from lungdet_mmdet.reports.scan_report import (
 HOSTILE = "</script><script>alert(1)</script><!--%DATA%&\u2028"
 
 
-def page_of(*, title="scan", slabs=None, flags=(), candidates=()):
+def page_of(*, title="scan", slabs=None, flags=(), candidates=(), slices=None):
     slab = ReportSlab(
         image=np.full((20, 30), 77, dtype=np.uint8),
-        plain=np.full((20, 30), 99, dtype=np.uint8),
         z_range_mm=(-7.5, 0.0),
         boxes=[ReportBox((1.0, 2.0, 11.04, 12.0), 0.87654321, 1)],
         outline_xy_px=[np.array([[0, 0], [9, 0], [9, 9]])],
@@ -33,7 +35,7 @@ def page_of(*, title="scan", slabs=None, flags=(), candidates=()):
         ReportScan(
             title=title, notice="Not for clinical use.", facts=[("grid", "30 x 20")], flags=flags,
             threshold=0.5, spacing_xy_mm=(0.7, 0.7), slabs=[slab] if slabs is None else slabs,
-            candidates=candidates,
+            candidates=candidates, slices=slices,
         )
     )  # fmt: skip
 
@@ -59,10 +61,22 @@ def test_the_page_holds_slabs_boxes_and_candidates():
     assert slab["boxes"] == [[1.0, 2.0, 11.0, 12.0, 0.8765, 1]]
     assert slab["outline"] == [[0, 0, 9, 0, 9, 9]]
     assert abs(int(picture_of(slab["seen"]).mean()) - 77) <= 1
-    assert abs(int(picture_of(slab["plain"]).mean()) - 99) <= 1
     (row,) = data["candidates"]
-    assert (row["diameter"], row["centre"], row["slab"]) == (8.3, [1.0, 2.0, -3.0], 0)
+    assert (row["diameter"], row["centre"], row["slab"]) == (8.26, [1.04, 2.0, -3.0], 0)
     assert row["crops"][0][0] == "axial"
+
+
+def test_the_page_holds_every_slice_with_its_place():
+    volume = np.stack([np.full((8, 8), hu, np.int16) for hu in (-1000, -600, 40)])
+    jpegs, quality = stored_slices(volume)
+    grid = ScanGeometry((3, 8, 8), (2.5, 0.7, 0.7), (-10.0, -20.0, -300.0))
+    slices = data_of(page_of(slices=ReportSlices(jpegs, quality, grid, [2, 1, 0])))["slices"]
+    assert (slices["size"], slices["spacing"]) == ([8, 8, 3], [0.7, 0.7, 2.5])
+    assert (slices["origin"], slices["fileSlices"]) == ([-10.0, -20.0, -300.0], [2, 1, 0])
+    for jpeg, hu in zip(slices["jpegs"], (-1000, -600, 40), strict=True):
+        grey = picture_of("data:image/jpeg;base64," + jpeg)
+        assert np.abs(np.array(slices["hu"])[grey] - hu).max() < 9
+    assert data_of(page_of())["slices"] is None
 
 
 @pytest.mark.reliability("markup in headers and names stays text in HTML")
@@ -70,9 +84,9 @@ def test_texts_of_the_scan_stay_texts():
     page = page_of(title=HOSTILE, flags=[HOSTILE])
     assert data_of(page)["title"] == HOSTILE
     assert data_of(page)["flags"] == [HOSTILE]
-    # The page's own two script elements, and no others.
-    assert page.count("<script") == 2
-    assert page.count("</script>") == 2
+    # The page's own three script elements, and no others.
+    assert page.count("<script") == 3
+    assert page.count("</script>") == 3
     assert "<!--" not in page
 
 

@@ -17,7 +17,7 @@ from tests.support.dicom_export import write_dicom_series
 from tests.support.untrained_model import untrained_model, write_training_checkpoint
 
 TOOL = Path(__file__).parents[2] / "tools" / "infer.py"
-FILES = {"candidates.csv", "candidates.json", "candidates.mrk.json", "report.html"}
+FILES = {"candidates.csv", "candidates.json", "candidates.mrk.json", "report.html", "thumbnail.jpg"}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_label_map_that_cannot_be_written_costs_nothing_else(
     def full(path, *_):
         raise LungDetError(f"{path}: disk full")
 
-    monkeypatch.setattr("lungdet_mmdet.apis.infer.write_nifti", full)
+    monkeypatch.setattr("lungdet_mmdet.apis.scan_results.write_nifti", full)
     assert infer([str(given / "scans"), *options, "--label-map"]) == 0
     assert {p.name for p in (tmp_path / "out" / "one").iterdir()} == FILES
     content = json.loads((tmp_path / "out" / "one" / "candidates.json").read_text())

@@ -1,13 +1,9 @@
 'use strict';
-const data = JSON.parse(document.getElementById('data').textContent);
-const byId = (id) => document.getElementById(id);
-const canvas = byId('slab'), pen = canvas.getContext('2d');
-const overview = byId('overview');
-const load = (src) => { const image = new Image(); image.src = src; return image; };
-const seen = data.slabs.map((one) => load(one.seen));
-const plain = data.slabs.map((one) => load(one.plain));
-const scale = Math.max(1, Math.min(4, Math.round(1400 / data.slabs[0].width)));
-let slab = 0, threshold = data.threshold, picked = 0;
+// The candidates, what the reader says of them, and the keyboard.
+let threshold = data.threshold, picked = null, isExported = true;
+const KEY = 'lungdet ' + data.name + ' ' + data.model;
+const review = { reader: '', said: {}, missed: [] };
+try { Object.assign(review, JSON.parse(localStorage.getItem(KEY) || '{}')); } catch { /* no store */ }
 
 function element(name, text, parent) {
   const made = document.createElement(name);
@@ -15,167 +11,216 @@ function element(name, text, parent) {
   if (parent) parent.appendChild(made);
   return made;
 }
-const shown = () => data.candidates.filter((c) => c.score >= threshold);
-
-function drawOutline(lines) {
-  pen.strokeStyle = '#2fd08a'; pen.lineWidth = 1.5;
-  for (const line of lines) {
-    pen.beginPath();
-    for (let i = 0; i < line.length; i += 2)
-      pen.lineTo((line[i] + 0.5) * scale, (line[i + 1] + 0.5) * scale);
-    pen.closePath(); pen.stroke();
-  }
-}
-function drawBoxes(boxes) {
-  const rim = 3, isPicked = (box) => Boolean(box[5]) && box[5] === picked;
-  const order = boxes.filter((box) => box[4] >= threshold)
-    .sort((a, b) => isPicked(a) - isPicked(b) || a[4] - b[4]);
-  const colour = (box) => isPicked(box) ? '#4cc9f0' : '#ffb02e';
-  for (const box of order) {
-    const [x0, y0, x1, y1] = box;
-    pen.strokeStyle = colour(box); pen.lineWidth = isPicked(box) ? 3.5 : 2;
-    pen.strokeRect(x0 * scale - rim, y0 * scale - rim,
-      (x1 - x0) * scale + 2 * rim, (y1 - y0) * scale + 2 * rim);
-  }
-  pen.font = '600 20px system-ui, sans-serif';
-  pen.textAlign = 'left'; pen.textBaseline = 'bottom';
-  // The picked one and the best scores first; what would hide a label is left out.
-  const taken = [];
-  for (const box of order.reverse()) {
-    const [x0, y0, , y1, score, rank] = box;
-    const label = (rank ? '#' + rank + '  ' : '') + score.toFixed(2);
-    const above = y0 * scale - rim - 2, base = above > 22 ? above : y1 * scale + 28;
-    const width = pen.measureText(label).width;
-    const left = Math.max(0, Math.min(x0 * scale - rim, canvas.width - width));
-    const hides = ([l, r, b]) => left < r && l < left + width && Math.abs(b - base) < 22;
-    if (taken.some(hides)) continue;
-    taken.push([left, left + width, base]);
-    pen.fillStyle = colour(box); write(label, left, base, 'left');
-  }
-}
-function write(text, x, y, align) {
-  pen.textAlign = align; pen.strokeStyle = '#000'; pen.lineWidth = 4;
-  pen.strokeText(text, x, y); pen.fillText(text, x, y);
-}
-function drawFrame(width, height) {
-  pen.fillStyle = '#c8d0d9'; pen.font = '600 22px system-ui, sans-serif';
-  pen.textBaseline = 'middle';
-  write('R', 8, height / 2, 'left'); write('L', width - 8, height / 2, 'right');
-  write('A', width / 2, 18, 'center'); write('P', width / 2, height - 16, 'center');
-  const bar = 20 / data.spacing[0] * scale;
-  pen.font = '18px system-ui, sans-serif'; write('20 mm', 14, height - 36, 'left');
-  pen.strokeRect(14, height - 21, bar, 4); pen.fillRect(14, height - 21, bar, 4);
-}
-function draw() {
-  const now = data.slabs[slab], image = (byId('plain').checked ? plain : seen)[slab];
-  if (!image.complete) { image.onload = draw; return; }
-  canvas.width = now.width * scale; canvas.height = now.height * scale;
-  pen.imageSmoothingQuality = 'high';
-  pen.drawImage(image, 0, 0, canvas.width, canvas.height);
-  if (byId('outline').checked) drawOutline(now.outline);
-  drawFrame(canvas.width, canvas.height);
-  if (byId('boxes').checked) drawBoxes(now.boxes);
-  byId('slider').value = slab;
-  byId('where').textContent = 'slab ' + slab + ' (0 to ' + (data.slabs.length - 1) + '), z '
-    + now.z[0].toFixed(1) + ' to ' + now.z[1].toFixed(1) + ' mm';
-  drawOverview();
-}
-function drawOverview() {
-  const ink = overview.getContext('2d'), height = overview.clientHeight || 400;
-  overview.width = 30; overview.height = height;
-  const step = height / data.slabs.length;
-  data.slabs.forEach((one, index) => {
-    const best = Math.max(0, ...one.boxes.map((b) => b[4]).filter((s) => s >= threshold));
-    const top = height - (index + 1) * step;
-    if (index === slab) { ink.fillStyle = '#3a4552'; ink.fillRect(0, top, 30, Math.max(step, 2)); }
-    ink.fillStyle = '#ffb02e';
-    ink.fillRect(3, top + step * 0.2, 24 * best, Math.max(step * 0.6, 1));
-  });
-}
-function go(index) { slab = Math.max(0, Math.min(data.slabs.length - 1, index)); draw(); }
+// At the result's own threshold its own verdict counts: the tables and the terminal have that.
+const isShown = (c) => threshold === data.threshold ? c.positive : c.score >= threshold;
+const saidOf = (c) => review.said[c.rank] || { verdict: '', comment: '' };
+const shown = () => data.candidates.filter((c) => isShown(c)
+  && ['', saidOf(c).verdict || 'open'].includes(byId('filter').value));
+marks.shown = shown; marks.picked = () => picked;
 
 function fillTable() {
-  const body = byId('candidates').tBodies[0];
+  const body = byId('candidates').tBodies[0], list = shown();
   body.replaceChildren();
-  for (const c of shown()) {
-    const row = element('tr', null, body);
+  for (const c of list) {
+    const row = element('tr', null, body), { verdict, comment } = saidOf(c);
     row.tabIndex = 0; row.dataset.rank = c.rank;
-    if (c.rank === picked) row.className = 'picked';
-    const slabs = c.slabs.length > 1 ? c.slabs[0] + '-' + c.slabs[c.slabs.length - 1] : c.slabs[0];
+    if (c === picked) row.className = 'picked';
     for (const text of [c.rank, c.score.toFixed(3), c.diameter.toFixed(1),
-      c.centre.map((v) => v.toFixed(1)).join(', '), c.voxel[2].toFixed(0), slabs])
+      c.centre.map((v) => v.toFixed(1)).join(', '), c.voxel[2].toFixed(0)])
       element('td', text, row);
-    row.onclick = () => pick(c.rank);
-    row.onkeydown = (event) => { if (event.key === 'Enter') pick(c.rank); };
+    row.children[3].className = 'wide';
+    element('td', { accept: '\u2713', reject: '\u2717' }[verdict] || '', row).className = verdict;
+    if (comment) { row.title = comment; row.lastChild.textContent += ' \u270e'; }
+    row.onclick = () => pick(c);
+    row.onkeydown = (event) => { if (event.key === 'Enter') pick(c); };
   }
-  const hidden = data.candidates.length - shown().length;
-  byId('count').textContent = shown().length + ' at or above the threshold'
-    + (hidden ? ', ' + hidden + ' below it hidden' : '')
-    + (data.candidates.length ? '. Click a row to go there.' : '');
+  const n = data.candidates.length, above = data.candidates.filter(isShown).length;
+  byId('count').textContent = above + ' of ' + n + ' candidates at or above ' + threshold.toFixed(3)
+    + (above === n ? '' : ', the others are hidden: lower the score to see them')
+    + (list.length === above ? '' : '; ' + list.length + ' pass the filter');
+  byId('level').textContent = threshold.toFixed(3);
 }
-function pick(rank) {
-  const c = data.candidates.find((one) => one.rank === rank);
-  if (!c) return;
-  picked = rank;
-  byId('detail').hidden = false;
+function fillMissed() {
+  byId('missed').replaceChildren();
+  review.missed.forEach((one, index) => {
+    const item = element('li', one.diameter.toFixed(1) + ' mm at '
+      + one.centre.map((v) => v.toFixed(1)).join(', ') + ' ', byId('missed'));
+    const remove = element('button', 'remove', item);
+    remove.onclick = () => { review.missed.splice(index, 1); keep(); };
+  });
+}
+function fillDetail() {
+  byId('detail').hidden = !picked;
+  if (!picked) return;
+  const c = picked, { verdict, comment } = saidOf(c);
   byId('detail-title').textContent = 'Candidate ' + c.rank;
-  byId('crops').replaceChildren();
-  for (const [name, src] of c.crops) {
-    const figure = element('figure', null, byId('crops'));
-    const crop = element('div', null, figure), image = element('img', null, crop);
-    crop.className = 'crop'; image.src = src; image.alt = name;
-    element('span', '20 mm', crop);
-    element('figcaption', name, figure);
+  if (byId('crops').dataset.rank !== String(c.rank)) {
+    byId('crops').dataset.rank = c.rank;
+    byId('crops').replaceChildren();
+    for (const [name, src] of c.crops) {
+      const figure = element('figure', null, byId('crops'));
+      const crop = element('div', null, figure), image = element('img', null, crop);
+      crop.className = 'crop'; image.src = src; image.alt = name;
+      element('span', '20 mm', crop);
+      element('figcaption', name, figure);
+    }
   }
   byId('detail-text').textContent = 'score ' + c.score.toFixed(3) + ', diameter '
     + c.diameter.toFixed(1) + ' mm; column, row, slice in the input: ' + c.voxel.join(', ')
-    + (c.crops.length ? '. Plain CT without mask, 60 mm wide, lung window.' : '');
-  fillTable(); go(c.slab);
-  const row = document.querySelector('tr.picked');
-  if (row) row.scrollIntoView({ block: 'nearest' });
+    + (c.image === null ? '' : '; DICOM image ' + c.image) + '; slabs ' + c.slabs.join(', ')
+    + '. ' + c.slabs.map(boxText).join(' ') + (c.crops.length ? ' Pictures: 60 mm, lung window.' : '');
+  byId('accept').setAttribute('aria-pressed', verdict === 'accept');
+  byId('reject').setAttribute('aria-pressed', verdict === 'reject');
+  if (document.activeElement !== byId('comment')) byId('comment').value = comment;
+}
+// The candidate's score is that of its best box; those on its other slabs are lower.
+function boxText(slab) {
+  const box = (data.slabs[slab] || { boxes: [] }).boxes.find((one) => one[5] === picked.rank);
+  return box ? 'Box on slab ' + slab + ': ' + box[4].toFixed(2) + '.' : '';
+}
+function refresh() {
+  if (picked && !isShown(picked)) picked = null;
+  fillTable(); fillDetail(); fillMissed(); draw();
+}
+function pick(candidate) {
+  picked = candidate;
+  focusOn(candidate);
+  refresh();
+  const row = document.querySelector('tr.picked'), box = byId('scroll');
+  if (row) box.scrollTop = row.offsetTop - box.clientHeight / 2;
 }
 function step(by) {
-  const list = shown(), at = list.findIndex((c) => c.rank === picked);
-  const from = at < 0 && by < 0 ? 0 : at;
-  if (list.length) pick(list[(from + by + list.length) % list.length].rank);
+  const list = shown(), at = list.indexOf(picked), from = at < 0 && by < 0 ? 0 : at;
+  if (list.length) pick(list[(from + by + list.length) % list.length]);
 }
-function setThreshold(value) {
-  threshold = value;
-  byId('level').textContent = value.toFixed(2);
-  fillTable(); draw();
+function keep() {
+  isExported = false;
+  try { localStorage.setItem(KEY, JSON.stringify(review)); } catch { /* the export is what counts */ }
+  refresh();
+}
+function say(change) {
+  if (!picked) return;
+  review.said[picked.rank] = { ...saidOf(picked), ...change };
+  keep();
+}
+const judge = (verdict) => picked
+  && say({ verdict: saidOf(picked).verdict === verdict ? '' : verdict });
+function addMissed() {
+  const line = measuresHere().pop();
+  if (!line || view.plane === 'slab') {
+    byId('hint').textContent = 'Measure the nodule on a slice of the CT first.';
+    return;
+  }
+  const middle = [0, 1].map((i) => (line.from[i] + line.to[i]) / 2);
+  review.missed.push({ centre: worldOf(voxelAt(middle)), diameter: lengthOf(line) });
+  byId('hint').textContent = '';
+  keep();
+}
+function correctionsCsv() {
+  const cell = (value) => /[",;\n\r]/.test(value) ? '"' + String(value).replaceAll('"', '""') + '"' : value;
+  const rows = data.candidates.filter((c) => saidOf(c).verdict || saidOf(c).comment).map((c) =>
+    [data.name, c.rank, saidOf(c).verdict, ...c.centre, c.diameter, c.score, saidOf(c).comment]);
+  for (const one of review.missed)
+    rows.push([data.name, '', 'missed', ...one.centre.map((v) => v.toFixed(4)),
+      one.diameter.toFixed(3), '', '']);
+  const head = ['seriesuid', 'rank', 'verdict', 'coordX', 'coordY', 'coordZ', 'diameter_mm',
+    'probability', 'comment', 'reader', 'model_sha256'];
+  return [head, ...rows.map((row) => [...row, review.reader, data.model])]
+    .map((row) => row.map(cell).join(',')).join('\n') + '\n';
+}
+function exportCsv() {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([correctionsCsv()], { type: 'text/csv' }));
+  link.download = 'corrections_' + data.name + '.csv';
+  link.click();
+  URL.revokeObjectURL(link.href);
+  isExported = true;
+}
+function drawOverview() {
+  const strip = byId('overview'), ink = strip.getContext('2d');
+  strip.width = 30; strip.height = strip.clientHeight || 400;
+  const step = strip.height / data.slabs.length, best = data.slabs.map(() => 0);
+  for (const c of shown()) for (const slab of c.slabs) best[slab] = Math.max(best[slab] || 0, c.score);
+  best.slice(0, data.slabs.length).forEach((score, index) => {
+    const top = strip.height - (index + 1) * step;
+    if (index === view.at.slab) {
+      ink.fillStyle = '#3a4552'; ink.fillRect(0, top, 30, Math.max(step, 2));
+    }
+    ink.fillStyle = picked && picked.slabs.includes(index) ? PICK : MARK;
+    ink.fillRect(3, top + step * 0.2, 24 * score, Math.max(step * 0.6, 1));
+  });
 }
 
-byId('warning').textContent = data.warning; byId('warning').hidden = !data.warning;
+for (const text of data.warnings) element('div', text, byId('warnings')).className = 'warning';
 byId('title').textContent = data.title;
-byId('subtitle').textContent = data.slabs.length + ' slabs, ' + data.candidates.length
-  + ' candidates';
+byId('subtitle').textContent = (slices ? slices.size[2] + ' slices, ' : '') + data.slabs.length
+  + ' slabs, ' + data.candidates.filter((c) => c.positive).length + ' of ' + data.candidates.length
+  + ' candidates at or above the threshold ' + data.threshold.toFixed(3);
+byId('quality').textContent = slices ? 'Slices are JPEGs of quality ' + slices.quality
+  + ' with ' + slices.hu.length + ' steps of grey: HU are close, not exact.'
+  : 'This page was made without the slices of the CT.';
 for (const [name, value] of data.facts) {
   const row = element('tr', null, byId('facts'));
   element('th', name, row); element('td', value, row);
 }
 byId('remarks').hidden = !data.flags.length;
 for (const flag of data.flags) element('li', flag, byId('flags'));
-byId('slider').max = data.slabs.length - 1;
-byId('slider').oninput = (event) => go(Number(event.target.value));
 byId('threshold').value = threshold;
-byId('threshold').oninput = (event) => setThreshold(Number(event.target.value));
-for (const name of ['boxes', 'outline', 'plain']) byId(name).onchange = draw;
-canvas.onwheel = (event) => { event.preventDefault(); go(slab + (event.deltaY < 0 ? 1 : -1)); };
-overview.onclick = (event) => go(Math.floor(
-  (1 - event.offsetY / overview.clientHeight) * data.slabs.length));
+byId('threshold').oninput = (event) => { threshold = Number(event.target.value); refresh(); };
+byId('threshold-reset').onclick = () => {
+  threshold = data.threshold; byId('threshold').value = threshold; refresh();
+};
+byId('filter').onchange = refresh;
+byId('accept').onclick = () => judge('accept');
+byId('reject').onclick = () => judge('reject');
+byId('comment').oninput = (event) => say({ comment: event.target.value });
+byId('reader').value = review.reader;
+byId('reader').oninput = (event) => { review.reader = event.target.value; keep(); };
+byId('add-missed').onclick = addMissed;
+byId('export').onclick = exportCsv;
+byId('forget').onclick = () => {
+  if (!confirm('Forget all that was said of this scan on this page?')) return;
+  Object.assign(review, { reader: '', said: {}, missed: [] });
+  byId('reader').value = ''; byId('comment').value = '';
+  keep(); localStorage.removeItem(KEY); isExported = true;
+};
+byId('overview').onclick = (event) => {
+  const slab = Math.floor((1 - event.offsetY / byId('overview').clientHeight) * data.slabs.length);
+  const z = data.slabs[Math.max(0, Math.min(data.slabs.length - 1, slab))].z;
+  if (view.plane !== 'slab' && slices) { if (view.plane !== 'axial') show('axial'); }
+  go(view.plane === 'slab' ? slab : sliceAt((z[0] + z[1]) / 2));
+};
+document.addEventListener('drawn', drawOverview);
+const by = (n) => () => go(view.at[view.plane] + n);
 const keys = {
-  ArrowUp: () => go(slab + 1), ArrowDown: () => go(slab - 1),
-  PageUp: () => go(slab + 5), PageDown: () => go(slab - 5),
-  n: () => step(1), p: () => step(-1),
-  b: () => byId('boxes').click(), o: () => byId('outline').click(),
-  c: () => byId('plain').click(),
+  ArrowUp: by(1), ArrowDown: by(-1), PageUp: by(10), PageDown: by(-10),
+  Home: () => go(0), End: () => go(count() - 1),
+  n: () => step(1), p: () => step(-1), a: () => judge('accept'), x: () => judge('reject'),
+  c: () => byId('comment').focus(), e: exportCsv,
+  l: () => setWindow(...WINDOWS.lung), m: () => setWindow(...WINDOWS.mediastinum),
+  b: () => setWindow(...WINDOWS.bone),
+  1: () => show('axial'), 2: () => show('coronal'), 3: () => show('sagittal'), 4: () => show('slab'),
+  '+': () => zoomBy(1.25), '=': () => zoomBy(1.25), '-': () => zoomBy(0.8), 0: fit,
+  s: () => useTool('scroll'), g: () => useTool('pan'), w: () => useTool('window'),
+  d: () => useTool('measure'), Backspace: () => { view.measures.pop(); draw(); },
+  o: () => byId('marks').click(), u: () => byId('outline').click(), f: addMissed,
 };
 document.onkeydown = (event) => {
-  if (event.target.type === 'range' || event.ctrlKey || event.metaKey || event.altKey) return;
+  const { target } = event;
+  if (target === byId('comment') || target === byId('reader')) {
+    if (event.key === 'Escape') target.blur();
+    return;
+  }
+  if (target.type === 'range' || target.tagName === 'SELECT') return;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
 };
-window.onresize = drawOverview;
-setThreshold(threshold);
-const first = shown()[0] || data.candidates[0];
-if (first && first.score >= threshold) pick(first.rank);
-else go(first ? first.slab : Math.floor(data.slabs.length / 2));
+window.onbeforeunload = () => isExported ? undefined : 'not exported';
+setWindow(...WINDOWS.lung); useTool('scroll'); show(view.plane);
+const first = shown()[0];
+if (first) pick(first);
+else {
+  for (const plane of Object.keys(PLANES))
+    if (plane === 'slab' || slices) view.at[plane] = Math.floor(count(plane) / 2);
+  refresh();
+}
