@@ -115,6 +115,8 @@ setup(
             "mypy>=1.10",
             # Builds the wheel that the tests install.
             "setuptools>=70.1",
+            # Drives the browser of the machine (Debian's chromium) through the pages.
+            "playwright>=1.40",
             # The kernels of deformable attention, interpreted on a CPU. Builds of torch for CUDA
             # bring the one version that fits them.
             "triton>=3.0; platform_system == 'Linux'",

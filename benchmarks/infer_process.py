@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks.infer import InferRun
 from benchmarks.measured_process import peak_rss_mb
-from lungdet_mmdet.apis.infer import write_findings
 from lungdet_mmdet.apis.scan_detector import ScanDetector
+from lungdet_mmdet.apis.scan_results import write_findings
 from lungdet_mmdet.ops.attention_choice import mmcv_attention_restored
 from lungdet_mmdet.preparation.scan_job import set_threads
 

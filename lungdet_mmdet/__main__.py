@@ -13,6 +13,7 @@ from lungdet_mmdet.runs.command_line import run_and_exit
 COMMANDS = {
     "doctor": ("doctor", "say what works on this machine, what does not, and what to do"),
     "infer": ("commands.infer", "find nodules in CT scans"),
+    "corrections": ("commands.corrections", "join what readers said on the pages of scans"),
     "phantom": ("commands.make_phantom", "make up scans with known nodules"),
     "download": ("commands.download_luna16", "fetch LUNA16, or check a copy of it"),
     "convert": ("commands.convert_dicom", "bring DICOM series to LUNA16's layout"),

@@ -147,6 +147,7 @@ def finished(job: DetectJob) -> tuple[dict | None, dict[str, str]]:
         before.get(key) == value for key, value in now.items() if key != "files"
     )
     is_current = is_current and not (job.folder / OUTDATED_NAME).exists()
+    is_current = is_current and not (content or {}).get("unwritten")
     return (content if is_current else None), now
 
 

@@ -26,7 +26,7 @@ from lungdet_mmdet.ct.files.metaimage_pixels import write_nifti
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.reports.page import encoded_jpeg
 from lungdet_mmdet.reports.scan_report import report_html
-from lungdet_mmdet.runs.atomic_files import read_json_or, write_bytes, write_json
+from lungdet_mmdet.runs.atomic_files import OutputError, read_json_or, write_bytes, write_json
 from lungdet_mmdet.runs.file_names import REPORT_NAME
 from lungdet_mmdet.runs.scan_runs import ScanFailure, failure_of
 from lungdet_mmdet.series_name import series_name_of
@@ -174,14 +174,18 @@ def write_findings(
     optional[THUMBNAIL_NAME] = _make_thumbnail
     if report != "none":  # last: it shows what could not be made
         optional[REPORT_NAME] = partial(_make_report, name=name, with_slices=report == "full")
+    unwritten = []
     for file_name, make in optional.items():
         try:
             make(folder / file_name, findings, records)
         except Exception as error:  # whatever a library makes of a scan: the result is there
             (folder / file_name).unlink(missing_ok=True)
+            unwritten += [file_name] if isinstance(error, (OSError, OutputError)) else []
             reason = f"no {file_name}: {printable(str(error)) or type(error).__name__}"
             findings = replace(findings, flags=(*findings.flags, reason))
     content = candidates_json(findings, records, fingerprint=fingerprint or {}, name=name)
+    if unwritten:  # with room on the disk, the next run writes them
+        content["unwritten"] = unwritten
     if scan_input is not None and not anonymous:
         content["place"] = scan_input.place_digest()
     # Last: its presence says that all others are there.

@@ -35,7 +35,7 @@ def test_it_finds_the_largest_nodule_of_a_phantom_and_says_what_it_learnt_from(s
 
     findings = ScanDetector().analyse(scan)
 
-    assert any(f"trained on {TRAINED_ON} scans" in flag for flag in findings.flags)
+    assert any(f"trained on {TRAINED_ON} data" in flag for flag in findings.flags)
     largest = max(small_scan.nodules, key=lambda nodule: nodule.diameter_mm)
     distances = [
         np.linalg.norm(np.subtract(c.centre_xyz_mm, largest.centre_xyz_mm))

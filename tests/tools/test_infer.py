@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -98,6 +99,68 @@ def test_a_label_map_that_cannot_be_written_costs_nothing_else(
     assert any("disk full" in flag for flag in content["flags"])
 
 
+@pytest.mark.parametrize("broken", ["report_html", "scan_overview"])
+def test_a_page_that_cannot_be_made_costs_nothing_else(
+    infer, given, options, tmp_path, monkeypatch, capsys, broken
+):
+    def fails(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(f"lungdet_mmdet.apis.scan_results.{broken}", fails)
+    assert infer([str(given / "scans"), *options]) == 0
+    missing = {"report_html": "report.html", "scan_overview": "thumbnail.jpg"}[broken]
+    assert {p.name for p in (tmp_path / "out" / "one").iterdir()} == FILES - {missing}
+    content = json.loads((tmp_path / "out" / "one" / "candidates.json").read_text())
+    assert f"no {missing}: MemoryError" in content["flags"]
+    assert f"no {missing}: MemoryError" in capsys.readouterr().out
+
+
+def test_a_page_that_a_full_disk_did_not_take_is_written_by_the_next_run(
+    infer, given, options, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "lungdet_mmdet.apis.scan_results.report_html",
+            lambda page: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+        )
+        assert infer([str(given / "scans"), *options]) == 0
+    page = tmp_path / "out" / "one" / "report.html"
+    assert not page.exists()
+    assert infer([str(given / "scans"), *options]) == 0
+    assert page.is_file()
+
+
+def test_the_same_counts_and_cautions_stand_everywhere(given, first_run):
+    content = json.loads((first_run / "one" / "candidates.json").read_text())
+    (caution,) = content["cautions"]
+    assert caution.startswith(
+        "not trained on patients as they are: the model was trained on nothing"
+    )
+    n, above = len(content["candidates"]), sum(c["above_threshold"] for c in content["candidates"])
+    page = (first_run / "one" / "report.html").read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S).group(1))
+    assert data["warnings"] == [caution]
+    assert len(data["candidates"]) == n
+    assert sum(c["positive"] for c in data["candidates"]) == above
+    for shown, written in zip(data["candidates"], content["candidates"], strict=True):
+        assert (shown["rank"], shown["score"]) == (written["rank"], written["score"])
+    rows = list(csv.DictReader((first_run / "one" / "candidates.csv").open()))
+    assert {row["caution"] for row in rows} == {"not trained on patients"}
+    assert sum(int(row["above_threshold"]) for row in rows) == above
+    index = (first_run / "index.html").read_text()
+    assert f"{above} of {n} candidates" in index
+    assert caution in index
+
+
+def test_a_smaller_page_or_none(infer, given, options, tmp_path):
+    sizes = []
+    for kind in ("full", "slabs", "none"):
+        assert infer([str(given / "scans"), *options, "--report", kind]) == 0
+        page = tmp_path / "out" / "one" / "report.html"
+        sizes.append(page.stat().st_size if page.exists() else 0)
+    assert sizes[0] > sizes[1] > sizes[2] == 0
+
+
 def test_a_bad_scan_does_not_stop_the_others(infer, given, options, tmp_path, capsys):
     scans = tmp_path / "scans"
     shutil.copytree(given / "scans", scans)
@@ -110,6 +173,11 @@ def test_a_bad_scan_does_not_stop_the_others(infer, given, options, tmp_path, ca
     assert not (tmp_path / "out" / "broken").exists()
     failures = json.loads((tmp_path / "out" / "failures.json").read_text())
     assert [f["seriesuid"] for f in failures] == [str(scans / "none.mhd"), "broken"]
+    index = (tmp_path / "out" / "index.html").read_text()
+    states = re.findall(r'article data-state="([a-z ]+)"', index)
+    assert states[:2] == ["failed", "failed"]
+    assert len(states) == 3
+    assert "none.mhd: no such file" in index
 
 
 def test_finished_scans_are_skipped(infer, given, options, first_run, tmp_path, capsys):
@@ -146,7 +214,7 @@ def test_folders_of_other_files_are_never_replaced(infer, given, options, tmp_pa
 
 
 def test_dicom_gets_a_dicom_report_and_lists_its_series(
-    infer, given, options, phantom, tmp_path, capsys
+    infer, given, options, phantom, tmp_path, capsys, monkeypatch
 ):
     pytest.importorskip("highdicom")
     for uid, step in (("2.999.1", 1), ("2.999.2", 2)):
@@ -166,10 +234,24 @@ def test_dicom_gets_a_dicom_report_and_lists_its_series(
                 dataset = pydicom.dcmread(path)
                 dataset.StudyInstanceUID, dataset.PatientID = "2.999.1.0.1", "2.999.1"
                 dataset.save_as(path)
-    assert infer([str(tmp_path / "dicom"), *options, "--threshold", "0.1"]) == 0
+    run = [str(tmp_path / "dicom"), *options, "--threshold", "0.1"]
+    assert infer(run) == 0
     assert "* 2.999.1  " in capsys.readouterr().out
     folder = tmp_path / "out" / "2.999.1"
     assert {p.name for p in folder.iterdir()} == FILES | {"candidates_sr.dcm"}
+    assert infer([*run, "--dicom", "sr,sc,seg"]) == 0
+    assert {p.name for p in folder.glob("*.dcm")} == {
+        "candidates_sr.dcm", "candidates_sc.dcm", "candidates_seg.dcm"
+    }  # fmt: skip
+    capsys.readouterr()
+    monkeypatch.setattr("lungdet_mmdet.apis.infer.has_highdicom", lambda: False)
+    monkeypatch.setattr("lungdet_mmdet.apis.scan_results.has_highdicom", lambda: False)
+    assert infer(run) == 0
+    (line,) = [t for t in capsys.readouterr().out.splitlines() if "highdicom" in t]
+    assert line.startswith("no DICOM files (sr): highdicom is not installed; pip install")
+    assert not list(folder.glob("*.dcm"))
+    with pytest.raises(LungDetError, match=r"DICOM files \['jpeg'\]"):
+        infer([*run, "--dicom", "jpeg"])
     records = json.loads((folder / "candidates.json").read_text())["candidates"]
     assert records[0]["dicom_image"]["sop_instance_uid"].startswith("2.999.1.")
 

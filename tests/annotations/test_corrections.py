@@ -1,0 +1,112 @@
+"""Tables of what readers said: read back, checked against the results, joined."""
+
+import csv
+import json
+
+import pytest
+
+from lungdet_mmdet.annotations.corrections import COLUMNS, join_corrections, read_corrections
+from lungdet_mmdet.commands.corrections import main
+from lungdet_mmdet.errors import LungDetError
+
+
+def line(rank="1", verdict="accept", *, at=(1.0, 2.0, 3.0), name="scan", reader="A", comment=""):
+    score = "0.9" if rank else ""
+    return [name, rank, verdict, *at, 8.0, score, comment, reader, "ab"]
+
+
+def table(path, *lines):
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *lines])
+    return path
+
+
+def test_what_was_written_is_read(tmp_path):
+    comment = '=1+1; a "vessel",\nnot a nodule'
+    lines = [line(comment=comment), line("", "missed", at=(-5.5, 0.0, 7.25))]
+    first, missed = read_corrections(table(tmp_path / "a.csv", *lines))
+    assert (first.rank, first.verdict, first.score, first.comment) == (1, "accept", 0.9, comment)
+    assert (missed.rank, missed.score, missed.centre_xyz_mm) == (None, None, (-5.5, 0.0, 7.25))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (line(verdict="maybe"), "the verdict is 'maybe'"),
+        (line("", "accept"), "missed nodules have no rank"),
+        (line("one"), "the rank is 'one'"),
+        (line(at=(1.0, "x", 3.0)), "coordY is 'x'"),
+        (line(at=(1e9, 0.0, 0.0)), "millimetres are needed"),
+        (line(name="../up"), "no series UID"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(tmp_path, wrong, said):
+    with pytest.raises(LungDetError, match="line 3") as error:
+        read_corrections(table(tmp_path / "a.csv", line(), wrong))
+    assert said in str(error.value)
+
+
+@pytest.fixture
+def results(tmp_path):
+    content = {
+        "candidates": [{"rank": 1, "centre_xyz_mm": [1.0, 2.0, 3.0]}], "model": {"sha256": "ab"}
+    }  # fmt: skip
+    path = tmp_path / "results" / "scan" / "candidates.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(content))
+    return tmp_path / "results"
+
+
+def test_a_page_of_another_result_is_told(tmp_path, results):
+    good = table(tmp_path / "good.csv", line(), line("", "missed", at=(9.0, 9.0, 9.0)))
+    assert len(read_corrections(good, results=results)) == 2
+    for wrong in (line("2"), line(at=(1.0, 2.0, 4.0))):
+        with pytest.raises(LungDetError, match="the page is of another result"):
+            read_corrections(table(tmp_path / "wrong.csv", wrong), results=results)
+    with pytest.raises(LungDetError, match="name the folder of the results"):
+        read_corrections(table(tmp_path / "wrong.csv", line(name="other")), results=results)
+
+
+def joined_of(tmp_path, *lines):
+    return join_corrections([read_corrections(table(tmp_path / "a.csv", *lines))])
+
+
+def test_the_majority_decides_and_a_tie_is_told(tmp_path):
+    joined = joined_of(
+        tmp_path,
+        line("1", "accept", reader="A"), line("1", "accept", reader="B"),
+        line("1", "reject", reader="C"),
+        line("2", "accept", reader="A"), line("2", "reject", reader="B"),
+        line("3", "reject", reader="A"), line("3", "", reader="B", comment="?"),
+    )  # fmt: skip
+    assert [n.rank for n in joined.nodules] == [1]
+    assert joined.notes == ("scan: readers disagree on candidate 2; it is left out of nodules",)
+    assert joined.summary().startswith("3 accepted, 3 rejected, 0 missed, 1 with a comment alone")
+
+
+def test_a_readers_last_word_counts(tmp_path):
+    joined = joined_of(tmp_path, line("1", "accept"), line("1", "reject"))
+    assert [row.verdict for row in joined.rows] == ["reject"]
+    assert joined.nodules == ()
+
+
+def test_one_missed_nodule_of_two_readers_is_one(tmp_path):
+    joined = joined_of(
+        tmp_path,
+        line("", "missed", at=(0.0, 0.0, 0.0), reader="A"),
+        line("", "missed", at=(3.0, 0.0, 0.0), reader="B"),
+        line("", "missed", at=(30.0, 0.0, 0.0), reader="B"),
+    )
+    assert len(joined.rows) == 3
+    assert [n.centre_xyz_mm[0] for n in joined.nodules] == [0.0, 30.0]
+
+
+def test_one_bad_table_does_not_stop_the_others(tmp_path, capsys):
+    good = table(tmp_path / "good.csv", line(), line("2", "reject", at=(50.0, 0.0, 0.0)))
+    bad = table(tmp_path / "bad.csv", line(verdict="maybe"))
+    out = tmp_path / "out"
+    assert main([str(good), str(bad), "--out", str(out)]) == 1
+    assert "FAILED" in capsys.readouterr().err
+    assert len(read_corrections(out / "corrections.csv")) == 2
+    (row,) = csv.DictReader((out / "annotations.csv").open())
+    assert list(row.values()) == ["scan", "1.0", "2.0", "3.0", "8.0"]

@@ -1,0 +1,298 @@
+"""The pages in a real browser: read as a radiologist would, on a phone, a desk and a wall."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from lungdet_mmdet.annotations.corrections import join_corrections, read_corrections
+from lungdet_mmdet.apis.batch_summary import index_html
+from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.reports.ct_planes import nodule_crops, stored_slices
+from lungdet_mmdet.reports.page import encoded_jpeg
+from lungdet_mmdet.reports.prep_report import prep_report_html
+from lungdet_mmdet.reports.scan_report import (
+    ReportBox,
+    ReportCandidate,
+    ReportScan,
+    ReportSlab,
+    ReportSlices,
+    report_html,
+)
+from lungdet_mmdet.runs.atomic_files import write_json
+from tests.reports.test_prep_report import manifest
+from tests.reports.test_prep_report import scan as prepared_scan
+from tests.reports.test_test_report import page_of as page_of_tested
+from tests.reports.test_test_report import reviewed  # noqa: F401  (a fixture)
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="no browser on this machine (Debian's chromium is one)"
+)
+
+GRID = ScanGeometry((30, 80, 100), (2.0, 1.0, 1.0), (-50.0, -40.0, -300.0))
+NODULES = [((60, 30, 20), 10.0, 0.9281), ((30, 50, 12), 6.0, 0.71), ((20, 20, 5), 4.0, 0.02)]
+NAME = "1.2.3.4"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    pytest.importorskip("playwright", reason="playwright is not installed (the extra dev has it)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The page of a scan of 30 slices: lungs of -800 HU with three balls of 40 HU."""
+    z, y, x = np.mgrid[:30, :80, :100]
+    volume = np.full(GRID.size_zyx, -800, dtype=np.int16)
+    candidates = []
+    for rank, (at, diameter, score) in enumerate(NODULES, start=1):
+        apart = np.sqrt((x - at[0]) ** 2 + (y - at[1]) ** 2 + (2.0 * (z - at[2])) ** 2)
+        volume[apart <= diameter / 2] = 40
+        centre = tuple(GRID.voxel_to_world(at[::-1]).tolist())
+        slab = at[2] // 5
+        candidates.append(
+            ReportCandidate(
+                rank, score, diameter, centre, tuple(map(float, at)), slab, [slab],
+                nodule_crops(volume, GRID, centre), score >= 0.5, tuple(map(float, at)),
+            )
+        )  # fmt: skip
+    slabs = [
+        ReportSlab(
+            image=np.full((80, 100), 90, dtype=np.uint8),
+            z_range_mm=(-301.0 + 10 * i, -291.0 + 10 * i),
+            boxes=[
+                ReportBox((*np.subtract(c.at_xyz[:2], 5), *np.add(c.at_xyz[:2], 5)), 0.66, c.rank)
+                for c in candidates
+                if c.slab == i
+            ],
+        )
+        for i in range(6)
+    ]  # fmt: skip
+    jpegs, quality = stored_slices(volume)
+    page = report_html(
+        ReportScan(
+            title=NAME,
+            notice="Research software. Not a medical device and not for clinical use.",
+            facts=[("series", "1.2." + "3" * 60)],
+            flags=["x" * 200],
+            threshold=0.5,
+            spacing_xy_mm=(1.0, 1.0),
+            slabs=slabs,
+            candidates=candidates,
+            warnings=["not trained on patients as they are"],
+            slices=ReportSlices(jpegs, quality, GRID, list(range(30))),
+            name=NAME,
+            model_sha256="ab" * 32,
+        )
+    )
+    path = tmp_path_factory.mktemp("pages") / NAME / "report.html"
+    path.parent.mkdir()
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def opened(browser, report):
+    """The page of the scan, opened from disk in a fresh browser profile."""
+    yield from open_page(browser, report, 1280)
+
+
+def open_page(browser, path, width):
+    context = browser.new_context(viewport={"width": width, "height": 800}, accept_downloads=True)
+    page = context.new_page()
+    faults = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    page.on("request", lambda asked: faults.append(asked.url) if not is_local(asked.url) else None)
+    page.goto(path.as_uri())
+    page.wait_for_timeout(300)
+    yield page
+    assert faults == []
+    context.close()
+
+
+def is_local(url):
+    return url.startswith(("file:", "data:", "blob:"))
+
+
+def where(page):
+    page.wait_for_timeout(150)
+    return page.locator("#where").inner_text()
+
+
+def centre_of(page):
+    box = page.locator("#picture").bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_it_opens_on_the_best_candidate_and_scrolls(opened):
+    assert where(opened).startswith("axial slice 20 (0 to 29), z -260.0 mm, window -600 / 1500")
+    assert "2 of 3 candidates" in opened.locator("#subtitle").inner_text()
+    opened.mouse.move(*centre_of(opened))
+    opened.mouse.wheel(0, -100)
+    assert where(opened).startswith("axial slice 21 ")
+    opened.keyboard.press("ArrowDown")
+    opened.keyboard.press("PageDown")
+    assert where(opened).startswith("axial slice 10 ")
+    opened.keyboard.press("n")
+    assert where(opened).startswith("axial slice 12 ")
+    opened.keyboard.press("2")
+    assert where(opened).startswith("coronal slice 50 (0 to 79), y 10.0 mm")
+    opened.keyboard.press("4")
+    assert where(opened).startswith("slab 2 ")
+
+
+def grey_at(page, x, y):
+    """The shade of the picture at a point of the window."""
+    box = page.locator("#picture").bounding_box()
+    return page.evaluate(
+        "([x, y]) => canvas.getContext('2d').getImageData(x, y, 1, 1).data[0]",
+        [round(x - box["x"]), round(y - box["y"])],
+    )
+
+
+def test_windows_show_soft_tissue_or_lung(opened):
+    opened.keyboard.press("o")
+    opened.wait_for_timeout(200)
+    lung = centre_of(opened)[0] - 60, centre_of(opened)[1] + 60
+    assert grey_at(opened, *lung) == pytest.approx((-800 + 1350) / 1500 * 255, abs=4)
+    opened.mouse.move(*lung)
+    said = int(re.search(r"about (-?\d+) HU", where(opened)).group(1))
+    assert said == pytest.approx(-800, abs=12)
+    opened.keyboard.press("m")
+    assert "window 40 / 400" in where(opened)
+    assert grey_at(opened, *lung) == 0
+    opened.keyboard.press("b")
+    assert "window 400 / 1800" in where(opened)
+
+
+def slide(page, score):
+    page.locator("#threshold").evaluate(
+        "(e, to) => { e.value = to; e.dispatchEvent(new Event('input')); }", score
+    )
+
+
+def test_the_filter_hides_candidates_with_all_that_shows_them(opened):
+    rows = opened.locator("#candidates tbody tr")
+    assert rows.count() == 2
+    assert opened.locator("#crops img").count() == 3
+    opened.locator("#threshold").evaluate(
+        "e => { e.value = 1; e.dispatchEvent(new Event('input')); }"
+    )
+    assert rows.count() == 0
+    assert opened.locator("#detail").is_hidden()
+    opened.locator("#threshold").evaluate(
+        "e => { e.value = 0; e.dispatchEvent(new Event('input')); }"
+    )
+    assert rows.count() == 3
+    assert "3 of 3 candidates" in opened.locator("#count").inner_text()
+    opened.locator("#threshold-reset").click()
+    assert rows.count() == 2
+    rows.first.click()
+    # The candidate's score is one number everywhere; that of a box on a slab is named as such.
+    assert rows.first.locator("td").nth(1).inner_text() == "0.928"
+    text = opened.locator("#detail-text").inner_text()
+    assert "score 0.928" in text
+    assert "Box on slab 4: 0.66" in text
+
+
+def test_what_a_reader_says_is_exported_and_read_back(opened, tmp_path):
+    comment = '=1+1, "sure"; calcified'
+    opened.keyboard.press("a")
+    opened.locator("#comment").fill(comment)
+    opened.keyboard.press("Escape")
+    opened.keyboard.press("n")
+    opened.keyboard.press("x")
+    opened.locator("#reader").fill("R1")
+    opened.keyboard.press("Escape")
+    # A line across a nodule that nobody marked: 20 mm to the right of the middle of slice 12.
+    opened.keyboard.press("d")
+    x, y = centre_of(opened)
+    opened.mouse.move(x, y)
+    opened.mouse.down()
+    opened.mouse.move(x + 50, y)
+    opened.mouse.up()
+    opened.keyboard.press("f")
+    assert "said" in opened.locator("#candidates").inner_text()
+    opened.reload()
+    opened.wait_for_timeout(300)
+    assert opened.locator("#comment").input_value() == comment
+    with opened.expect_download() as download:
+        opened.locator("#export").click()
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    assert path.name == f"corrections_{NAME}.csv"
+
+    first, second, missed = read_corrections(path)
+    assert (first.rank, first.verdict, first.comment, first.reader) == (1, "accept", comment, "R1")
+    assert first.centre_xyz_mm == (10.0, -10.0, -260.0)
+    assert (second.rank, second.verdict, second.score) == (2, "reject", 0.71)
+    scale = opened.evaluate("placing().scale / pixelRatio()")
+    assert (missed.rank, missed.verdict) == (None, "missed")
+    assert missed.diameter_mm == pytest.approx(50 / scale, abs=0.5)
+    middle = GRID.voxel_to_world((12, 39.5, 49.5)) + (25 / scale, 0, 0)
+    assert np.allclose(missed.centre_xyz_mm, middle, atol=1.0)
+    assert set(join_corrections([[first, second, missed]]).nodules) == {first, missed}
+
+
+@pytest.fixture(scope="module")
+def index(report):
+    """The page over the scan above, one where nothing was found, and one that failed."""
+    folder = report.parents[1]
+    write_json(
+        report.parent / "candidates.json",
+        {
+            "threshold": 0.5,
+            "candidates": [{"above_threshold": True, "score": 0.9281, "diameter_mm": 10.0}],
+            "lungs": {"verdict": "ok"},
+            "cautions": ["not trained on patients as they are"],
+        },
+    )
+    write_json(folder / "empty" / "candidates.json", {"threshold": 0.5, "candidates": []})
+    failed = [{"seriesuid": "broken", "reason": "no <b>scan</b> " + "x" * 90}]
+    path = folder / "index.html"
+    path.write_text(index_html([report.parent, folder / "empty"], failed), encoding="utf-8")
+    return path
+
+
+def test_the_index_lists_the_worst_first_and_filters(browser, index):
+    for page in open_page(browser, index, 1280):
+        names = page.locator("article h2").all_inner_texts()
+        assert names == ["broken", NAME, "empty"]
+        page.locator("#state").select_option("failed")
+        assert page.locator("article:visible").count() == 1
+        page.locator("#state").select_option("")
+        page.locator("#search").fill("1.2.3")
+        assert page.locator("article:visible h2").all_inner_texts() == [NAME]
+        page.locator("article:visible h2 a").click()
+        page.locator("#subtitle").wait_for()
+
+
+def test_no_page_is_wider_than_the_window(browser, report, index, reviewed, tmp_path):  # noqa: F811
+    prepared, tested = tmp_path / "prep_report.html", tmp_path / "test_report.html"
+    jpeg = encoded_jpeg(np.zeros((100, 300), dtype=np.uint8))
+    odd = prepared_scan("low", coverages=(0.7,), flags=["y" * 90])
+    scans = [prepared_scan("1.2." + "3" * 60), odd]
+    prepared.write_text(prep_report_html(manifest(scans), lambda uid: jpeg), encoding="utf-8")
+    tested.write_text(page_of_tested(reviewed), encoding="utf-8")
+    for path in (report, index, prepared, tested):
+        for page in open_page(browser, path, 390):
+            for width, height in ((390, 844), (1280, 800), (2560, 1440), (3840, 2160)):
+                page.set_viewport_size({"width": width, "height": height})
+                page.wait_for_timeout(100)
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, path.name
+                if path == report:
+                    # The picture takes what there is, and its foot is not below the window's.
+                    box = page.locator("#picture").bounding_box()
+                    assert box["width"] > 0.45 * width
+                    assert width < 900 or box["y"] + box["height"] <= height
