@@ -132,14 +132,14 @@ def test_a_page_that_a_full_disk_did_not_take_is_written_by_the_next_run(
 
 def test_the_same_counts_and_cautions_stand_everywhere(given, first_run):
     content = json.loads((first_run / "one" / "candidates.json").read_text())
-    (caution,) = content["cautions"]
+    *_, caution = content["cautions"]
     assert caution.startswith(
         "not trained on patients as they are: the model was trained on nothing"
     )
     n, above = len(content["candidates"]), sum(c["above_threshold"] for c in content["candidates"])
     page = (first_run / "one" / "report.html").read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S).group(1))
-    assert data["warnings"] == [caution]
+    assert data["warnings"] == content["cautions"]
     assert len(data["candidates"]) == n
     assert sum(c["positive"] for c in data["candidates"]) == above
     for shown, written in zip(data["candidates"], content["candidates"], strict=True):
