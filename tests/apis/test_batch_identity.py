@@ -163,7 +163,7 @@ def test_no_lungs_is_told_everywhere(run, images, tmp_path):
     assert "WARNING: no lungs were found (verdict: implausible)" in text
     assert {row["lungs"] for row in table(tmp_path / "out")} == {"implausible"}
     page = (tmp_path / "out" / "off" / "report.html").read_text()
-    assert '"warning":"no lungs were found (verdict: implausible)' in page
+    assert '"warnings":["no lungs were found (verdict: implausible)' in page
 
 
 def test_anonymous_results_say_neither_where_nor_who(run, patients, tmp_path):

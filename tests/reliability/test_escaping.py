@@ -121,12 +121,21 @@ def test_what_is_said_of_the_series(looked_at):
     assert "\\x1b[2J" in said
 
 
+def test_the_page_over_all_scans(looked_at):
+    page = (looked_at / "out" / "index.html").read_text(encoding="utf-8")
+    found = Elements(page)
+    assert found.active == []
+    assert found.tags["script"] == 1
+    assert found.tags["img"] == page.count('src="data:image/jpeg;base64,') == 1
+    assert "alert(1)" in page
+
+
 def test_the_report_of_a_scan(looked_at):
     scan_page = (looked_at / "out" / "2.999.7" / "report.html").read_text(encoding="utf-8")
     found = Elements(scan_page)
     assert found.active == []
     # Its data and its code.
-    assert found.tags["script"] == 2
+    assert found.tags["script"] == 3
     assert found.tags["img"] == 0
     assert found.tags["comment"] == 0
     assert "alert(1)" in scan_page

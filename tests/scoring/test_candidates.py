@@ -64,6 +64,15 @@ def test_a_second_box_on_the_same_slab_gives_no_second_candidate():
     assert [candidate.n_boxes for candidate in candidates] == [2]
 
 
+def test_each_candidate_knows_the_boxes_in_it():
+    joined = []
+    found = [on(0, (40, 40, 9, 0.3), (10, 10, 20, 0.8)), on(1, (10, 10, 16, 0.5))]
+    merge_slab_detections([slab_at(0), slab_at(1)], found, joined=joined)
+
+    # Slab and row of each box, the best candidate first.
+    assert [sorted(map(tuple, boxes.tolist())) for boxes in joined] == [[(0, 1), (1, 0)], [(0, 0)]]
+
+
 def test_two_nodules_side_by_side_stay_two():
     candidates = merge_slab_detections([slab_at(0)], [on(0, (10, 10, 5, 0.6), (16, 10, 5, 0.8))])
 

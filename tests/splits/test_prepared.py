@@ -5,7 +5,7 @@ import pytest
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.series_name import PHANTOM_UID_PREFIX, SEMIREAL_UID_PREFIX
-from lungdet_mmdet.splits.prepared import data_name, read_prepared
+from lungdet_mmdet.splits.prepared import LIDC_UID_ROOT, data_name, read_prepared, training_flag
 
 
 def test_what_was_written_is_read(make_scan, write_prepared):
@@ -108,3 +108,21 @@ def test_a_record_that_leads_elsewhere_is_refused(make_scan, write_prepared, fie
     path.write_text(json.dumps(record))
     with pytest.raises(LungDetError, match=words):
         read_prepared(folder)
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "uid", "is_flagged"),
+    [
+        ("phantom", "1.2.3", True),
+        ("phantom and semi-real", f"{LIDC_UID_ROOT}1", True),
+        ("LUNA16 and phantom", "1.2.3", True),
+        ("unnamed", "1.2.3", True),
+        ("LUNA16", "1.2.3", False),
+        ("LUNA16 and CT scans", "ct", False),
+        ("phantom", f"{PHANTOM_UID_PREFIX}.1", False),
+    ],
+)
+def test_a_model_of_no_patients_is_flagged_on_a_patient(trained_on, uid, is_flagged):
+    flag = training_flag(trained_on, uid)
+    assert bool(flag) == is_flagged
+    assert not flag or (flag.startswith("not trained on patients") and trained_on in flag)
