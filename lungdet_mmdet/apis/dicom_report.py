@@ -190,7 +190,7 @@ def _secondary_capture(
         pixel_array=capture_picture(
             findings.scan.volume_hu,
             findings.scan.geometry,
-            [(_caption(r, slices), r["centre_xyz_mm"], r["diameter_mm"]) for r in chosen],
+            [(_caption(r), tuple(r["centre_xyz_mm"]), r["diameter_mm"]) for r in chosen],
             heading=NOTICE,
             lines=[*_provenance(findings, chosen), *cautions(findings)],
         ),
@@ -206,7 +206,7 @@ def _secondary_capture(
     return capture
 
 
-def _caption(record: Mapping[str, Any], slices: Sequence[DicomSlice]) -> str:
+def _caption(record: Mapping[str, Any]) -> str:
     number = record["dicom_image"]["instance_number"]
     return (
         f"#{record['rank']}  score {record['score']:.3f}  {record['diameter_mm']:.1f} mm  "

@@ -89,7 +89,7 @@ def overview(
 
     ``mark_mm`` draws a circle of this diameter around the point.
     """
-    low, high = (np.asarray(geometry.voxel_to_world(p)) for p in ((0, 0, 0), geometry.size_zyx))
+    low, high = geometry.voxel_to_world(np.array([(0, 0, 0), geometry.size_zyx]))
     step = float(np.abs(geometry.axes_xyz.T @ (high - low)).max()) / size_px
     tiles = []
     for name in ("axial", "coronal"):
@@ -125,7 +125,7 @@ _LINE_PX = 24
 def capture_picture(
     volume_hu: np.ndarray,
     geometry: ScanGeometry,
-    candidates: Sequence[tuple[str, Sequence[float], float]],
+    candidates: Sequence[tuple[str, tuple[float, float, float], float]],
     *,
     heading: str,
     lines: Sequence[str],
@@ -169,7 +169,7 @@ def capture_picture(
     for place, (caption, centre, diameter_mm) in enumerate(shown):
         row, column = divmod(place, CAPTURE_COLUMNS)
         y, x = top + row * (size + _LINE_PX), column * size
-        crop = nodule_crops(volume_hu, geometry, tuple(centre), size_px=size)["axial"]
+        crop = nodule_crops(volume_hu, geometry, centre, size_px=size)["axial"]
         tile = np.repeat(crop[:, :, None], 3, axis=2)
         radius = round((diameter_mm / 2 + 1) * size / CROP_MM)
         cv2.circle(tile, (size // 2, size // 2), radius, MARK_RGB, 1, cv2.LINE_AA)

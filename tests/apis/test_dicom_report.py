@@ -104,7 +104,7 @@ def test_each_file_says_what_made_it_and_what_for(findings, slices, tmp_path, ki
     if kind == "sr":
         texts = texts_of(file)
         assert "Research software. Not a medical device and not for clinical use." in texts
-        assert "model SHA-256 " + "ab" * 32 in texts
+        assert "model net.pth, SHA-256 " + "ab" * 32 in texts
         assert "threshold 0.5" in texts
         assert any(text.startswith("not trained on patients") for text in texts)
 
