@@ -202,7 +202,7 @@ def _secondary_capture(
     )
     capture.BurnedInAnnotation = "YES"
     capture.ConversionType = "WSD"
-    capture.Laterality = ""
+    capture.BodyPartExamined = "CHEST"
     return capture
 
 
