@@ -2,8 +2,9 @@
 
 Real nodules are set into real lungs (lungdet insert), phantoms are added, and the
 small detector is trained on both. Lungs and nodules of the patients named by --test-patients, and
-the nodules of one fold in four, are kept for the test. The same seeds, data and versions give the
-same weights on the same kind of processor. Goes on where it was interrupted.
+the nodules of one fold in four, are kept for the test; every training lung trains, phantoms choose
+the threshold. The same seeds, data and versions give the same weights on the same kind of
+processor. Goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def parse_args() -> argparse.Namespace:
     add("--patients", type=Path, required=True, help="seriesuid,patient_id of all these lungs")
     add("--test-patients", nargs="+", required=True, help="patients of the test lungs")
     add("--train-patients", nargs="+", required=True, help="patients of the training lungs")
-    add("--iters", type=int, default=1900, help="training steps (default: %(default)s)")
+    add("--iters", type=int, default=6000, help="training steps (default: %(default)s)")
+    add("--load-from", type=Path, help="weights to start from (default: random ones)")
     add("--workers", type=int, default=2, help="processes for the data (default: %(default)s)")
     return parser.parse_args()
 
@@ -47,12 +49,13 @@ def plan(args: argparse.Namespace) -> list[CommandStep]:
     last, model = work / f"iter_{args.iters}.pth", out / "slab_dino_small.pth"
     shared = f"--patients {_quoted(args.patients)} --workers {args.workers}"
     prepare = f"--config {CONFIG} --workers {args.workers}"
+    start = f" --load-from {_quoted(args.load_from.resolve())}" if args.load_from else ""
     natural = "--positive-rate train=natural val=natural test=natural"
     return [
         CommandStep(
             "set nodules into the training lungs",
             f"lungdet insert {_quoted(*args.scans, args.crops, train)} --seed 19"
-            " --scans-per-lung 8 --nodules-per-scan 12 --nodule-folds 0,1,2/4"
+            " --scans-per-lung 12 --nodules-per-scan 12 --nodule-folds 0,1,2/4"
             f" --exclude-patients {_quoted(*args.test_patients)} {shared}",
         ),
         CommandStep(
@@ -71,13 +74,13 @@ def plan(args: argparse.Namespace) -> list[CommandStep]:
         ),
         CommandStep(
             "split",
-            f"lungdet split {_quoted(prepared)} --ratios 0.9 0.05 0.05 {natural}"
+            f"lungdet split {_quoted(prepared)} --seed 1 --ratios 0.83 0.14 0.03 {natural}"
             f" --patients {_quoted(train / 'patients.csv')}",
         ),
         CommandStep(
             "train",
             f"lungdet train {CONFIG} --data {_quoted(prepared)} --work-dir {_quoted(work)}"
-            f" --resume --cfg-options train_cfg.max_iters={args.iters}"
+            f"{start} --resume --cfg-options train_cfg.max_iters={args.iters}"
             f" train_cfg.val_interval={args.iters} param_scheduler.1.end={args.iters}"
             " randomness.seed=1",
         ),
