@@ -11,6 +11,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
+from lungdet_mmdet.apis.scan_detector import check_same_slabs
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.inference import ScanDetector
@@ -53,7 +54,7 @@ def assert_same(candidates, expected):
 @pytest.mark.parametrize("stride_mm", [None, 2.5])
 def test_known_nodules_are_found_where_they_are(model_path, phantom, scan, stride_mm):
     detector = ScanDetector(model_path, device="cpu", stride_mm=stride_mm)
-    detector._model = BlobModel(1.4)
+    detector._models = [(detector._models[0][0], BlobModel(1.4))]
     candidates = detector.detect(scan)
     for nodule in phantom.nodules:
         offsets = [np.subtract(c.centre_xyz_mm, nodule.centre_xyz_mm) for c in candidates]
@@ -62,6 +63,38 @@ def test_known_nodules_are_found_where_they_are(model_path, phantom, scan, strid
         assert abs(offsets[nearest][2]) < 2.0
         assert candidates[nearest].z_from_depth
         assert abs(candidates[nearest].diameter_mm - nodule.diameter_mm) < 4.0
+
+
+def test_a_model_beside_itself_finds_what_it_finds_alone(model_path, detector, findings, scan):
+    pair = ScanDetector([model_path, model_path], device="cpu", batch_size=8)
+    found = pair.analyse(scan)
+    assert found.threshold == findings.threshold
+    assert len(found.model["ensemble"]) == 2
+    best = found.candidates[0], findings.candidates[0]
+    assert best[0].score == pytest.approx(best[1].score, abs=1e-5)
+    assert np.allclose(best[0].centre_xyz_mm, best[1].centre_xyz_mm, atol=0.5)
+
+
+@pytest.mark.parametrize("looks", [0, 3, 5])
+def test_a_slab_is_looked_at_once_twice_or_four_times(model_path, looks):
+    with pytest.raises(LungDetError, match=f"looks is {looks}"):
+        ScanDetector(model_path, device="cpu", looks=looks)
+
+
+def test_mirrored_looks_find_what_a_mirror_does_not_change(model_path, phantom, scan):
+    """The blob finder is blind to mirroring, so four looks must agree with one."""
+    one, four = (ScanDetector(model_path, device="cpu", looks=looks) for looks in (1, 4))
+    for detector in (one, four):
+        detector._models = [(detector._models[0][0], BlobModel(1.4))]
+    assert_same(four.detect(scan), one.detect(scan))
+
+
+def test_an_ensemble_needs_slabs_of_one_kind(detector):
+    other = copy.deepcopy(detector.model_file)
+    other.config["prep_pipeline"][-1]["thickness_mm"] = 5.0
+    check_same_slabs([detector.model_file, detector.model_file])
+    with pytest.raises(LungDetError, match="prepared in another way"):
+        check_same_slabs([detector.model_file, other])
 
 
 def flipped(image):
