@@ -27,9 +27,9 @@ from lungdet_mmdet.apis.dicom_report import (
 )
 from lungdet_mmdet.apis.report_scan import lung_warning, report_scan
 from lungdet_mmdet.apis.scan_detector import ScanDetector, ScanFindings
-from lungdet_mmdet.apis.scan_inputs import InputList, ScanInput, list_inputs
 from lungdet_mmdet.ct.dicom.reading import slice_stack
 from lungdet_mmdet.ct.files.metaimage_pixels import write_nifti
+from lungdet_mmdet.ct.scan_inputs import InputList, ScanInput, list_inputs
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.preparation.prep_pipeline import CODE, check_code
 from lungdet_mmdet.preparation.scan_job import limit_threads
