@@ -74,6 +74,8 @@ def write_dicom_sr(
         raise LungDetError("DICOM reports need highdicom: pip install 'lungdet-mmdet[dicom]'")
     import highdicom as hd
 
+    if any(s.frame is not None for s in slices):
+        raise DicomReportError("the images are the frames of one file, which it cannot point at")
     by_uid = {s.instance_uid: s for s in slices}
     used = {r["dicom_image"]["sop_instance_uid"] for r in chosen}
     try:

@@ -83,7 +83,7 @@ class ScanInput:
     def files(self) -> list[Path]:
         """Return the files that the scan is read from."""
         if self.series is not None:
-            return sorted(s.path for s in self.series.slices)
+            return sorted({s.path for s in self.series.slices})
         if scan_suffix(self.path) in METAIMAGE_SUFFIXES:
             return list(dict.fromkeys([self.path, read_metaimage_header(self.path).data_path]))
         return [self.path]
