@@ -37,7 +37,10 @@ from lungdet_mmdet.series_name import series_name_of
 # Long names are cut before a digest is added, and still name folders.
 _TITLE_LENGTH = 100
 # Masks lie beside scans and have the same formats.
-_MASK_FOLDERS = frozenset({LUNG_MASK_FOLDER, NODULE_MASK_FOLDER, MASK_FOLDER, "lung_masks"})
+_OWN_MASK_FOLDERS = frozenset({LUNG_MASK_FOLDER, NODULE_MASK_FOLDER})
+_MASK_FOLDERS = _OWN_MASK_FOLDERS | {
+    MASK_FOLDER, "lung_masks", "segmentations", "labelsTr", "labelsTs",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -248,6 +251,17 @@ def cohort_inputs(folder: Path, *, named: Collection[str] = ()) -> InputList:
     search = _searched(folder)
     listed.notes += search.notes()
     listed.scans += [_of_file(path) for path in _scan_files(search, folder)]
+    masks = [
+        path
+        for path in search.files
+        if scan_suffix(path)
+        and lies_in_masks(path, folder)
+        and not _OWN_MASK_FOLDERS & {*path.relative_to(folder).parts}
+    ]
+    if masks:
+        listed.notes.append(
+            f"{len(masks)} files lie in folders of masks and are no scans, e.g. {masks[0]}"
+        )
     unsuitable = []
     for series in _studies(_series_in(search, listed)[0]):
         wanted = [s for s in series if s.uid in named and not s.why_unsuitable]
