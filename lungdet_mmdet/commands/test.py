@@ -106,8 +106,8 @@ def _test_on_each(args: argparse.Namespace) -> int:
     names = [path.resolve().name for path in args.data]
     if args.launcher != "none" or len(set(names)) < len(names):
         raise LungDetError(
-            f"--data {' '.join(map(str, args.data))}: several sets need folders of different names, "
-            "and are tested by one process: leave out --launcher"
+            f"--data {' '.join(map(str, args.data))}: several sets need folders of different "
+            "names, and are tested by one process: leave out --launcher"
         )
     work_dir = args.work_dir or Path("work_dirs") / args.config.stem
     tested, failed = [], []
