@@ -26,13 +26,13 @@ from lungdet_mmdet.apis.infer import DetectJob, DetectorOptions, detect_scans, f
 from lungdet_mmdet.apis.model_file import SHIPPED_MODEL, file_sha256
 from lungdet_mmdet.ct.scan_inputs import ScanInput
 from lungdet_mmdet.luna16.folder import read_luna16_folder
-from lungdet_mmdet.series_name import phantom_uid
 from lungdet_mmdet.phantom.scan import build_scan
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
 from lungdet_mmdet.preparation.resume import PrepareJob
 from lungdet_mmdet.preparation.resume import fingerprint as prepared_fingerprint
 from lungdet_mmdet.runs.atomic_files import write_json
 from lungdet_mmdet.runs.executors import SerialExecutor
+from lungdet_mmdet.series_name import phantom_uid
 
 STEPS = [
     {"type": "LoadCTScan"},
