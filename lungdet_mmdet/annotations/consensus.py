@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,7 +17,11 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from lungdet_mmdet.annotations.lidc import RATINGS, Contour, Reading
+from lungdet_mmdet.annotations.lidc import RATINGS, Contour, LidcSeries, Reading
+from lungdet_mmdet.annotations.mask_nodules import sphere_diameter_mm
+from lungdet_mmdet.annotations.tables import Nodule
+from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.scan_inputs import ScanInput
 from lungdet_mmdet.errors import LungDetError
 
 MIN_READERS = 3
@@ -248,3 +253,77 @@ def _distances_mm(readings: Sequence[Reading], pixel_mm: float) -> np.ndarray:
             least = trees[i].query(clouds[j])[0].min()
             distances[i, j] = distances[j, i] = least
     return distances
+
+
+# A slice along the body's axis: contours give nothing but z to tell where a slice lies.
+_AXIAL = 0.999
+# Databases give pixel sizes to a hundredth and better.
+_PIXEL_TOLERANCE = 0.01
+
+
+def nodules_on_grid(
+    series: LidcSeries,
+    geometry: ScanGeometry,
+    path: Path,
+    *,
+    min_readers: int = MIN_READERS,
+    min_share: float = MIN_SHARE,
+    flags: Counter[str] | None = None,
+) -> list[ConsensusNodule]:
+    """Return the consensus nodules of a series in voxels of its file's grid.
+
+    Raises
+    ------
+    LungDetError
+        If the grid is not axial, or its pixels have another size than the readers'.
+    """
+    along_z = geometry.normal_xyz[2]
+    dz, dy, dx = geometry.spacing_zyx_mm
+    if abs(along_z) < _AXIAL:
+        raise LungDetError(
+            f"{path}: slices run along {tuple(geometry.normal_xyz)}; contours can only be put on "
+            "axial slices: use the scan as LUNA16 has it"
+        )
+    pixel = series.pixel_mm
+    if pixel is not None and max(abs(dx - pixel), abs(dy - pixel)) > _PIXEL_TOLERANCE * pixel:
+        raise LungDetError(
+            f"{path}: pixels of {dx:g} x {dy:g} mm, but the contours were drawn on {pixel:g} mm; "
+            "contours need the scan's own grid: use the scan as LUNA16 has it"
+        )
+    positions = geometry.origin_xyz_mm[2] + np.arange(geometry.size_zyx[0]) * dz * along_z
+    return consensus_nodules(
+        series.readings,
+        positions.tolist(),
+        dx,
+        min_readers=min_readers,
+        min_share=min_share,
+        problems=flags,
+    )
+
+
+def centre_of(placed: PlacedMask, geometry: ScanGeometry) -> tuple[float, float, float]:
+    """Return the world point (x, y, z) of the middle of a mask on a grid."""
+    middle = np.argwhere(placed.mask).mean(axis=0) + np.array(placed.start_zyx)
+    x, y, z = geometry.voxel_to_world(middle).tolist()
+    return x, y, z
+
+
+def consensus_spheres(series: LidcSeries, scan: ScanInput) -> list[Nodule]:
+    """Return the nodules of three readers or more as spheres of their volume.
+
+    Raises
+    ------
+    LungDetError
+        If the scan's grid does not fit the contours.
+    """
+    geometry = scan.grid().checked(source=str(scan.path))
+    voxel_mm3 = float(np.prod(geometry.spacing_zyx_mm))
+    return [
+        Nodule(
+            f"{series.seriesuid}/{number}",
+            series.seriesuid,
+            centre_of(nodule.placed, geometry),
+            sphere_diameter_mm(int(np.count_nonzero(nodule.placed.mask)) * voxel_mm3),
+        )
+        for number, nodule in enumerate(nodules_on_grid(series, geometry, scan.path))
+    ]

@@ -169,6 +169,23 @@ MAX_SAMPLES_ACROSS = 256
 """More would fill the memory for the sake of the fourth digit."""
 
 
+def core_value(
+    volume: np.ndarray,
+    centre_zyx_voxel: Sequence[float] | np.ndarray,
+    diameter_mm: float,
+    spacing_zyx_mm: tuple[float, float, float],
+) -> float:
+    """Return the mean of a volume (z, y, x) in the inner half of a sphere; NaN outside it."""
+    centre, spacing = np.asarray(centre_zyx_voxel), np.asarray(spacing_zyx_mm)
+    reach = np.maximum(diameter_mm / 4 / spacing, 0.5)
+    low = np.maximum(np.ceil(centre - reach), 0).astype(int)
+    high = np.minimum(np.floor(centre + reach) + 1, volume.shape).astype(int)
+    if np.any(high <= low):
+        return math.nan
+    part = volume[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    return float(part.mean())
+
+
 def nodule_coverage(
     mask: np.ndarray,
     centre_zyx_voxel: Sequence[float] | np.ndarray,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ MAX_DIAMETER_MM = 200.0
 
 _ROW_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 PATIENT_COLUMNS = ("seriesuid", "patient_id")
-_SERIES_NAMES = ("series_instance_uid", "seriesinstanceuid", "series instance uid", "series uid")
-_PATIENT_NAMES = ("patient", "patientid", "patient id", "subject id", "subject_id")
+SERIES_NAMES = ("series_instance_uid", "seriesinstanceuid", "series instance uid", "series uid")
+PATIENT_NAMES = ("patient", "patientid", "patient id", "subject id", "subject_id")
 
 Row = TypeVar("Row")
 
@@ -135,7 +136,7 @@ def read_series(path: str | Path) -> Table[str]:
     """Read ``seriesuids.csv``: one series UID a line, no header (a header line is tolerated)."""
     rows = read_csv_rows(path)
     lines = rows.lines
-    if lines and lines[0][1][0].lower() in ("seriesuid", *_SERIES_NAMES):
+    if lines and lines[0][1][0].lower() in ("seriesuid", *SERIES_NAMES):
         rows.repairs["header line skipped"] += 1
         lines = lines[1:]
     if not lines:
@@ -187,7 +188,7 @@ def read_patients(path: str | Path) -> dict[str, str]:
             raise LungDetError(f"{rows.path}, line {number}: the patient is blank; fill it in")
         return text
 
-    return _read_mapping(path, "patient_id", _PATIENT_NAMES, patient)
+    return _read_mapping(path, "patient_id", PATIENT_NAMES, patient)
 
 
 def write_patient_table(path: Path, patients: Mapping[str, str]) -> None:
@@ -207,19 +208,8 @@ def _read_spheres(
             rows.number(text, number, column)
             for text, column in zip(fields[1:], _ROW_COLUMNS[1:], strict=True)
         )
-        if max(abs(x), abs(y), abs(z)) > MAX_COORDINATE_MM:
-            raise LungDetError(
-                f"{rows.path}, line {number}: the centre is ({x:g}, {y:g}, {z:g}); coordinates are "
-                f"millimetres within {MAX_COORDINATE_MM:g} of the origin. Correct or remove the "
-                "line"
-            )
-        is_unknown = unknown_allowed and diameter == UNKNOWN_DIAMETER
-        if not is_unknown and not 0 < diameter <= MAX_DIAMETER_MM:
-            raise LungDetError(
-                f"{rows.path}, line {number}: diameter_mm is {diameter:g}; it must lie in "
-                f"(0, {MAX_DIAMETER_MM:g}]{', or be -1 where unknown' if unknown_allowed else ''}. "
-                "Correct or remove the line"
-            )
+        place = f"{rows.path}, line {number}"
+        check_sphere((x, y, z), diameter, place=place, unknown_allowed=unknown_allowed)
         if known is not None and uid not in known:
             rows.repairs["lines of unknown series left out"] += 1
             continue
@@ -230,6 +220,35 @@ def _read_spheres(
     return list(spheres)
 
 
+def check_sphere(
+    centre_xyz_mm: tuple[float, float, float],
+    diameter_mm: float,
+    *,
+    place: str,
+    unknown_allowed: bool = False,
+) -> None:
+    """Refuse a centre or a diameter that no nodule has.
+
+    Raises
+    ------
+    LungDetError
+        Naming `place`: file and line.
+    """
+    x, y, z = centre_xyz_mm
+    if not max(map(abs, centre_xyz_mm)) <= MAX_COORDINATE_MM or any(map(math.isnan, (x, y, z))):
+        raise LungDetError(
+            f"{place}: the centre is ({x:g}, {y:g}, {z:g}); coordinates are "
+            f"millimetres within {MAX_COORDINATE_MM:g} of the origin. Correct or remove the line"
+        )
+    is_unknown = unknown_allowed and diameter_mm == UNKNOWN_DIAMETER
+    if not is_unknown and not 0 < diameter_mm <= MAX_DIAMETER_MM:
+        raise LungDetError(
+            f"{place}: diameter_mm is {diameter_mm:g}; it must lie in "
+            f"(0, {MAX_DIAMETER_MM:g}]{', or be -1 where unknown' if unknown_allowed else ''}. "
+            "Correct or remove the line"
+        )
+
+
 def _read_mapping(
     path: str | Path,
     column: str,
@@ -238,7 +257,7 @@ def _read_mapping(
 ) -> dict[str, Row]:
     rows = read_csv_rows(path)
     mapping: dict[str, Row] = {}
-    names = {"seriesuid": _SERIES_NAMES, column: aliases}
+    names = {"seriesuid": SERIES_NAMES, column: aliases}
     for number, (text, value_text) in rows.records(("seriesuid", column), aliases=names):
         uid = _series_uid(rows, text, number)
         value = parse(rows, value_text, number)

@@ -153,6 +153,7 @@ def nearest_image(slices: Sequence[DicomSlice], point_xyz_mm: np.ndarray) -> dic
         "sop_instance_uid": item.instance_uid,
         "instance_number": item.instance_number,
         "file": item.path.name,
+        **({} if item.frame is None else {"frame": item.frame + 1}),
         "column_row": [round(column, 3), round(row, 3)],
     }
 

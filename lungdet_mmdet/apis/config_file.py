@@ -16,13 +16,14 @@ from mmengine.runner import Runner
 
 import lungdet_mmdet.plugin  # noqa: F401  (registers everything before anything is built)
 from lungdet_mmdet.apis.config_text import DATA_VARIABLE, config_from_file
-from lungdet_mmdet.datasets.luna16_slabs import missing_data_message
+from lungdet_mmdet.datasets.luna16_slabs import check_holds_slabs, missing_data_message
 from lungdet_mmdet.engine.by_name import find_config
 from lungdet_mmdet.engine.run_setup import quieten
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps
 from lungdet_mmdet.runs.command_line import loading_processes, usable_cores
 from lungdet_mmdet.runs.file_names import MANIFEST_NAME
+from lungdet_mmdet.splits.coco_json import read_coco
 from lungdet_mmdet.splits.leak_check import check_leaks
 from lungdet_mmdet.splits.prepared import check_finished
 
@@ -149,12 +150,12 @@ def _drop_persistence_without_workers(config: Config) -> None:
 
 
 def check_data(config: Config, parts: tuple[str, ...]) -> None:
-    """Check that the annotation files of "train", "val", "test" are there.
+    """Check that the annotation files of "train", "val", "test" are there, and none is empty.
 
     Raises
     ------
     LungDetError
-        Naming the missing file and the commands that make it.
+        Naming the missing or empty file and the commands that make it.
     """
     for part in parts:
         for dataset in datasets(config, part):
@@ -162,6 +163,7 @@ def check_data(config: Config, parts: tuple[str, ...]) -> None:
         for path in annotation_files(config, part):
             if not path.is_file():
                 raise LungDetError(missing_data_message(path))
+            check_holds_slabs(path, read_coco(path))
 
 
 def check_config_leaks(config: Config, *, allow: bool = False) -> tuple[str, ...]:

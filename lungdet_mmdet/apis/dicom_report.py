@@ -94,6 +94,8 @@ def write_dicom(
     """
     if not has_highdicom():
         raise LungDetError("DICOM files need highdicom: pip install 'lungdet-mmdet[dicom]'")
+    if any(s.frame is not None for s in slices):
+        raise DicomReportError("the images are the frames of one file, which it cannot point at")
     chosen = [r for r in records if r["above_threshold"]]
     if kind == "seg" and not chosen:
         return

@@ -22,7 +22,6 @@ from lungdet_mmdet.apis.model_building import (
     shared_gpus,
 )
 from lungdet_mmdet.apis.scan_detector import ScanDetector
-from lungdet_mmdet.apis.scan_inputs import ScanInput, list_inputs
 from lungdet_mmdet.apis.scan_results import (
     CSV_NAME,
     JSON_NAME,
@@ -34,6 +33,7 @@ from lungdet_mmdet.apis.scan_results import (
     scans_with_folders,
     write_findings,
 )
+from lungdet_mmdet.ct.scan_inputs import ScanInput, list_inputs
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.preparation.prep_pipeline import CODE, check_code
 from lungdet_mmdet.preparation.scan_job import limit_threads

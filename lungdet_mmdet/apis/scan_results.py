@@ -19,10 +19,10 @@ from lungdet_mmdet.apis.candidate_files import (
 from lungdet_mmdet.apis.dicom_report import DICOM_NAMES, has_highdicom, write_dicom
 from lungdet_mmdet.apis.report_scan import report_scan, scan_overview
 from lungdet_mmdet.apis.scan_detector import ScanFindings
-from lungdet_mmdet.apis.scan_inputs import InputList, ScanInput
 from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.ct.dicom.reading import slice_stack
 from lungdet_mmdet.ct.files.metaimage_pixels import write_nifti
+from lungdet_mmdet.ct.scan_inputs import InputList, ScanInput
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.reports.page import encoded_jpeg
 from lungdet_mmdet.reports.scan_report import report_html

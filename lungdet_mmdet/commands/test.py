@@ -1,9 +1,13 @@
-"""Test a detector: lungdet test CONFIG CHECKPOINT [--data PREPARED_DIR]."""
+"""Test a detector: lungdet test CONFIG CHECKPOINT [--data PREPARED_DIR ...].
+
+Several prepared folders give one table; the report of each lies in WORK_DIR/NAME.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +25,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "checkpoint", type=Path, help="checkpoint file, or the work dir of a training"
     )
-    parser.add_argument("--data", type=Path, help="prepared dataset (default: $LUNGDET_DATA)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        help="prepared dataset, or several (default: $LUNGDET_DATA)",
+    )
     parser.add_argument(
         "--split",
         choices=("test", "val"),
@@ -86,6 +95,42 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    if args.data is None or len(args.data) == 1:
+        args.data = args.data[0] if args.data else None
+        return _test(args)
+    return _test_on_each(args)
+
+
+def _test_on_each(args: argparse.Namespace) -> int:
+    from lungdet_mmdet.errors import LungDetError
+    from lungdet_mmdet.scoring.run_comparison import comparison_of_sets, read_run
+
+    names = [path.resolve().name for path in args.data]
+    if args.launcher != "none" or len(set(names)) < len(names):
+        raise LungDetError(
+            f"--data {' '.join(map(str, args.data))}: several sets need folders of different "
+            "names, and are tested by one process: leave out --launcher"
+        )
+    work_dir = args.work_dir or Path("work_dirs") / args.config.stem
+    tested, failed = [], []
+    for name, data in zip(names, args.data, strict=True):
+        print(f"\n=== {name}", flush=True)
+        own = {"data": data, "work_dir": work_dir / name}
+        own |= {"show_dir": args.show_dir / name} if args.show_dir else {}
+        own |= {"out": args.out.parent / name / args.out.name} if args.out else {}
+        try:
+            _test(argparse.Namespace(**{**vars(args), **own}))
+            tested.append(read_run(work_dir / name))
+        except LungDetError as error:
+            failed.append(f"FAILED {name}: {error}")
+    if tested:
+        print(f"\n{comparison_of_sets(tested)}")
+    for line in failed:
+        print(line, file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _test(args: argparse.Namespace) -> int:
     from lungdet_mmdet.apis.config_file import (
         check_config_leaks,
         check_data,

@@ -102,6 +102,16 @@ class FileGrid:
         sine = float(np.hypot(*(axes[:, :2].T @ axes[:, 2])))
         return math.degrees(math.asin(min(sine, 1.0))) if sine > _RIGHT_ANGLE else 0.0
 
+    def voxel_to_world(self, points_xyz: np.ndarray) -> np.ndarray:
+        """Map voxel coordinates x, y, z (N, 3) or (3,) to world points; voxel i's centre is i."""
+        offset = np.asarray(points_xyz, dtype=float) * self.spacing_xyz_mm
+        return self.origin_xyz_mm + offset @ self.axes_xyz.T
+
+    def world_to_voxel(self, points_xyz_mm: np.ndarray) -> np.ndarray:
+        """Map world points (N, 3) or (3,) to voxel coordinates x, y, z."""
+        offset = np.asarray(points_xyz_mm, dtype=float) - self.origin_xyz_mm
+        return offset @ np.linalg.inv(self.axes_xyz).T / self.spacing_xyz_mm
+
     def checked(self, *, source: str) -> ScanGeometry:
         """Return the regular grid of the unmoved slices.
 

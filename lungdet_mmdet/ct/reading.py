@@ -14,7 +14,7 @@ from lungdet_mmdet.ct.dicom.reading import read_dicom_folder
 from lungdet_mmdet.ct.file_grid import FileGrid, regular
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.files.metaimage_pixels import check_compressed_pixels
-from lungdet_mmdet.ct.files.nifti import check_nifti, read_nifti
+from lungdet_mmdet.ct.files.nifti import check_nifti, nifti_grid, read_nifti, read_nifti_header
 from lungdet_mmdet.ct.files.nrrd_check import check_nrrd
 from lungdet_mmdet.ct.geometry import MAX_VOXELS, ScanGeometry, to_canonical
 from lungdet_mmdet.ct.scan import CTScan, as_int16_hu
@@ -98,18 +98,25 @@ def read_volume(path: Path) -> tuple[np.ndarray, ScanGeometry]:
     return values, grid.checked(source=str(path))
 
 
-def read_scan_geometry(path: Path) -> ScanGeometry:
-    """Return the grid of a MetaImage file as stored, without its pixels.
+def read_file_grid(path: Path) -> FileGrid:
+    """Return the grid that a scan file states, without its pixels.
 
     Raises
     ------
     LungDetError
-        As `read_scan`.
+        As `read_scan`, but for what only the pixels can tell.
     """
-    read_metaimage_header(path)
+    check_input_file(path)
+    suffix = scan_suffix(path)
+    if suffix in NIFTI_SUFFIXES:
+        return nifti_grid(read_nifti_header(path))[0]
+    if suffix in METAIMAGE_SUFFIXES:
+        read_metaimage_header(path)
     with _itk_reader(path) as reader:
         reader.ReadImageInformation()
-    return grid_of_image(reader).checked(source=str(path))
+    if reader.GetDimension() != 3:
+        raise LungDetError(f"{path}: {reader.GetDimension()}-D; one 3-D CT volume is needed")
+    return grid_of_image(reader)
 
 
 @contextmanager

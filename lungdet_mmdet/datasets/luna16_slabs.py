@@ -138,11 +138,7 @@ class LUNA16SlabDataset(CocoDataset):
             raise LungDetError(missing_data_message(self.ann_file))
         # Held here, so that index and summary share what is read once.
         content = read_coco(self.ann_file)
-        if not content["images"]:
-            raise LungDetError(
-                f"{self.ann_file}: holds no slab; prepare more scans, or make the splits again "
-                "with other ratios or another seed: lungdet split PREPARED_DIR"
-            )
+        check_holds_slabs(self.ann_file, content)
         data_list = super().load_data_list()
         if self.positive_rate is not None:
             kinds = np.array([slab_kind(info) for info in data_list])
@@ -196,6 +192,21 @@ def _loading_masks(step: Any) -> Any:
     if isinstance(step, Mapping) and step.get("type") == "LoadAnnotations":
         return {**step, "with_mask": True}
     return step
+
+
+def check_holds_slabs(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Refuse a part of a split that is empty: a few scans cannot be divided in three.
+
+    Raises
+    ------
+    LungDetError
+        Naming the annotation file and the remedy.
+    """
+    if not content["images"]:
+        raise LungDetError(
+            f"{path}: holds no slab; prepare more scans, or make the splits again "
+            "with other ratios or another seed: lungdet split PREPARED_DIR"
+        )
 
 
 def missing_data_message(path: str | Path) -> str:

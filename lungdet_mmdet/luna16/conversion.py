@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lungdet_mmdet.annotations.tables import read_subsets
-from lungdet_mmdet.ct.dicom.header import read_dicom_header
+from lungdet_mmdet.ct.dicom.multiframe import read_dicom_slices
 from lungdet_mmdet.ct.dicom.reading import read_dicom_series
 from lungdet_mmdet.ct.dicom.series import lost_series_message, series_of_slices
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
@@ -58,9 +58,9 @@ def convert_series(job: SeriesJob) -> ConvertedSeries:
     if not is_series_name(job.seriesuid):
         raise LungDetError(f"series UID {job.seriesuid!r} cannot name a file; repair the DICOM")
     paths = [Path(path) for path in job.files.paths()]
-    headers = {path: read_dicom_header(path) for path in paths}
-    slices = tuple(header for header in headers.values() if header is not None)
-    damaged = tuple(path for path, header in headers.items() if header is None)
+    found = {path: read_dicom_slices(path) for path in paths}
+    slices = tuple(item for of_file in found.values() for item in of_file)
+    damaged = tuple(path for path, of_file in found.items() if not of_file)
     if not slices:
         raise LungDetError(lost_series_message(damaged))
     beside = [Path(path) for path in job.files.strangers]

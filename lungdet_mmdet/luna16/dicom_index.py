@@ -159,7 +159,7 @@ def look_through(job: FolderJob) -> FolderContent:
     found = sort_files([Path(job.folder, name) for name in job.files])
     files_of: dict[str, list[str]] = {}
     for uid, slices in found.slices.items():
-        files_of.setdefault(uid, []).extend(item.path.name for item in slices)
+        files_of.setdefault(uid, []).extend({item.path.name for item in slices})
     for uid, paths in found.damaged.items():
         files_of.setdefault(uid, []).extend(path.name for path in paths)
     return FolderContent(

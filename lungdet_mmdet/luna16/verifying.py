@@ -10,6 +10,7 @@ from pathlib import Path
 from lungdet_mmdet.annotations.tables import read_nodules, read_series, read_subsets
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, read_scan
+from lungdet_mmdet.ct.scan_inputs import lies_in_masks
 from lungdet_mmdet.errors import LungDetError, MissingFileError, TruncatedFileError
 from lungdet_mmdet.input_file import search_files
 from lungdet_mmdet.luna16.download import (
@@ -20,7 +21,6 @@ from lungdet_mmdet.luna16.download import (
     read_record,
     record_path,
 )
-from lungdet_mmdet.luna16.folder import lies_in_masks
 from lungdet_mmdet.runs.executors import Terminated
 from lungdet_mmdet.runs.file_names import ANNOTATION_TABLE, SERIES_TABLE, SUBSET_TABLE
 from lungdet_mmdet.runs.scan_runs import ExecutorFactory, run_per_scan

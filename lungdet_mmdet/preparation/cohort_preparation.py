@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lungdet_mmdet.annotations.mark_places import question_of_lungs, question_of_scans
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
-from lungdet_mmdet.annotations.tables import write_patient_table
+from lungdet_mmdet.annotations.tables import Nodule, write_patient_table
+from lungdet_mmdet.ct.file_grid import FileGrid
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import Luna16Folder
 from lungdet_mmdet.preparation.manifest import (
@@ -133,6 +136,8 @@ def prepare_cohort(
         summary, jobs = _plan(folder, out_dir, steps, imports)
         for line in plan_lines(summary, len(jobs)):
             tell(line)
+        if question := question_of_scans(_annotated(jobs)):
+            tell(f"WARNING: {question}")
         if summary.redone_because:
             # From here on the folder holds two kinds of slabs until the run has ended.
             write_json(out_dir / UNFINISHED_NAME, dict(summary.redone_because))
@@ -180,6 +185,17 @@ def _plan(
         else:
             summary.skipped.append(scan.seriesuid)
     return summary, jobs
+
+
+# Enough of them to see that coordinates are in another system; each costs the reading of a header.
+_SCANS_LOOKED_AT = 50
+
+
+def _annotated(jobs: list[PrepareJob]) -> Iterator[tuple[Sequence[Nodule], FileGrid]]:
+    for scan in [job.scan for job in jobs if job.scan.nodules][:_SCANS_LOOKED_AT]:
+        # What is wrong with a scan is told when it is prepared.
+        with contextlib.suppress(LungDetError):
+            yield scan.nodules, scan.source.grid()
 
 
 def plan_lines(summary: PreparationSummary, to_do: int) -> list[str]:
@@ -267,6 +283,10 @@ def summary_lines(summary: PreparationSummary, out_dir: Path) -> list[str]:
             for n in lost + poor
         ]
     )
+    if question := question_of_lungs(
+        [n for s in manifest["scans"] if s["status"] == "ok" for n in s["nodules"]]
+    ):
+        lines.append(f"WARNING: {question}")
     lines += _mask_lines(manifest)
     lines += _listed([f"failed: {f.seriesuid} [{f.stage}] {f.reason}" for f in summary.failures])
     if summary.failures:

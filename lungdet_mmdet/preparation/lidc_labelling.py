@@ -15,7 +15,8 @@ from lungdet_mmdet.annotations.consensus import (
     MIN_SHARE,
     ConsensusNodule,
     PlacedMask,
-    consensus_nodules,
+    centre_of,
+    nodules_on_grid,
 )
 from lungdet_mmdet.annotations.lidc import (
     RATINGS,
@@ -29,17 +30,12 @@ from lungdet_mmdet.annotations.mask_nodules import sphere_diameter_mm
 from lungdet_mmdet.annotations.tables import Nodule, write_patient_table
 from lungdet_mmdet.ct.files.metaimage_pixels import write_mha
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.reading import read_scan_geometry
+from lungdet_mmdet.ct.scan_inputs import ScanInput
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import Luna16Folder, read_luna16_folder
 from lungdet_mmdet.runs.atomic_files import only_run_in, write_csv, write_json
 from lungdet_mmdet.runs.file_names import MASK_FOLDER, PATIENT_TABLE, RATING_TABLE
 from lungdet_mmdet.runs.scan_runs import ExecutorFactory, RunSummary, run_per_scan
-
-# A slice along the body's axis: contours give nothing but z to tell where a slice lies.
-_AXIAL = 0.999
-# Databases give pixel sizes to a hundredth and better.
-_PIXEL_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -49,14 +45,14 @@ class LabelJob:
     Parameters
     ----------
     series : what the readers drew.
-    scan_path : the scan's MetaImage file.
+    scan : the scan.
     nodules : the table's nodules of the scan, by which the labels are checked.
     out_dir : gets ``masks/UID.mha``.
     min_readers, min_share : see `consensus_nodules`.
     """
 
     series: LidcSeries
-    scan_path: Path
+    scan: ScanInput
     nodules: tuple[Nodule, ...]
     out_dir: Path
     min_readers: int = MIN_READERS
@@ -97,12 +93,12 @@ def label_one_scan(job: LabelJob) -> LabelledVolume:
     LungDetError
         If the scan's grid does not fit the contours, or no label lies where the table has a nodule.
     """
-    geometry = read_scan_geometry(job.scan_path)
+    geometry = job.scan.grid().checked(source=str(job.scan.path))
     flags: Counter[str] = Counter()
     nodules = nodules_on_grid(
         job.series,
         geometry,
-        job.scan_path,
+        job.scan.path,
         min_readers=job.min_readers,
         min_share=job.min_share,
         flags=flags,
@@ -119,46 +115,6 @@ def label_one_scan(job: LabelJob) -> LabelledVolume:
         rows.append(_row(job.seriesuid, label, nodule, geometry))
     write_mha(job.out_dir / MASK_FOLDER, job.seriesuid, volume, geometry)
     return LabelledVolume(job.seriesuid, tuple(rows), dict(flags))
-
-
-def nodules_on_grid(
-    series: LidcSeries,
-    geometry: ScanGeometry,
-    path: Path,
-    *,
-    min_readers: int = MIN_READERS,
-    min_share: float = MIN_SHARE,
-    flags: Counter[str] | None = None,
-) -> list[ConsensusNodule]:
-    """Return the consensus nodules of a series in voxels of its file's grid.
-
-    Raises
-    ------
-    LungDetError
-        If the grid is not axial, or its pixels have another size than the readers'.
-    """
-    along_z = geometry.normal_xyz[2]
-    dz, dy, dx = geometry.spacing_zyx_mm
-    if abs(along_z) < _AXIAL:
-        raise LungDetError(
-            f"{path}: slices run along {tuple(geometry.normal_xyz)}; contours can only be put on "
-            "axial slices: use the scan as LUNA16 has it"
-        )
-    pixel = series.pixel_mm
-    if pixel is not None and max(abs(dx - pixel), abs(dy - pixel)) > _PIXEL_TOLERANCE * pixel:
-        raise LungDetError(
-            f"{path}: pixels of {dx:g} x {dy:g} mm, but the contours were drawn on {pixel:g} mm; "
-            "contours need the scan's own grid: use the scan as LUNA16 has it"
-        )
-    positions = geometry.origin_xyz_mm[2] + np.arange(geometry.size_zyx[0]) * dz * along_z
-    return consensus_nodules(
-        series.readings,
-        positions.tolist(),
-        dx,
-        min_readers=min_readers,
-        min_share=min_share,
-        problems=flags,
-    )
 
 
 def _turned_where_needed(
@@ -178,7 +134,7 @@ def _turned_where_needed(
         flags["turned by 180 degrees in plane to meet the table's nodules"] += 1
         return turned
     raise LungDetError(
-        f"{job.scan_path}: none of the {len(nodules)} nodules from contours lies at one of the "
+        f"{job.scan.path}: none of the {len(nodules)} nodules from contours lies at one of the "
         f"{len(job.nodules)} of annotations.csv; the scan's orientation or origin was changed: "
         "convert it again from DICOM"
     )
@@ -187,7 +143,7 @@ def _turned_where_needed(
 def _agrees(
     nodules: Sequence[ConsensusNodule], geometry: ScanGeometry, table: Sequence[Nodule]
 ) -> bool:
-    centres = [_centre(nodule.placed, geometry) for nodule in nodules]
+    centres = [centre_of(nodule.placed, geometry) for nodule in nodules]
     return any(
         np.linalg.norm(np.subtract(centre, nodule.centre_xyz_mm)) <= nodule.diameter_mm
         for centre in centres
@@ -204,12 +160,6 @@ def _turned(nodule: ConsensusNodule, geometry: ScanGeometry) -> ConsensusNodule:
 
     masks = tuple(turn(mask) for mask in nodule.masks)
     return ConsensusNodule(turn(nodule.placed), nodule.readings, masks)
-
-
-def _centre(placed: PlacedMask, geometry: ScanGeometry) -> tuple[float, float, float]:
-    middle = np.argwhere(placed.mask).mean(axis=0) + np.array(placed.start_zyx)
-    x, y, z = geometry.voxel_to_world(middle).tolist()
-    return x, y, z
 
 
 def _paint(volume: np.ndarray, placed: PlacedMask, label: int) -> int:
@@ -229,7 +179,7 @@ def _row(uid: str, label: int, nodule: ConsensusNodule, geometry: ScanGeometry) 
     return LabelRow(
         uid,
         label,
-        _centre(nodule.placed, geometry),
+        centre_of(nodule.placed, geometry),
         sphere_diameter_mm(voxels * float(np.prod(geometry.spacing_zyx_mm))),
         len(nodule.readings),
         {name: nodule.rating_values(name) for name in RATINGS},
@@ -328,7 +278,7 @@ def label_luna16_folder(
     LungDetError
         If a folder or the source cannot be used.
     """
-    folder = read_luna16_folder(luna16_dir)
+    folder = read_luna16_folder(luna16_dir, annotated=False)
     if out_dir.resolve() == folder.root.resolve():
         raise LungDetError(
             f"{out_dir}: is the folder of the scans, where masks would be taken for scans; choose "
@@ -338,7 +288,7 @@ def label_luna16_folder(
     series, warnings = _series_of_source(database, xml, uids)
     patients = _patients(database)
     jobs = [
-        LabelJob(series[scan.seriesuid], scan.path, scan.nodules, out_dir, min_readers, min_share)
+        LabelJob(series[scan.seriesuid], scan.source, scan.nodules, out_dir, min_readers, min_share)
         for scan in folder.scans
         if scan.seriesuid in series
     ]

@@ -92,6 +92,8 @@ _FROM_RECORD = (
     "nonzero_share",
 )
 
+_OF_NODULE = ("nodule_id", "diameter_mm", "coverage", "hu", "hu_turned")
+
 
 def build_manifest(
     folder: Luna16Folder,
@@ -155,7 +157,7 @@ def _entry_of_record(record: dict, seconds: float | None) -> dict[str, Any]:
         "slabs": len(record["slabs"]),
         **{key: record[key] for key in _FROM_RECORD},
         "nodules": [
-            {key: nodule[key] for key in ("nodule_id", "diameter_mm", "coverage")}
+            {key: nodule[key] for key in _OF_NODULE if key in nodule}
             for nodule in record["nodules"]
         ],
         "flags": record["flags"],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
+from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, scan_suffix
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import ScanOnDisk
 from lungdet_mmdet.preparation.prep_pipeline import CODE, code_marks, digest
@@ -75,8 +76,7 @@ def fingerprint(job: PrepareJob) -> dict[str, str]:
         If a file is missing or its header unusable.
     """
     scan = job.scan
-    header = read_metaimage_header(scan.path)
-    source = [_file_state(p) for p in (scan.path, header.data_path, scan.lung_mask_path)]
+    source = [_file_state(path) for path in (*_source_files(scan), scan.lung_mask_path)]
     annotations = [[*n.centre_xyz_mm, n.diameter_mm] for n in scan.nodules]
     annotations += [[*f.centre_xyz_mm, f.diameter_mm] for f in scan.findings]
     found = {
@@ -89,6 +89,12 @@ def fingerprint(job: PrepareJob) -> dict[str, str]:
         ratings = {str(label): dict(scan.ratings[label]) for label in scan.ratings}
         found["nodule_mask"] = digest([states, ratings])
     return found
+
+
+def _source_files(scan: ScanOnDisk) -> list[Path]:
+    if scan_suffix(scan.path) in METAIMAGE_SUFFIXES:
+        return [scan.path, read_metaimage_header(scan.path).data_path]
+    return scan.source.files()
 
 
 def mask_files(mask: Path) -> list[Path]:

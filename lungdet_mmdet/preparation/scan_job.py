@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import SimpleITK as sitk
 
+from lungdet_mmdet.annotations.mark_places import RAS_TO_LPS
 from lungdet_mmdet.annotations.mask_nodules import LabelledNodule, on_grid
 from lungdet_mmdet.annotations.nodule_location import nodule_location
 from lungdet_mmdet.annotations.scan_masks import ScanMasks, mask_record, masks_of_scan
-from lungdet_mmdet.annotations.slab_boxes import nodule_coverage
+from lungdet_mmdet.annotations.slab_boxes import core_value, nodule_coverage
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError
@@ -245,16 +246,20 @@ def prepare_scan(job: PrepareJob) -> ScanTiming:
         preview.look(step, results)
         masks.look(step, results)
 
-    results, seconds = run_steps(
-        pipeline,
-        {"scan_path": str(job.scan.path), "lung_mask_path": job.scan.lung_mask_path},
-        after_step=look,
-    )
+    loaded: dict[str, Any] = {
+        "scan_path": str(job.scan.path),
+        "lung_mask_path": job.scan.lung_mask_path,
+    }
+    if job.scan.series is not None:
+        loaded["scan"] = job.scan.source.load()
+    results, seconds = run_steps(pipeline, loaded, after_step=look)
     _check_complete(results)
     written = time.perf_counter()
     images, slabs = _encoded_slabs(job, results)
     record = scan_record(job.scan, results, slabs, fingerprint=identity, steps=job.steps)
     masks.add_to(record, results)
+    for nodule in record["nodules"]:
+        nodule |= preview.density.get(nodule["nodule_id"], {})
     picture = preview.jpeg(record["nodules"])
     with replacing_folder(job.folder) as folder:
         for name, data in images.items():
@@ -308,6 +313,7 @@ class _Preview:
     def __init__(self, scan: ScanOnDisk) -> None:
         self.scan = scan
         self.seconds = 0.0
+        self.density: dict[str, dict[str, float | None]] = {}
         self._kept: tuple[MaskPreview, ScanGeometry] | None = None
 
     def look(self, step: str, results: dict) -> None:
@@ -326,6 +332,18 @@ class _Preview:
             filled=None if found is None else found.filled_mask,
         )
         self._kept = preview, geometry
+        for nodule in self.scan.nodules:
+            values = [
+                core_value(
+                    results["volume"],
+                    geometry.world_to_voxel(point),
+                    nodule.diameter_mm,
+                    geometry.spacing_zyx_mm,
+                )
+                for point in (nodule.centre_xyz_mm, RAS_TO_LPS * nodule.centre_xyz_mm)
+            ]
+            hu, turned = (None if math.isnan(v) else round(v, 1) for v in values)
+            self.density[nodule.nodule_id] = {"hu": hu, "hu_turned": turned}
         self.seconds = time.perf_counter() - began
 
     def jpeg(self, nodules: list[dict]) -> bytes | None:

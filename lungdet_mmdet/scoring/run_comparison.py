@@ -210,3 +210,15 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table as Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+# Of one model on several sets: what detectors are compared by first.
+_SET_KEYS = ("CPM", "AP50", "AR50", "paper_F1", "slab_AUROC")
+
+
+def comparison_of_sets(runs: Sequence[RunScores]) -> str:
+    """Return a table of one model on several test sets, and what each set is, as Markdown."""
+    header, rows = comparison_rows(runs, _SET_KEYS)
+    lines = [f"{run.name}: {run.tested_on}" for run in runs]
+    # Model and speed are the same in every row.
+    return markdown_table(["set", *header[1:-2]], [row[:-2] for row in rows]) + "\n".join(lines)

@@ -13,8 +13,8 @@ import SimpleITK as sitk
 from lungdet_mmdet.apis import infer as scan_job
 from lungdet_mmdet.apis.infer import detect_scans
 from lungdet_mmdet.apis.model_file import write_model_file
-from lungdet_mmdet.apis.scan_inputs import list_inputs
 from lungdet_mmdet.apis.scan_results import is_result_of
+from lungdet_mmdet.ct.scan_inputs import list_inputs
 from lungdet_mmdet.errors import LungDetError
 from tests.support.rehearsal import (
     REHEARSAL_STEPS,

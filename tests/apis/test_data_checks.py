@@ -5,7 +5,7 @@ import json
 import pytest
 from mmengine.config import Config
 
-from lungdet_mmdet.apis.config_file import check_config_leaks, check_prep_pipeline
+from lungdet_mmdet.apis.config_file import check_config_leaks, check_data, check_prep_pipeline
 from lungdet_mmdet.errors import LungDetError
 
 STEPS = [{"type": "LoadCTScan"}, {"type": "MIPSlabs", "thickness_mm": 7.5}]
@@ -85,3 +85,11 @@ def test_the_mask_method_may_differ(tmp_path):
     config = config_of(part(tmp_path, "train.json"), part(tmp_path, "val.json"))
     config.prep_pipeline = [{"type": "OtsuLungMask"}]
     assert check_prep_pipeline(config) == ()
+
+
+def test_a_part_without_a_slab_is_told_before_anything_is_built(tmp_path):
+    for name in ("train", "val"):
+        write_part(tmp_path, f"{name}.json", ["a"])
+    config = config_of(part(tmp_path, "train.json"), part(tmp_path, "val.json"))
+    with pytest.raises(LungDetError, match=r"train\.json: holds no slab; prepare more scans"):
+        check_data(config, ("train", "val"))

@@ -253,8 +253,8 @@ def test_images_without_what_a_report_needs_give_a_flag_and_all_other_files(
     findings, slices, tmp_path, monkeypatch
 ):
     from lungdet_mmdet.apis import dicom_report
-    from lungdet_mmdet.apis.scan_inputs import list_inputs
     from lungdet_mmdet.apis.scan_results import write_findings
+    from lungdet_mmdet.ct.scan_inputs import list_inputs
 
     def fails(*args, **options):
         raise AttributeError("no such tag")

@@ -236,3 +236,28 @@ def test_a_leaking_split_is_refused_unless_allowed(run_tool, folder, monkeypatch
     finally:
         (folder / "annotations/test.json").write_text(clean)
     assert "1.1 (train and test)" in said[0]
+
+
+def test_several_sets_give_one_table_and_a_bad_one_costs_only_itself(
+    run_tool, folder, tmp_path, monkeypatch, capsys
+):
+    import shutil
+
+    others = [tmp_path / name for name in ("other", "empty")]
+    for other in others:
+        shutil.copytree(folder, other)
+    path = others[1] / "annotations" / "test.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"images": [], "annotations": []}))
+    sets = [str(path) for path in (folder, *others)]
+    assert run_tool("validated.pth", "--no-report", "--data", *sets) == 1
+    printed = capsys.readouterr()
+    assert f"FAILED empty: {path}: holds no slab; prepare more scans" in printed.err
+    header, _, *rows = printed.out[printed.out.index("| set |") :].splitlines()
+    assert header == "| set | CPM | AP50 | AR50 | paper_F1 | slab_AUROC |"
+    written = [json.loads((tmp_path / name / "metrics.json").read_text())["metrics"]["CPM"]
+               for name in (folder.name, "other")]  # fmt: skip
+    for row, name, cpm in zip(rows, (folder.name, "other"), written, strict=False):
+        assert row.startswith(f"| {name} | {cpm:.3f} ")
+    assert rows[2] == f"{folder.name}: phantom data, strict protocol, test split"
+    with pytest.raises(LungDetError, match="folders of different names"):
+        run_tool("validated.pth", "--data", sets[0], sets[0])

@@ -11,9 +11,9 @@ from lungdet_mmdet.ct.dicom.header import (
     CT_SOP_CLASSES,
     DicomSlice,
     is_dicom,
-    read_dicom_header,
     walk_elements,
 )
+from lungdet_mmdet.ct.dicom.multiframe import read_dicom_slices
 
 _DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 # What tools add to the name of a file that they pack, or have not finished.
@@ -114,9 +114,8 @@ def sort_files(paths: Sequence[Path]) -> FolderFiles:
         if not is_dicom(path):
             unknown.append(path)
             continue
-        header = read_dicom_header(path)
-        if header is not None:
-            slices.setdefault(header.series_uid, []).append(header)
+        if found := read_dicom_slices(path):
+            slices.setdefault(found[0].series_uid, []).extend(found)
             continue
         unread = what_is_unread(path)
         if unread.is_other:
@@ -126,8 +125,8 @@ def sort_files(paths: Sequence[Path]) -> FolderFiles:
         else:
             unknown.append(path)
     series_of_pattern: dict[str, set[str]] = {}
-    for uid, found in slices.items():
-        for item in found:
+    for uid, images in slices.items():
+        for item in images:
             series_of_pattern.setdefault(_pattern(item.path), set()).add(uid)
     strangers = []
     for path in unknown:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from lungdet_mmdet.ct.dicom.header import POSITION_TOLERANCE_MM, DicomSlice
-from lungdet_mmdet.ct.file_grid import MAX_TILT_DEG, shifted_slices
+from lungdet_mmdet.ct.file_grid import MAX_TILT_DEG, FileGrid, shifted_slices
 from lungdet_mmdet.ct.geometry import MAX_VOXELS, ScanGeometry, geometry_of_file
 from lungdet_mmdet.errors import LungDetError
 
@@ -41,6 +41,19 @@ def frame_of(slices: Sequence[DicomSlice], *, source: str) -> ScanGeometry:
         origin_xyz_mm=(x, y, z),
         direction=tuple(axes.ravel().tolist()),
         source=f"{source} ({first.path.name})",
+    )
+
+
+def grid_of_slices(slices: Sequence[DicomSlice]) -> FileGrid:
+    """Return the grid that the slices state, upwards along their normal; it may lean."""
+    first, last = slices[0], slices[-1]
+    step = np.subtract(last.position_xyz_mm, first.position_xyz_mm) / max(len(slices) - 1, 1)
+    length = float(np.linalg.norm(step))
+    return FileGrid(
+        size_zyx=(len(slices), *first.size_yx),
+        spacing_xyz_mm=np.array([*first.spacing_xy_mm, length]),
+        origin_xyz_mm=np.array(first.position_xyz_mm),
+        axes_xyz=np.stack([first.orientation[:3], first.orientation[3:], step / length], axis=1),
     )
 
 

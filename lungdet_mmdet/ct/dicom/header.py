@@ -25,8 +25,8 @@ _PIXEL_DATA = (0x7FE0, 0x0010)
 SOP_CLASS, SERIES_UID, ROWS = (0x0008, 0x0016), (0x0020, 0x000E), (0x0028, 0x0010)
 MODALITY = (0x0008, 0x0060)
 _MEDIA_SOP_CLASS, _TRANSFER_SYNTAX = (0x0002, 0x0002), (0x0002, 0x0010)
-# No UID is longer; what claims to be is none.
-_MAX_UID_BYTES = 64
+# Six direction cosines are the longest value that is looked at.
+_MAX_VALUE_BYTES = 128
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _BIG_ENDIAN, _DEFLATED = b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99"
@@ -88,12 +88,19 @@ class DicomElements:
 
 
 _Note = Callable[[tuple[int, int], bytes, int], None]
+# Told of every element at every depth, and of the beginning of every item.
+_DeepNote = Callable[[tuple[int, int], bytes, int], None]
 
 
-def walk_elements(path: Path) -> DicomElements:
+def walk_elements(path: Path, *, deep: _DeepNote | None = None) -> DicomElements:
     """Walk over the elements of a DICOM file, up to one that ends behind the file.
 
     Values other than UIDs are not looked at; pixels are not read.
+
+    Parameters
+    ----------
+    path : the file.
+    deep : called as ``deep(tag, value, depth)``, elements within sequences included.
     """
     found = DicomElements()
     try:
@@ -101,10 +108,10 @@ def walk_elements(path: Path) -> DicomElements:
             start, syntax = _file_meta(data, found.note)
             if syntax == _DEFLATED:
                 inflated = _inflated(data[start:])
-                _walk(inflated, 0, len(inflated), "<", 0, note=found.note)
+                _walk(inflated, 0, len(inflated), "<", 0, note=found.note, deep=deep)
             else:
                 order = ">" if syntax == _BIG_ENDIAN else "<"
-                _walk(data, start, len(data), order, 0, note=found.note)
+                _walk(data, start, len(data), order, 0, note=found.note, deep=deep)
     except (_MisfitError, OSError, ValueError, zlib.error):
         return found
     found.fit = True
@@ -142,7 +149,7 @@ def _file_meta(data: _Bytes, note: _Note) -> tuple[int, bytes]:
             raise _MisfitError
         if tag == _TRANSFER_SYNTAX:
             syntax = data[value : value + length].rstrip(b"\0 ")
-        note(tag, data[value : value + min(length, _MAX_UID_BYTES)], length)
+        note(tag, data[value : value + min(length, _MAX_VALUE_BYTES)], length)
         at = value + length
     return at, syntax
 
@@ -184,6 +191,7 @@ def _walk(
     *,
     to_mark: bool = False,
     note: _Note | None = None,
+    deep: _DeepNote | None = None,
 ) -> int:
     """Walk over elements to `end`, or to the mark that ends their item; return what follows."""
     if depth > _MAX_DEPTH:
@@ -202,20 +210,31 @@ def _walk(
             is_explicit = kind.isalpha() and kind.isupper()
         tag, vr, value, length = _element(data, at, end, order, is_explicit)
         if note is not None and (length == _UNDEFINED or value + length <= end):
-            note(tag, data[value : value + min(length, _MAX_UID_BYTES)], length)
+            note(tag, data[value : value + min(length, _MAX_VALUE_BYTES)], length)
+        if deep is not None:
+            size = 0 if length == _UNDEFINED else min(length, _MAX_VALUE_BYTES)
+            deep(tag, data[value : value + size], depth)
         if length == _UNDEFINED:
-            at = _walk_items(data, value, end, order, depth, are_pixels=tag == _PIXEL_DATA)
+            are_pixels = tag == _PIXEL_DATA
+            at = _walk_items(data, value, end, order, depth, are_pixels=are_pixels, deep=deep)
             continue
         at = value + length
         if at > end:
             raise _MisfitError
         if vr == b"SQ" or (length >= 8 and not vr and data[value : value + 4] == _ITEM_BYTES):
-            _walk_items(data, value, at, order, depth, are_pixels=False)
+            _walk_items(data, value, at, order, depth, are_pixels=False, deep=deep)
     return end
 
 
 def _walk_items(
-    data: _Bytes, at: int, end: int, order: str, depth: int, *, are_pixels: bool
+    data: _Bytes,
+    at: int,
+    end: int,
+    order: str,
+    depth: int,
+    *,
+    are_pixels: bool,
+    deep: _DeepNote | None = None,
 ) -> int:
     """Walk over the items of a sequence, or the fragments of compressed pixels."""
     while end - at >= 8:
@@ -225,13 +244,15 @@ def _walk_items(
             return at
         if (group, element) != _ITEM:
             raise _MisfitError
+        if deep is not None:
+            deep(_ITEM, b"", depth)
         if length == _UNDEFINED:
-            at = _walk(data, at, end, order, depth + 1, to_mark=True)
+            at = _walk(data, at, end, order, depth + 1, to_mark=True, deep=deep)
         elif at + length > end:
             raise _MisfitError
         else:
             if not are_pixels:
-                _walk(data, at, at + length, order, depth + 1)
+                _walk(data, at, at + length, order, depth + 1, deep=deep)
             at += length
     if are_pixels:  # the mark behind the last fragment is missing
         raise _MisfitError
@@ -284,6 +305,7 @@ class DicomSlice:
     ``rescaling`` the text of slope and intercept, "" where there is none. ``patient`` is the
     patient's id, or name and birth date where there is no id; ``frame_uid`` the frame of reference.
     ``thickness_mm`` and ``n_images`` (images in the acquisition) are 0 where they are not said.
+    ``frame`` is the place of a slice in a file of several, from 0; None in a file of its own.
     """
 
     path: Path
@@ -310,6 +332,7 @@ class DicomSlice:
     photometric: str = ""
     thickness_mm: float = 0.0
     n_images: int = 0
+    frame: int | None = None
 
     @property
     def has_place(self) -> bool:
@@ -326,7 +349,7 @@ class DicomSlice:
     @property
     def has_sound_rescaling(self) -> bool:
         """Whether slope and intercept are numbers, where there are any; GDCM takes 0 to be 1."""
-        slope, intercept = (_numbers(text, 1) for text in self.rescaling)
+        slope, intercept = (numbers_of(text, 1) for text in self.rescaling)
         slope_is_sound = not self.rescaling[0] or (bool(slope) and slope[0] != 0)
         return slope_is_sound and (not self.rescaling[1] or bool(intercept))
 
@@ -385,10 +408,10 @@ def read_dicom_header(path: Path) -> DicomSlice | None:
         kernel=tags["kernel"],
         acquisition=tags["acquisition"],
         instance_number=_integer(tags["number"], 0),
-        position_xyz_mm=_numbers(tags["position"], 3),
-        orientation=_numbers(tags["orientation"], 6),
+        position_xyz_mm=numbers_of(tags["position"], 3),
+        orientation=numbers_of(tags["orientation"], 6),
         # The tag names the distance of rows (y) first.
-        spacing_xy_mm=_numbers(tags["spacing"], 2)[::-1],
+        spacing_xy_mm=numbers_of(tags["spacing"], 2)[::-1],
         size_yx=(rows, columns),
         samples=_integer(tags["samples"], 1),
         frames=_integer(tags["frames"], 1),
@@ -397,7 +420,7 @@ def read_dicom_header(path: Path) -> DicomSlice | None:
         patient=tags["patient"] or f"{tags['patient_name']} {tags['birth_date']}".strip(),
         frame_uid=tags["frame"],
         photometric=tags["photometric"],
-        thickness_mm=next(iter(_numbers(tags["thickness"], 1)), 0.0),
+        thickness_mm=next(iter(numbers_of(tags["thickness"], 1)), 0.0),
         n_images=_integer(tags["images"], 0),
     )
 
@@ -407,7 +430,7 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").strip(" \0")
 
 
-def _numbers(text: str, count: int) -> tuple[float, ...]:
+def numbers_of(text: str, count: int) -> tuple[float, ...]:
     """Return a tag's numbers, or () where they are not `count` finite ones."""
     try:
         numbers = tuple(float(word) for word in text.split("\\"))

@@ -23,11 +23,16 @@ from lungdet_mmdet.errors import LungDetError
 
 
 def slice_hu(item: DicomSlice) -> np.ndarray:
-    """Return a slice's Hounsfield values, slope and intercept applied.
+    """Return a slice's Hounsfield values, int16 array (y, x); errors as `file_hu`."""
+    return file_hu(item)[item.frame or 0]
+
+
+def file_hu(item: DicomSlice) -> np.ndarray:
+    """Return the Hounsfield values of a slice's file, slope and intercept applied.
 
     Returns
     -------
-    int16 array (y, x).
+    int16 array (frames, y, x).
 
     Raises
     ------
@@ -58,9 +63,12 @@ def slice_hu(item: DicomSlice) -> np.ndarray:
         raise LungDetError(
             f"{item.path}: cannot be read ({reason}); the file is damaged: export it again"
         ) from error
-    if values.size != item.size_yx[0] * item.size_yx[1]:
-        raise LungDetError(f"{item.path}: {values.shape} pixels; one grey image is needed")
-    return as_int16_hu(values, source=str(item.path)).reshape(item.size_yx)
+    frames = 1 if item.frame is None else item.frames
+    if values.size != frames * item.size_yx[0] * item.size_yx[1]:
+        raise LungDetError(
+            f"{item.path}: {values.shape} pixels; {frames} grey images of {item.size_yx} are needed"
+        )
+    return as_int16_hu(values, source=str(item.path)).reshape(frames, *item.size_yx)
 
 
 # Slices of one volume are parallel but for rounding; a localizer stands at right angles to them.
@@ -142,7 +150,8 @@ def _one_per_position(slices: list[DicomSlice], source: str) -> tuple[list[Dicom
     if not doubles:
         return slices, []
     if all(
-        a.instance_uid == b.instance_uid or np.array_equal(slice_hu(a), slice_hu(b))
+        (a.instance_uid, a.frame) == (b.instance_uid, b.frame)
+        or np.array_equal(slice_hu(a), slice_hu(b))
         for a, b in doubles
     ):
         return unique, [f"{len(doubles)} duplicated slices left out"]
@@ -259,6 +268,18 @@ def what_may_be_missing(series: DicomSeries, slices: Sequence[DicomSlice]) -> li
 
 def _read_pixels(slices: Sequence[DicomSlice]) -> np.ndarray:
     volume = np.empty((len(slices), *slices[0].size_yx), dtype=np.int16)
+    files: dict[Path, np.ndarray] = {}
+    scales = {(s.path, s.rescaling) for s in slices}
+    if len(scales) > len({s.path for s in slices}):
+        raise LungDetError(
+            f"{slices[0].path}: its frames have different rescale slopes or intercepts; convert it "
+            "to single-frame DICOM first, e.g. with dcm2niix"
+        )
     for index, item in enumerate(slices):
-        volume[index] = slice_hu(item)
+        if item.frame is None:
+            volume[index] = slice_hu(item)
+            continue
+        if item.path not in files:
+            files = {item.path: file_hu(item)}
+        volume[index] = files[item.path][item.frame]
     return volume

@@ -77,10 +77,10 @@ class DicomSeries:
             return f"modality {first.modality or 'unknown'}, not CT"
         if first.samples != 1:
             return "a colour image"
-        if first.frames > 1:
+        if first.frames > 1 and first.frame is None:
             return (
-                "multi-frame (enhanced) CT; convert it to NIfTI or single-frame DICOM first, "
-                "e.g. with dcm2niix"
+                "a multi-frame image that does not place its frames; convert it to NIfTI or "
+                "single-frame DICOM first, e.g. with dcm2niix"
             )
         usable = [s for s in self.slices if s.is_ct_slice]
         if len(usable) < MIN_SLICES:

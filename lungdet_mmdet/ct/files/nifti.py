@@ -217,6 +217,26 @@ def _check_place(path: Path, header: NiftiHeader) -> None:
             )
 
 
+def read_nifti_header(path: Path) -> NiftiHeader:
+    """Read the header alone: what it states is checked, not what follows it.
+
+    Raises
+    ------
+    LungDetError
+        If it is no sound one.
+    """
+    try:
+        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+            header = _parsed(path, file.read(_NIFTI2_BYTES))
+    except (OSError, EOFError, zlib.error) as error:
+        raise LungDetError(
+            f"{path}: cannot be read ({error}); copy or download it again"
+        ) from error
+    _check_header(path, header)
+    _check_place(path, header)
+    return header
+
+
 def check_nifti(path: Path) -> NiftiHeader:
     """Check a NIfTI file (.nii or .nii.gz); return its header.
 
@@ -297,6 +317,12 @@ def read_nifti(path: Path, header: NiftiHeader) -> tuple[np.ndarray, FileGrid, t
     slope, inter = header.scl_slope, header.scl_inter
     if slope != 0 and not math.isnan(slope) and (slope, inter) != (1.0, 0.0):
         values = values * slope + inter
+    return values, *nifti_grid(header)
+
+
+def nifti_grid(header: NiftiHeader) -> tuple[FileGrid, tuple[str, ...]]:
+    """Return where the voxels lie, as the file states it, and what the file does not say."""
+    x, y, z = (*header.sizes, 1, 1)[:3]
     affine = header.affine
     flags: tuple[str, ...] = ()
     if affine is None:
@@ -312,9 +338,9 @@ def read_nifti(path: Path, header: NiftiHeader) -> tuple[np.ndarray, FileGrid, t
     # The distance of tilted slices may be stated along their normal; here it is along their axis.
     is_stated = np.abs(lengths / stated - 1.0) <= SPACING_TOLERANCE_REL
     grid = FileGrid(
-        size_zyx=(sizes[2], sizes[1], sizes[0]),
+        size_zyx=(z, y, x),
         spacing_xyz_mm=np.where(is_stated, stated, lengths),
         origin_xyz_mm=_RAS_TO_LPS * affine[:3, 3],
         axes_xyz=_RAS_TO_LPS[:, None] * columns / lengths,
     )
-    return values, grid, flags
+    return grid, flags

@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from lungdet_mmdet.apis.scan_inputs import list_inputs
 from lungdet_mmdet.ct.dicom.header import is_dicom
 from lungdet_mmdet.ct.dicom.reading import read_dicom_folder
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.reading import read_scan
+from lungdet_mmdet.ct.scan_inputs import list_inputs
 from lungdet_mmdet.errors import LungDetError
 from tests.support.dicom_export import write_dicom_series
 

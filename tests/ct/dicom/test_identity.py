@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.apis.scan_inputs import list_inputs
 from lungdet_mmdet.ct.dicom.reading import read_dicom_folder
 from lungdet_mmdet.ct.dicom.series import find_dicom_series
 from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.scan_inputs import list_inputs
 from lungdet_mmdet.errors import LungDetError
 from tests.support.dicom_export import write_dicom_series
 

@@ -1,35 +1,46 @@
-"""What a user names on the command line, taken apart into scans."""
+"""What a user names on the command line, or a folder of any layout, taken apart into scans."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lungdet_mmdet.ct.dicom.folder_files import sort_files
-from lungdet_mmdet.ct.dicom.reading import read_dicom_series
+from lungdet_mmdet.ct.dicom.grid import grid_of_slices
+from lungdet_mmdet.ct.dicom.reading import read_dicom_series, slice_stack
 from lungdet_mmdet.ct.dicom.series import (
     DicomSeries,
     choose_series,
     lost_series_message,
     survey_files,
 )
+from lungdet_mmdet.ct.file_grid import FileGrid
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
-from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, SCAN_SUFFIXES, read_scan, scan_suffix
+from lungdet_mmdet.ct.reading import (
+    METAIMAGE_SUFFIXES,
+    SCAN_SUFFIXES,
+    read_file_grid,
+    read_scan,
+    scan_suffix,
+)
 from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.errors import LungDetError, printable
-from lungdet_mmdet.input_file import check_input_file, search_files
-from lungdet_mmdet.runs.file_names import LUNG_MASK_FOLDER, NODULE_MASK_FOLDER
+from lungdet_mmdet.input_file import FileSearch, check_input_file, search_files
+from lungdet_mmdet.runs.file_names import LUNG_MASK_FOLDER, MASK_FOLDER, NODULE_MASK_FOLDER
 from lungdet_mmdet.runs.scan_runs import ScanFailure, failure_of
 from lungdet_mmdet.series_name import series_name_of
 
 # Long names are cut before a digest is added, and still name folders.
 _TITLE_LENGTH = 100
-# LUNA16's masks lie beside its scans and are MetaImages too.
-_MASK_FOLDERS = frozenset({LUNG_MASK_FOLDER, NODULE_MASK_FOLDER, "lung_masks"})
+# Masks lie beside scans and have the same formats.
+_OWN_MASK_FOLDERS = frozenset({LUNG_MASK_FOLDER, NODULE_MASK_FOLDER})
+_MASK_FOLDERS = _OWN_MASK_FOLDERS | {
+    MASK_FOLDER, "lung_masks", "segmentations", "labelsTr", "labelsTs",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,10 +77,16 @@ class ScanInput:
         """Read the scan."""
         return read_scan(self.path) if self.series is None else read_dicom_series(self.series)
 
-    def _files(self) -> list[Path]:
+    def grid(self) -> FileGrid:
+        """Return the grid that the scan's file or headers state; no pixels are read."""
+        if self.series is None:
+            return read_file_grid(self.path)
+        return grid_of_slices(slice_stack(self.series)[0])
+
+    def files(self) -> list[Path]:
         """Return the files that the scan is read from."""
         if self.series is not None:
-            return sorted(s.path for s in self.series.slices)
+            return sorted({s.path for s in self.series.slices})
         if scan_suffix(self.path) in METAIMAGE_SUFFIXES:
             return list(dict.fromkeys([self.path, read_metaimage_header(self.path).data_path]))
         return [self.path]
@@ -80,7 +97,7 @@ class ScanInput:
         Where it is the same, so are the bytes; where it is not, they may be.
         """
         digest = hashlib.sha256()
-        for path in self._files():
+        for path in self.files():
             stat = path.stat()
             digest.update(
                 os.fsencode(path.name) + f"\0{stat.st_size} {stat.st_mtime_ns}\0".encode()
@@ -90,7 +107,7 @@ class ScanInput:
     def content_digest(self) -> str:
         """Return a digest of all bytes that the scan is read from."""
         digest = hashlib.sha256()
-        for path in self._files():
+        for path in self.files():
             digest.update(os.fsencode(path.name) + b"\0")
             with path.open("rb") as file:
                 while block := file.read(1 << 20):
@@ -159,52 +176,120 @@ def _add_list(path: Path, series_uid: str | None, listed: InputList) -> None:
 
 def _add_folder(folder: Path, series_uid: str | None, listed: InputList) -> None:
     before = len(listed.scans)
-    search = search_files(folder)
-    if any(text.startswith(f"{folder}: ") for text in search.closed):
-        raise LungDetError(f"{search.closed[0]}; check its permissions")
+    search = _searched(folder)
     listed.notes += search.notes()
     if series_uid is None:
-        files = sorted(p for p in search.files if scan_suffix(p) and p.is_file())
-        listed.scans += [_of_file(path) for path in files if not _is_mask(path, folder)]
-    dicom = survey_files(
-        sort_files([path for path in paths if not scan_suffix(path)]) for _, paths in search.folders
-    )
-    found = dicom.series
-    listed.notes += dicom.notes
-    mixed = {series.uid: series.mixed_with for series in found if series.mixed_with}
-    if series_uid is None:
-        listed.failures += [ScanFailure(uid, "input", why) for uid, why in mixed.items()]
-        found = [series for series in found if not series.mixed_with]
-    listed.failures += [
-        ScanFailure(uid, "input", lost_series_message(paths)) for uid, paths in dicom.lost.items()
-    ]
+        listed.scans += [_of_file(path) for path in _scan_files(search, folder)]
+    found, n_series = _series_in(search, listed, mixed_too=series_uid is not None)
     if series_uid is not None:
         chosen = [choose_series(found, source=str(folder), series_uid=series_uid)]
     else:
         chosen = _thinnest_of_every_study(folder, found, listed)
-    for series in chosen:
-        name = series_name_of(series.uid)
-        listed.scans.append(ScanInput(series.slices[0].path.parent, name, series, name))
-    if len(listed.scans) == before and not dicom.series and not dicom.lost:
+    listed.scans += [_of_series(series) for series in chosen]
+    if len(listed.scans) == before and not n_series:
         raise LungDetError(
             f"{folder}: no scan in this folder or below it; name one that holds "
             f"{', '.join(SCAN_SUFFIXES)} files or DICOM images"
         )
 
 
-def _is_mask(path: Path, folder: Path) -> bool:
+def _searched(folder: Path) -> FileSearch:
+    search = search_files(folder)
+    if any(text.startswith(f"{folder}: ") for text in search.closed):
+        raise LungDetError(f"{search.closed[0]}; check its permissions")
+    return search
+
+
+def _scan_files(search: FileSearch, folder: Path) -> list[Path]:
+    """Return the scan files of a folder, without those that lie among masks."""
+    return sorted(
+        path
+        for path in search.files
+        if scan_suffix(path) and not lies_in_masks(path, folder) and path.is_file()
+    )
+
+
+def lies_in_masks(path: Path, folder: Path) -> bool:
     """Say whether a file found in a folder lies among masks; where the folder lies is no matter."""
     return bool(_MASK_FOLDERS & {folder.name, *path.relative_to(folder).parts})
+
+
+def _series_in(
+    search: FileSearch, listed: InputList, *, mixed_too: bool = False
+) -> tuple[list[DicomSeries], int]:
+    """Return the DICOM series of a folder, and how many there are with those beyond reading."""
+    dicom = survey_files(
+        sort_files([path for path in paths if not scan_suffix(path)]) for _, paths in search.folders
+    )
+    found = dicom.series
+    listed.notes += dicom.notes
+    if not mixed_too:
+        mixed = {series.uid: series.mixed_with for series in found if series.mixed_with}
+        listed.failures += [ScanFailure(uid, "input", why) for uid, why in mixed.items()]
+        found = [series for series in found if not series.mixed_with]
+    listed.failures += [
+        ScanFailure(uid, "input", lost_series_message(paths)) for uid, paths in dicom.lost.items()
+    ]
+    return found, len(dicom.series) + len(dicom.lost)
+
+
+def cohort_inputs(folder: Path, *, named: Collection[str] = ()) -> InputList:
+    """Return all scans below a folder, for a dataset: files, and one DICOM series of every study.
+
+    Parameters
+    ----------
+    folder : searched with all below it; masks are no scans.
+    named : series that annotations name: these are taken, be they the thinnest or not. Where a
+        study has none of them, its thinnest axial CT is taken.
+
+    Returns
+    -------
+    InputList
+        Studies without an axial CT are a note; series that cannot be read are failures.
+    """
+    listed = InputList()
+    search = _searched(folder)
+    listed.notes += search.notes()
+    listed.scans += [_of_file(path) for path in _scan_files(search, folder)]
+    masks = [
+        path
+        for path in search.files
+        if scan_suffix(path)
+        and lies_in_masks(path, folder)
+        and not _OWN_MASK_FOLDERS & {*path.relative_to(folder).parts}
+    ]
+    if masks:
+        listed.notes.append(
+            f"{len(masks)} files lie in folders of masks and are no scans, e.g. {masks[0]}"
+        )
+    unsuitable = []
+    for series in _studies(_series_in(search, listed)[0]):
+        wanted = [s for s in series if s.uid in named and not s.why_unsuitable]
+        if not wanted and all(s.why_unsuitable for s in series):
+            unsuitable += series
+        else:
+            wanted = wanted or [choose_series(series, source=str(folder))]
+            listed.scans += [_of_series(s) for s in wanted]
+    if unsuitable:
+        listed.notes.append(
+            f"{len(unsuitable)} DICOM series are of studies without an axial CT, e.g. "
+            f"{unsuitable[0].describe()}"
+        )
+    return listed
+
+
+def _studies(found: Sequence[DicomSeries]) -> list[list[DicomSeries]]:
+    studies: dict[tuple[str, str], list[DicomSeries]] = {}
+    for series in found:
+        studies.setdefault((series.patient, series.study_uid), []).append(series)
+    return list(studies.values())
 
 
 def _thinnest_of_every_study(
     folder: Path, found: Sequence[DicomSeries], listed: InputList
 ) -> list[DicomSeries]:
-    studies: dict[tuple[str, str], list[DicomSeries]] = {}
-    for series in found:
-        studies.setdefault((series.patient, series.study_uid), []).append(series)
     chosen = []
-    for series_of_study in studies.values():
+    for series_of_study in _studies(found):
         try:
             best = choose_series(series_of_study, source=str(folder))
         except LungDetError as error:
@@ -224,6 +309,11 @@ def _thinnest_of_every_study(
 def _of_file(path: Path) -> ScanInput:
     name = series_name_of(path.name[: -len(scan_suffix(path))])
     return ScanInput(path, name, title=name)
+
+
+def _of_series(series: DicomSeries) -> ScanInput:
+    name = series_name_of(series.uid)
+    return ScanInput(series.slices[0].path.parent, name, series, name)
 
 
 def _with_unique_names(scans: list[ScanInput]) -> list[ScanInput]:

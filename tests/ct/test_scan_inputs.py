@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lungdet_mmdet.apis.scan_inputs import list_inputs
 from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.scan_inputs import list_inputs
 from tests.support.dicom_export import write_dicom_series
 
 GEOMETRY = ScanGeometry((9, 4, 5), (2.0, 1.0, 1.0), (0.0, 0.0, 0.0))
