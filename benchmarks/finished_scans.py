@@ -116,7 +116,7 @@ def look_detected(paths: list[Path], out_dir: Path) -> None:
     """Make the scans after the first look finished as it is."""
     new = [path for path in paths if not (out_dir / path.stem).is_dir()]
     content = _copies(out_dir / paths[0].stem, [path.stem for path in new], "candidates.json")
-    options = DetectorOptions(SHIPPED_MODEL, file_sha256(SHIPPED_MODEL), device="cpu")
+    options = DetectorOptions((SHIPPED_MODEL,), file_sha256(SHIPPED_MODEL), device="cpu")
     for path in new:
         job = DetectJob(ScanInput(path, path.stem, title=path.stem), out_dir, options)
         # The pixels are the same file, the headers the same text: nothing is read again.

@@ -21,7 +21,7 @@ from lungdet_mmdet.apis.model_building import (
     device_of_worker,
     shared_gpus,
 )
-from lungdet_mmdet.apis.scan_detector import ScanDetector
+from lungdet_mmdet.apis.scan_detector import ScanDetector, check_same_slabs
 from lungdet_mmdet.apis.scan_results import (
     CSV_NAME,
     JSON_NAME,
@@ -52,12 +52,13 @@ from lungdet_mmdet.runs.workplace import find_workplace
 class DetectorOptions:
     """How the detector is made, the options of :class:`ScanDetector`, and what is written."""
 
-    checkpoint: Path
+    checkpoints: tuple[Path, ...]
     checkpoint_sha256: str
     device: str = "auto"
     threshold: float | None = None
     batch_size: int | None = None
     stride_mm: float | None = None
+    looks: int = 1
     trust_checkpoint: bool = False
     label_map: bool = False
     precision: str = "fp32"
@@ -94,11 +95,12 @@ class DetectJob:
 def detector_for(options: DetectorOptions) -> ScanDetector:
     """Return this process's detector; it is built once."""
     return ScanDetector(
-        options.checkpoint,
+        options.checkpoints,
         device=device_of_worker(options.device),
         threshold=options.threshold,
         batch_size=options.batch_size,
         stride_mm=options.stride_mm,
+        looks=options.looks,
         trust_checkpoint=options.trust_checkpoint,
         precision=options.precision,
     )
@@ -122,8 +124,9 @@ def fingerprint(job: DetectJob, *, earlier: Mapping[str, Any] | None = None) -> 
         options.report,
         sorted(options.dicom),
         job.anonymous,
-        # Results of fp32 were made before there was a choice.
+        # Results of fp32 and of one look were made before there was a choice.
         *([options.precision] if options.precision != "fp32" else ()),
+        *([options.looks] if options.looks != 1 else ()),
     ]
     files = job.scan.files_digest()
     is_known = earlier is not None and earlier.get("files") == files and "scan" in earlier
@@ -245,13 +248,14 @@ def detect_scans(
     inputs: Sequence[Path | str],
     out_dir: Path,
     *,
-    checkpoint: Path | None = None,
+    checkpoint: Path | Sequence[Path] | None = None,
     device: str = "auto",
     threshold: float | None = None,
     batch_size: int | None = None,
     workers: int = 0,
     dask: str | None = None,
     stride_mm: float | None = None,
+    looks: int = 1,
     series_uid: str | None = None,
     trust_checkpoint: bool = False,
     label_map: bool = False,
@@ -267,7 +271,7 @@ def detect_scans(
     ----------
     inputs : see :func:`list_inputs`.
     out_dir : gets a folder per scan; ``candidates.csv``, ``failures.json`` and a page over all.
-    checkpoint, device, threshold, batch_size, stride_mm, trust_checkpoint, precision : see
+    checkpoint, device, threshold, batch_size, stride_mm, looks, trust_checkpoint, precision : see
         :class:`ScanDetector`.
     workers : processes; 0 works in this one, or with several GPUs in one process for each. The
         processes share out the GPUs.
@@ -293,16 +297,17 @@ def detect_scans(
     from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
     from lungdet_mmdet.ops.attention_choice import describe_attention
 
-    if checkpoint is None:
-        checkpoint = SHIPPED_MODEL
+    paths = [checkpoint] if isinstance(checkpoint, (Path, str)) else checkpoint
+    checkpoints = [Path(path) for path in paths or [SHIPPED_MODEL]]
+    if not paths:
         say(
-            f"no checkpoint named: the model in the box ({checkpoint.name}) is used, trained "
+            f"no checkpoint named: the model in the box ({SHIPPED_MODEL.name}) is used, trained "
             "on made-up and semi-real scans, see lungdet_mmdet/weights/README.md"
         )
     out_dir = Path(out_dir)
     if dask:
         # Workers on other machines start in another folder.
-        out_dir, checkpoint = out_dir.resolve(), Path(checkpoint).resolve()
+        out_dir, checkpoints = out_dir.resolve(), [path.resolve() for path in checkpoints]
         inputs = [Path(path).resolve() for path in inputs]
     check_out_dir(out_dir)
     if not dask:
@@ -319,18 +324,20 @@ def detect_scans(
         workers,
         dask=dask,
         setup=limit_threads,
-        read_from=[checkpoint],
+        read_from=checkpoints,
         write_to=out_dir if dask else None,
         tell=say,
     )
-    model = read_model_file(checkpoint, trust=trust_checkpoint)
+    models = [read_model_file(path, trust=trust_checkpoint) for path in checkpoints]
+    check_same_slabs(models)
     options = DetectorOptions(
-        checkpoint=Path(checkpoint),
-        checkpoint_sha256=model.sha256,
+        checkpoints=tuple(checkpoints),
+        checkpoint_sha256="+".join(model.sha256 for model in models),
         device=device,
         threshold=threshold,
         batch_size=batch_size,
         stride_mm=stride_mm,
+        looks=looks,
         trust_checkpoint=trust_checkpoint,
         label_map=label_map,
         precision=precision,

@@ -15,7 +15,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "inputs",
-        nargs="+",
+        nargs="*",
         type=Path,
         metavar="INPUT",
         help=".mhd, .mha, .nrrd, .nii, .nii.gz; a folder with scans or DICOM series; a .txt file "
@@ -24,8 +24,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint",
         type=Path,
-        help="model file (`lungdet publish`); default: the model in the box, trained on "
-        "made-up and semi-real scans",
+        nargs="+",
+        help="model file (`lungdet publish`), or several, whose boxes are joined; default: the "
+        "model in the box, trained on made-up and semi-real scans",
     )
     parser.add_argument(
         "--out",
@@ -72,6 +73,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "recall and position along z, more time (default: the model's own)",
     )
     parser.add_argument(
+        "--looks",
+        type=int,
+        choices=(1, 2, 4),
+        default=1,
+        help="times that each slab is looked at, also mirrored, with the boxes joined: as many "
+        "times the time (default: %(default)s)",
+    )
+    parser.add_argument(
         "--label-map",
         action="store_true",
         help="also write candidates_boxes.nii.gz: the boxes on the input's own grid, labelled by "
@@ -102,7 +111,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="also load checkpoints that can run code of whoever made them",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not args.inputs and args.checkpoint:
+        # "--checkpoint MODEL.pth SCAN": the scan was taken for one more model.
+        args.inputs = [path for path in args.checkpoint if path.suffix != ".pth"]
+        args.checkpoint = [path for path in args.checkpoint if path.suffix == ".pth"]
+    if not args.inputs:
+        parser.error("INPUT is missing: name a scan, a folder of scans or a list of them")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,6 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers=args.workers,
         dask=args.dask,
         stride_mm=args.stride_mm,
+        looks=args.looks,
         series_uid=args.series,
         trust_checkpoint=args.trust_checkpoint,
         label_map=args.label_map,

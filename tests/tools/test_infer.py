@@ -277,3 +277,27 @@ def test_workers_give_the_same_candidates(infer, given, options, first_run, tmp_
     assert one["fingerprint"] == other["fingerprint"]
     for first, second in zip(one["candidates"][:10], other["candidates"][:10], strict=True):
         assert first["score"] == pytest.approx(second["score"], abs=1e-3)
+
+
+def test_several_models_and_looks_are_named_in_the_result(infer, given, tmp_path):
+    model, out = str(given / "model.pth"), tmp_path / "out"
+    scans = str(given / "scans")
+
+    assert infer([scans, "--looks", "2", "--checkpoint", model, model, "--out", str(out)]) == 0
+    content = json.loads((out / "one" / "candidates.json").read_text())
+    assert len(content["model"]["ensemble"]) == 2
+
+
+@pytest.mark.parametrize("order", ["scan first", "model first", "no scan"])
+def test_a_scan_is_no_model_wherever_it_stands(order, capsys):
+    from lungdet_mmdet.commands.infer import parse_args
+
+    model = ["--checkpoint", "a.pth", "b.pth"]
+    if order == "no scan":
+        with pytest.raises(SystemExit):
+            parse_args(model)
+        assert "INPUT is missing" in capsys.readouterr().err
+        return
+    args = parse_args(["s.mhd", *model] if order == "scan first" else [*model, "s.mhd"])
+    assert args.inputs == [Path("s.mhd")]
+    assert args.checkpoint == [Path("a.pth"), Path("b.pth")]
