@@ -160,7 +160,7 @@ def test_slabs_fed_from_memory_equal_slabs_fed_from_png(detector, findings, tmp_
             ]
 
     other = copy.copy(detector)
-    other._model = Model()
+    other._models = [(detector._models[0][0], Model())]
     assert other.detect(findings.scan) == []
     for index, (online, sample) in enumerate(seen):
         path = tmp_path / f"{index}.png"
@@ -217,7 +217,8 @@ def test_mr_is_refused(detector, scan):
 
 def test_another_preparation_is_flagged(detector, findings, scan):
     other = copy.copy(detector)
-    other.model_file = dataclasses.replace(detector.model_file, made_with={"pixels_version": "0"})
+    made_with = {"pixels_version": "0"}
+    other.model_files = [dataclasses.replace(detector.model_file, made_with=made_with)]
     assert any("pixels of version 0" in flag for flag in other.analyse(scan).flags)
     assert not any("pixels of version" in flag for flag in findings.flags)
 
