@@ -8,7 +8,7 @@ hooks with ``custom_imports = dict(imports=['lungdet_mmdet.plugin'])``.
 from lungdet_mmdet.ops.stand_in import install_finder
 from lungdet_mmdet.versions import check_versions
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 check_versions()
 install_finder()
