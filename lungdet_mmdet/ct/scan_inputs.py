@@ -205,7 +205,7 @@ def _scan_files(search: FileSearch, folder: Path) -> list[Path]:
     return sorted(
         path
         for path in search.files
-        if scan_suffix(path) and not lies_in_masks(path, folder) and path.is_file()
+        if scan_suffix(path) and not lies_in_masks(path, folder) and not path.is_dir()
     )
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 
@@ -180,6 +181,8 @@ def test_anonymous_results_say_neither_where_nor_who(run, patients, tmp_path):
         for p in out.rglob("*")
         if p.is_file()
     )
+    # Pictures are letters by chance, and among twenty million of them every short word stands.
+    told = re.sub(r"base64,[A-Za-z0-9+/=]+", "", told)
     for secret in ("Muster", "ct.mha", str(tmp_path), tmp_path.name, "/in/"):
         assert secret not in told
     assert all(r.skipped for r in run(tmp_path / "in", anonymous=True).results)

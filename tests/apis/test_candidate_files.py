@@ -61,10 +61,10 @@ def test_the_table_is_a_luna16_submission(two, tmp_path):
     assert rows[0][:5] == ["seriesuid", "coordX", "coordY", "coordZ", "probability"]
     assert rows[1] == [
         "s", "59.0", "10.0", "-260.0", "0.75", "8.25", "-264.0", "-256.0", "0.8", "depth", "4 5",
-        "1", "1", "ok",
+        "1", "1", "ok", "",
     ]  # fmt: skip
     assert rows[2][9] == "mid-plane"
-    assert rows[2][-2:] == ["0", "ok"]
+    assert rows[2][-3:] == ["0", "ok", ""]
     path = tmp_path / "candidates.csv"
     path.write_text(text)
     marks = read_submission(path, series=["s"])

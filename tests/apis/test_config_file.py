@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from mmengine.config import Config
 
@@ -43,7 +45,14 @@ def test_a_missing_config_is_named(tmp_path):
 def test_missing_annotations_name_the_commands(config_path, tmp_path):
     config = read_config(config_path, data=tmp_path)
     (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations" / "train.json").write_text("{}")
+    split = {
+        "info": {},
+        "images": [{"id": 1, "seriesuid": "1.2"}],
+        "annotations": [],
+        "nodules": [],
+        "series": [],
+    }
+    (tmp_path / "annotations" / "train.json").write_text(json.dumps(split))
     check_data(config, ("train",))
     with pytest.raises(LungDetError, match="val.json: no prepared data here"):
         check_data(config, ("train", "val"))

@@ -29,8 +29,9 @@ def _disk(radius_mm: float, spacing_yx_mm: tuple[float, float]) -> Mask:
 
 def dilate(mask: Mask, radius_mm: float, spacing_zyx_mm: Spacing) -> Mask:
     """Add everything within ``radius_mm`` of the mask (uint8 (z, y, x); grey levels: maximum)."""
-    reach_z = int(radius_mm / spacing_zyx_mm[0] + 1e-6)
     depth, height, width = mask.shape
+    # A ball may be taller than the scan.
+    reach_z = min(int(radius_mm / spacing_zyx_mm[0] + 1e-6), depth - 1)
     # All slices stand in one tall image, kept apart by empty rows: one call instead of `depth`.
     gap = int(radius_mm / spacing_zyx_mm[1] + 1e-6)
     tall = np.zeros((depth, height + gap, width), np.uint8)

@@ -26,14 +26,17 @@ def test_ball_follows_the_spacing():
     assert np.flatnonzero(grown[2, 3, :]).tolist() == list(range(1, 10))
 
 
-def test_dilation_equals_the_distance_rule():
-    mask = (np.random.default_rng(0).random((6, 9, 8)) < 0.03).astype(np.uint8)
+@pytest.mark.parametrize("n_slices", [1, 2, 6])
+def test_dilation_equals_the_distance_rule(n_slices):
+    mask = (np.random.default_rng(0).random((n_slices, 9, 8)) < 0.03).astype(np.uint8)
     spacing = np.array([2.5, 1.0, 1.5])
     everywhere = np.argwhere(np.ones(mask.shape)) * spacing
     found = np.argwhere(mask) * spacing
     nearest = np.linalg.norm(everywhere[:, None] - found[None], axis=2).min(axis=1)
-    expected = (nearest <= 3.0).reshape(mask.shape)
-    np.testing.assert_array_equal(morphology.dilate(mask, 3.0, tuple(spacing)), expected)
+    # A ball that is taller than two slices, and one that is not.
+    for radius_mm in (3.0, 6.0):
+        expected = (nearest <= radius_mm).reshape(mask.shape)
+        np.testing.assert_array_equal(morphology.dilate(mask, radius_mm, tuple(spacing)), expected)
 
 
 def test_slices_do_not_leak_into_each_other_in_plane():
