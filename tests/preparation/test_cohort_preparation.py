@@ -30,7 +30,7 @@ def test_the_manifest_has_one_entry_per_scan(prepare, steps):
     assert [scan["seriesuid"] for scan in manifest["scans"]] == UIDS
     first = manifest["scans"][0]
     assert (first["status"], first["subset"]) == ("ok", 0)
-    # Slices of 4 mm, and two ellipsoids without a windpipe.
+    # Slices of 5 mm, and two ellipsoids without a windpipe.
     assert first["flags"] == ["thick_slices", "no_windpipe"]
     # Two ellipsoids of half axes 50, 75 and 75 mm hold 2.36 litres.
     assert first["lung_volume_l"] == pytest.approx(2.36, rel=0.03)
