@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Packaging. Ranges stand in lungdet_mmdet/versions.py, the tested versions in constraints.txt."""
 
 import ast

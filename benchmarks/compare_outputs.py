@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compare two trees of outputs: python benchmarks/compare_outputs.py BEFORE AFTER.
 
 For a change that must not change results: run the same commands before and after it into two

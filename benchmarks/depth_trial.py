@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How far from a nodule's centre several ways to read a depth put it: the trial behind the choice.
 
 Every nodule of a prepared folder has its exact box, shaken where that is asked for, on the slab

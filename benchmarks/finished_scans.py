@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long it takes to find that there is nothing to do: finished scans in one output folder.
 
     python -m benchmarks.finished_scans [--scans 1000 2000 4000 10000] [--dir DIR]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a GPU does with this package: one table, in which a fault is a row and not the end.
 
 Attention ops against each other, training steps by precision and batch size with their peak

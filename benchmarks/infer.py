@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long a scan takes from file to candidates, beside mmdet's stock way, and whether both agree.
 
 Three ways through one scan, each in a fresh process:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One way through a scan, or the comparison of two, in a process of its own.
 
 Run as a module: takes an order as JSON, prints its figures as JSON. :mod:`.benchmark` gives them.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A split of any size without images, to measure what reading and scoring it costs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much of made-up lesions on the pleura the lung mask keeps, and what its margin costs.
 
 Balls of soft tissue are set on the pleura of a scan, on blocks of about 3 mm, on which the mask is

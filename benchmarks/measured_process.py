@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measuring time and memory in a process of its own.
 
 Imports are done before the measured work begins, the peak memory is that of this one piece of work,

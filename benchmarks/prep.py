@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long preparing a scan takes, measured against reading it, and how much memory.
 
 Every measurement runs in a process of its own: imports and the building of the pipeline are done

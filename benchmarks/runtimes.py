@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Time per slab of one network in several runtimes, and how far their boxes lie from PyTorch's.
 
 This is how the way that :class:`ScanDetector` works was chosen (docs/benchmarks.md).

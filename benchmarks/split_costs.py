@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a split of many slabs costs to write, read, load and score.
 
 Each stage runs in a process of its own, so that its peak of memory is its own.

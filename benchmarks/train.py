@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast a config trains, and whether its data path keeps up.
 
 Two questions: how many slabs a second the training loader delivers by number of workers, and what

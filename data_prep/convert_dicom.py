@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet convert``, from a checkout."""
 
 from lungdet_mmdet.commands.convert_dicom import main

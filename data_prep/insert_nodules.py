@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet insert``, from a checkout."""
 
 from lungdet_mmdet.commands.insert_nodules import main

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet lidc-labels``, from a checkout."""
 
 from lungdet_mmdet.commands.lidc_labels import main

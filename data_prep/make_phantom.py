@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet phantom``, from a checkout."""
 
 from lungdet_mmdet.commands.make_phantom import main

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet prepare``, from a checkout."""
 
 from lungdet_mmdet.commands.prepare_luna16 import main

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lung nodule detection in CT slabs: an MMDetection plugin.
 
 Importing this package is cheap: it checks the installed versions and makes ``mmcv.ops`` importable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet``: ``lungdet SUBCOMMAND ...``, also as ``python -m lungdet_mmdet``."""
 
 from __future__ import annotations

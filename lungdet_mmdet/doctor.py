@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether this machine can run the package, and what to do where it cannot.
 
 ``lungdet doctor`` prints it. Nothing of the stack is imported before a check asks for it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A file that somebody gave: opened, found readable, unpacked where it is compressed."""
 
 from __future__ import annotations

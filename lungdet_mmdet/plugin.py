@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Registers everything of this package in mmdet's registries.
 
 Configs load it with ``custom_imports = dict(imports=['lungdet_mmdet.plugin'])``.

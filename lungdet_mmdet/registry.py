@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Registries of the scope ``lungdet_mmdet``, below those of mmdet.
 
 What this package registers is in mmdet's own registries, so that every mmdet config finds it. These

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of series: one rule for all, and the UIDs of those that are made up.
 
 A series UID from a table, a file's stem, a DICOM header, a prepared folder or a submission is all

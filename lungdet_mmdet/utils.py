@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where mmengine's ``get_model`` and mmdet's tools look for ``register_all_modules``."""
 
 

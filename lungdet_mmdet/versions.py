@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which versions of the libraries this package runs on, checked when it is imported.
 
 Reads the metadata of the installed distributions only, so the check costs milliseconds and does

@@ -35,3 +35,11 @@ def test_version_is_the_same_everywhere(repository):
 
     assert f"\nversion: {version}\n" in citation
     assert re.search(r"^## \[([^]]+)\]", changelog, flags=re.MULTILINE)[1] == version
+
+
+def test_every_module_says_its_licence(repository):
+    rooms = ("lungdet_mmdet", "tools", "data_prep", "benchmarks")
+    paths = [repository / "setup.py", *(p for r in rooms for p in (repository / r).rglob("*.py"))]
+    line = "# SPDX-License-Identifier: Apache-2.0\n"
+    silent = [path for path in paths if ".mim" not in path.parts]
+    assert [p for p in silent if not p.read_text(encoding="utf-8").startswith(line)] == []

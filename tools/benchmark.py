@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure speed and memory.
 
 python tools/benchmark.py prep SCAN.mhd [--threads 2] [--repeat 3] [--json OUT]

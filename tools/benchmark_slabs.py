@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure what a split of many slabs costs: python tools/benchmark_slabs.py --slabs 1000000.
 
 Synthetic entries, no images. Each stage runs in a process of its own, so that its peak of memory is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet corrections``, from a checkout."""
 
 from lungdet_mmdet.commands.corrections import main

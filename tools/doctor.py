@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet doctor``, from a checkout; it also speaks where the package is missing."""
 
 import os

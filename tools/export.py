@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet export``, from a checkout."""
 
 from lungdet_mmdet.commands.export import main

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet froc``, from a checkout."""
 
 from lungdet_mmdet.commands.froc import main

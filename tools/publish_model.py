@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet publish``, from a checkout."""
 
 from lungdet_mmdet.commands.publish_model import main

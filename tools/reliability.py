@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Try faults on the whole software and write into docs/reliability.md what came of it.
 
 Runs every test marked `reliability`, and the studies that are too slow for the normal suite.

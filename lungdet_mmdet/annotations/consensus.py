@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the readers' contours to one mask per nodule: filling, grouping, consensus.
 
 Contours are taken by the position of their slice. Their pixels lie outside the nodule, so a mask is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What readers say of candidates on the pages of scans, joined into tables.
 
 The pages export ``seriesuid,rank,verdict,coordX,coordY,coordZ,diameter_mm,probability,comment,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows of a CSV table as researchers save them: byte order mark, CRLF, semicolons, decimal commas.
 
 What cannot change a number is repaired and counted; what could is an error that names the line.

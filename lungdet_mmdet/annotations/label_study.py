@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How good sphere labels are: LUNA16's spheres against the outlines of LIDC's readers, on slabs.
 
 No images are needed. The database does not know where a scan lies in the plane, so spheres are

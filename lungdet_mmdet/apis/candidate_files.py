@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Candidates of one scan as files: a table, JSON, and markups for 3D Slicer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A config made ready to run: read, given its data, checked against it."""
 
 from __future__ import annotations

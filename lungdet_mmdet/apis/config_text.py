@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading a config file, whatever the prepared folder is called."""
 
 from __future__ import annotations

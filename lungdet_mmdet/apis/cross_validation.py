@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The folds of a cross-validation: what each one trains on, where it lies, what is left to do."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Candidates as DICOM files next to the images they were found in: report, picture, segments.
 
 Needs highdicom and pydicom: ``pip install 'lungdet-mmdet[dicom]'``.

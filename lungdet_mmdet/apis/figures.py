@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures for a reader: the steps of preparation, slabs of a data set, what a detector found."""
 
 from __future__ import annotations

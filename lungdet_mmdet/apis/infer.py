@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Many scans through a detector: one folder of results each, resumable, failures told."""
 
 from __future__ import annotations

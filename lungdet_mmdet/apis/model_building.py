@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a model file to what can be asked: device, network, and the pipeline that feeds it slabs."""
 
 from __future__ import annotations

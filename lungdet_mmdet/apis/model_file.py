@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model's config taken as data: what a file from a stranger may ask to be built.
 
 Building an object from a config can run anything: mmengine imports a ``type`` with dots in it

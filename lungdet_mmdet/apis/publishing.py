@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model handed on: published as one file, or exported to ONNX or OpenVINO and run there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the detector's findings to what the report page shows."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a scan to candidates: the detector, its slabs, its findings."""
 
 from __future__ import annotations

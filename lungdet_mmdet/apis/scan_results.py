@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files of one scan's result: their names, what a result depends on, and how it is written."""
 
 from __future__ import annotations

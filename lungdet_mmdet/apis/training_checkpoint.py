@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading a training checkpoint of mmengine: only for files whose maker is trusted.
 
 Both its pickle and its config, which is Python text, can run code.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The paper's comparisons on phantom data: detectors, slab thickness, loss.
 
     lungdet ablation OUT [--iters 500] [--scans 100] [--seed 1] [--only main detr ...]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures of a dataset's slabs, stored and augmented, to check the labels by eye.
 
     lungdet browse CONFIG --data PREPARED_DIR --split train --out DIR

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One table and one plot over tested runs, best first.
 
     lungdet compare WORK_DIR... [--sort AP50] [--out DIR]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convert a tree of DICOM files (LIDC-IDRI, or any other) to LUNA16's layout.
 
 Every axial CT series becomes a .mhd file; series that are something else, or cannot be brought to

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Join what readers said on the pages of scans: lungdet corrections TABLE... [--out DIR]."""
 
 from __future__ import annotations

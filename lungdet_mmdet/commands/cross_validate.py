@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Train and test one model per official LUNA16 subset, and pool the candidates into one FROC.
 
     lungdet cross-validate CONFIG --data PREPARED_DIR --work-dir DIR

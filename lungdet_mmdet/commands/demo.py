@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole job on phantoms: make a cohort, prepare, train, test, draw, and look at one scan.
 
 `make demo` goes on from the model in the box and takes minutes; `make demo-scratch` trains from

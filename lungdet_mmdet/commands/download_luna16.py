@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Download LUNA16 from its public Zenodo records, or check a folder that holds it.
 
 A download that was cut off goes on where it stopped when the same command is run again.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Export a model's network to ONNX or OpenVINO.
 
     lungdet export MODEL.pth --format onnx|openvino --size HEIGHT WIDTH [--out FILE]

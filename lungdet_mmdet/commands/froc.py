@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """FROC, CPM and their 95 % confidence intervals of a LUNA16 submission, by the challenge's rules.
 
     lungdet froc SUBMISSION.csv --annotations A.csv --excluded B.csv --seriesuids S.csv

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find nodules in CT scans: lungdet infer INPUT... [--checkpoint MODEL.pth] [--out DIR]."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make a semi-real cohort: real nodules (HU and masks) set into real lungs of other patients.
 
 The result has LUNA16's layout. Two cohorts share no patient, neither by lungs nor by nodules, when

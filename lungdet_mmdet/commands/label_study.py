@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure sphere labels against readers' outlines: a table and a figure, without any image.
 
 lungdet label-study LUNA16_DIR/annotations.csv --out label_study

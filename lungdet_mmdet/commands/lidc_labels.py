@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write label volumes of LUNA16's scans from the outlines that LIDC's readers drew.
 
     lungdet lidc-labels LUNA16_DIR --out LABELS

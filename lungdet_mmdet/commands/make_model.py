@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Train the model in the box anew: lungdet make-model OUT --scans LUNGS... --crops CROPS.
 
 Real nodules are set into real lungs (lungdet insert), phantoms are added, and the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write a LUNA16-shaped folder of phantom chest CT scans with known nodules."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make the train, val and test annotation files of a prepared folder, or count what to expect.
 
     lungdet split PREPARED_DIR --protocol strict

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prepare a folder of scans, LUNA16's or any other: slab PNGs, COCO annotations, manifest, report.
 
 Running the same command again goes on where it was stopped and redoes only what has changed.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make a model file that is safe to give away: lungdet publish CHECKPOINT MODEL.pth.
 
 It holds weights, the config as data, metrics, what the model was trained on, and the score

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole way from LUNA16 to the paper's table: verify, prepare, split, train, test, report.
 
     lungdet reproduce LUNA16_DIR OUT [--recipe paper|best] [--protocol paper|strict|fold]

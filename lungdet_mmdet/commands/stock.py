@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run one of mmdet's own tools on this package's configs.
 
     lungdet stock train configs/lung_deform_detr_fp32.py

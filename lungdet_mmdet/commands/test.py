@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Test a detector: lungdet test CONFIG CHECKPOINT [--data PREPARED_DIR ...].
 
 Several prepared folders give one table; the report of each lies in WORK_DIR/NAME.

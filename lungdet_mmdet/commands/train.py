@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Train a detector: lungdet train CONFIG [--data PREPARED_DIR]."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draw figures: how a scan is prepared, how a detector is built, and what it finds.
 
 lungdet visualize pipeline SCAN.mhd --out fig1.png [--annotations annotations.csv]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Changes of a slab for training, as functions of explicit parameters: the paper's, and pasting.
 
 A maximum projection shows at each pixel the densest tissue on its way. A nodule set into a lung

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From Hounsfield values to 8-bit grey levels: window and CLAHE."""
 
 from __future__ import annotations

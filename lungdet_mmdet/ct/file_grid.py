@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The grid that a scan file states, brought to a regular one where it is sheared by a tilt."""
 
 from __future__ import annotations

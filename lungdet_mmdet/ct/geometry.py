@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a voxel lies in the patient: spacing, origin and direction of a grid."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading a label volume: which voxel belongs to which nodule, organ or other object."""
 
 from __future__ import annotations

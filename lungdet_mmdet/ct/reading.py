@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading a CT scan file into Hounsfield values with a known place in the patient."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A scan on another grid: resampled to a spacing, cut to a box of slices, rows and columns."""
 
 from __future__ import annotations

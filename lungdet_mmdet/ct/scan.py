@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A CT scan in memory: Hounsfield values with their geometry, and whether they are believable."""
 
 from __future__ import annotations

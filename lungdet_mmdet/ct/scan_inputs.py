@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a user names on the command line, or a folder of any layout, taken apart into scans."""
 
 from __future__ import annotations

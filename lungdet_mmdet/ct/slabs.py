@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Slabs of a scan: where they lie, their maximum projections, several as channels."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Registered datasets and transforms.
 
 The plugin imports them. Workers that prepare scans import ``transforms`` alone: mmdet's data sets

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The registered data set of slabs, the last step of its pipelines, and the table of a split."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configs and models by name, from an installed wheel or a checkout.
 
 ``lungdet_mmdet::lung_deform_detr.py`` is a config that the package brings, as ``mmdet::...`` is one

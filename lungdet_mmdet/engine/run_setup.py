@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run needs: logs, precision, processes, where it starts from, and what it leaves."""
 
 from __future__ import annotations

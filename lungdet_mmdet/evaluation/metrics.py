@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Registered metrics: thin adapters between the evaluation loop and the scoring functions."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a test leaves behind: the table, metrics.json, plots and page, overlays."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A trained detector run over a split, scored."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which score threshold a test applies, and where it comes from."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DICOM series turned into MetaImage files in LUNA16's layout."""
 
 from __future__ import annotations

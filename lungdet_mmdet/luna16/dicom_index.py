@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DICOM trees before conversion: every series indexed, every file accounted for."""
 
 from __future__ import annotations

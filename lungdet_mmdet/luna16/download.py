@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LUNA16 fetched and unpacked: subsets and tables, resumable, checked."""
 
 from __future__ import annotations

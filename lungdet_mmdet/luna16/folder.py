@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a folder of scans holds: LUNA16's, or one of any layout with annotations of its own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checking a LUNA16 folder on disk: which series are missing, truncated or corrupt."""
 
 from __future__ import annotations

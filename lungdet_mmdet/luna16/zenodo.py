@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The public archive of LUNA16: its file list, and downloads that go on where they stopped."""
 
 from __future__ import annotations

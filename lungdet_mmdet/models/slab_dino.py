@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DINO, a Deformable-DETR, for nodules of a few pixels on slabs of any size, seen by windows."""
 
 from __future__ import annotations

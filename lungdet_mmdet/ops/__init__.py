@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ops that mmcv compiles, and pure PyTorch versions of those that this package needs."""
 
 INSTALL_COMPILED = (

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which deformable attention runs: mmcv's compiled op, Triton's kernels, or one embedding bag.
 
 On a CUDA device mmcv calls ``MultiScaleDeformableAttnFunction``, which needs mmcv's compiled

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Multi-scale deformable attention in pure PyTorch.
 
 Source: Zhu et al., Deformable DETR (2021), equation 3; the argument order and the in-place results

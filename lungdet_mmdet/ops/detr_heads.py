@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Detection heads in single precision under autocast, and targets matched for a batch at once.
 
 mmdet's heads take the precision of whatever surrounds them. In half precision its focal matching

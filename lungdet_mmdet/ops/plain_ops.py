@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ops of mmcv in pure PyTorch, with the argument order and in-place results of ``mmcv._ext``.
 
 Non-maximum suppression; sigmoid focal loss (Lin et al., Focal Loss for Dense Object Detection,

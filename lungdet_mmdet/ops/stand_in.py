@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Provides the module ``mmcv._ext`` where mmcv was installed without its compiled ops.
 
 mmdet imports ``mmcv.ops``, which loads every op from ``mmcv._ext`` on import. The finder stands

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Multi-scale deformable attention as Triton kernels: nothing to install or compile on a GPU.
 
 Written from equation 3 of Zhu et al., Deformable DETR (2021). CUDA builds of torch bring Triton

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Phantoms: made-up chest CT scans with known nodules, for demonstrations and tests."""

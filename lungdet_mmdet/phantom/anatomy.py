@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The geometry of a stylised chest: where lungs, chest wall, heart and vessels lie.
 
 Everything here lives in the atlas frame: millimetres of an average adult, origin at the carina on

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write a cohort of phantoms to disk, in the shape in which LUNA16 is published."""
 
 from __future__ import annotations

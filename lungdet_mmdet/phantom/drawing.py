@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shapes, tissues and tubes: what slices of a phantom are drawn from.
 
 Shapes are signed pseudo-distances of simple solids: negative inside, about millimetres near the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodules and other findings of a phantom: drawn at random, put at plausible places."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a phantom's body holds beside the lungs: chest wall, organs, tissues."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A phantom's scan: how it is acquired and stored, its tissues painted, its findings drawn."""
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Running the prep pipeline over a cohort and writing the prepared dataset."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Preparing a whole LUNA16-shaped folder: resume, progress, failures, manifest, report."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labelling a LUNA16 folder from the contours of LIDC-IDRI: masks, tables, and an account."""
 
 from __future__ import annotations

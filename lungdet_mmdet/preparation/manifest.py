@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The account of a prepared cohort: manifest, failures, and scans that lost their source."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The prep pipeline of a config: the one owner of the order of preprocessing steps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a prepared scan is still right: decided by content, not by its being there."""
 
 from __future__ import annotations

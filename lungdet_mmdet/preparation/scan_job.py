@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One scan prepared: its slabs, its record (``scan.json``) and its preview."""
 
 from __future__ import annotations

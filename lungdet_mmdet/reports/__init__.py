@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures and pages: overlays of boxes on slabs, plots, reports."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figure 2 of the paper: the detector as blocks, with the numbers of its config."""
 
 from __future__ import annotations

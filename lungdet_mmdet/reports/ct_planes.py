@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures of a scan: planes through it, crops, an overview, and its slices for a page."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A CT picture and the part of a plane it covers, in millimetres."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Self-contained pages: one template engine, which escapes every text, and pictures as data."""
 
 from __future__ import annotations

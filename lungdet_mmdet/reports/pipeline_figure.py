@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figure 1 of the paper for any scan: each step of the prep pipeline drawn."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figure 3 of the paper: slabs with annotated and detected nodules, each with close-ups."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page of a preparation: its figures, and a picture of the lung mask of each scan."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page of one scan: its slabs to scroll through, candidates marked."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plots of scores: FROC, precision and recall, size, runs beside each other; and of labels."""
 
 from __future__ import annotations

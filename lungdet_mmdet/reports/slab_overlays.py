@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Slabs with boxes drawn on them: alone, in a grid, as cases of a report."""
 
 from __future__ import annotations

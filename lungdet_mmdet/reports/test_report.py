@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page of a test: table, plots, cases to review."""
 
 from __future__ import annotations

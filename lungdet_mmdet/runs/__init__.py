@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Running the same function on many scans: progress, failures, lost workers, interruption."""

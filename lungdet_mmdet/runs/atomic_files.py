@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files and folders that are there whole or not at all, and locks that end with their process."""
 
 from __future__ import annotations

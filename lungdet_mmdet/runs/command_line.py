@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Command lines: the cores they may use, one way to end, and several run one after the other.
 
 A process in a container or a batch job sees all cores of its machine, and libraries start a thread

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Executors for work per scan: here or in a pool, interrupted cleanly, lost work told apart."""
 
 from __future__ import annotations

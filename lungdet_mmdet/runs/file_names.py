@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of the files and folders that commands leave for one another."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same function on many scans: interruptions, dead workers, why a scan could not be done."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where work is done: this machine's pool or a Dask cluster, with or without network.
 
 Dask's own executor (``Client.get_executor``) is not used: when a scheduler dies while a result is

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scoring: size bands, operating point, anomaly view, 3-D candidates, FROC, bootstrap."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The anomaly view: does a slab, or a scan, hold a nodule at all?
 
 The score of a slab is its highest box score, that of a scan the highest over its slabs; 0.0 where

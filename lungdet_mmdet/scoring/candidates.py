@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Merge the boxes found on the slabs of one scan into 3-D nodule candidates in world mm.
 
 A nodule is taken for a sphere: on every slab that it touches, its boxes share one centre, and what

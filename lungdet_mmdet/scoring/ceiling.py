@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a perfect detector would reach: every positive box found exactly, and nothing else.
 
 A candidate is a hit when it lies within the radius of the nodule's centre, so where it lies along z

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """FROC by LUNA16's rules: marks matched to nodules in 3-D, the curve and its mean."""
 
 from __future__ import annotations

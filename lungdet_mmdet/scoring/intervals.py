@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Confidence intervals: bootstrap over scans, exact ones for shares."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The results of a test as rows: the paper's table beside what was measured."""
 
 from __future__ import annotations

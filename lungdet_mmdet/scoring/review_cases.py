@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cases worth a look: what was found, missed and falsely marked, slab by slab."""
 
 from __future__ import annotations

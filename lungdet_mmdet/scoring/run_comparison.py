@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several tested runs side by side, from their ``metrics.json``."""
 
 from __future__ import annotations

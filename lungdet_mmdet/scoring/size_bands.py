@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Size bands in millimetres, and how large a box on a slab is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pycocotools' own matching of boxes on slabs, with lengths in millimetres.
 
 It is decided here, once, which detection is on which annotated box; tables, figures, plots and

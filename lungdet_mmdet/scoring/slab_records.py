@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Slabs, their nodules and detections as scoring sees them: records, depths, file of detections."""
 
 from __future__ import annotations

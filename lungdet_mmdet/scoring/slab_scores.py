@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figures of matched slabs: average precision and recall, and precision at a threshold.
 
 Average precision follows pycocotools' rule, written so that a whole bootstrap costs one matrix

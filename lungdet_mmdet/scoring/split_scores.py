@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything a report says about one tested split, computed from its detections.
 
 By what radiologists say of a nodule (texture, subtlety, spiculation, malignancy), and by where it

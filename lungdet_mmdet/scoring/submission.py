@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LUNA16 submissions: ``seriesuid,coordX,coordY,coordZ,probability``, one candidate a line."""
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Semi-real cohorts: real nodules of some patients set into real lungs of others."""

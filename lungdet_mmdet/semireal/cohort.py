@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A cohort of semi-real scans in the shape in which LUNA16 is published."""
 
 from __future__ import annotations

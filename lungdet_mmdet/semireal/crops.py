@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real nodules to be set into other lungs: reading them with their masks, and screening them."""
 
 from __future__ import annotations

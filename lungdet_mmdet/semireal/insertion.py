@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A nodule set into a lung: where it may lie, and how its voxels are mixed in."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The work on one semi-real scan of a cohort, and the pictures to judge it by eye."""
 
 from __future__ import annotations

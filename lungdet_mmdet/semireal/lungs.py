@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lungs to set nodules into: scans with what is known of them, and their variants."""
 
 from __future__ import annotations

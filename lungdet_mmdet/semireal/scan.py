@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make one semi-real scan: a real lung with real nodules of other patients set in."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tables alone tell, without images: slabs of each kind, a perfect detector's ceiling.
 
 Where a scan's first slab begins depends on its lungs, which only the images show. The counts are

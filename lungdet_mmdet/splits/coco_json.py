@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The annotation file of a split: COCO json written, read and counted."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labels of slabs: what is a positive, what is to be ignored, what is healthy."""
 
 from __future__ import annotations

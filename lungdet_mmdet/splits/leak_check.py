@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Does any series, patient or image stand on two sides of a split?"""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A prepared folder as values: the record ``scan.json`` of every scan, and the failed scans."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who goes where: whose series these are; splits by official fold, by slabs, by patient."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One part of a split: its slabs, drawn to a rate of positives, and its counts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Splits of a prepared folder: made by a protocol, written, described in text."""
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """A DICOM series: found below a folder, checked, and brought to a regular grid."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files of one folder, sorted into DICOM images by series, other things, and lost images."""
 
 from __future__ import annotations

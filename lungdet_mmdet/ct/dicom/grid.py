@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bringing the slices of a DICOM series to a regular grid: even steps, no shear."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a DICOM file says before its pixels: its elements, and the header of a CT slice."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The frames of an enhanced (multi-frame) CT: a slice each, placed by their functional groups."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Hounsfield values of one DICOM image, or why it has none."""
 
 from __future__ import annotations

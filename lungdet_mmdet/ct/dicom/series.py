@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DICOM files that GDCM cuts off, fills up or cannot read: what they were to be."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The text of a MetaImage header: its fields, and their values as numbers and words."""
 
 from __future__ import annotations

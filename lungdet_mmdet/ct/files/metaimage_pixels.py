@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pixels of MetaImage files: read checked, written the same way twice."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NIfTI: a file checked, and its voxels read.
 
 SimpleITK returns a file that ends early as a whole image, with old memory in the place of the

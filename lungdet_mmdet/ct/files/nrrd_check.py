@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of a NRRD file before SimpleITK reads it.
 
 SimpleITK follows a NRRD header to a data file anywhere on the disk, asks for memory for whatever

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The windpipe: the longest, most central path of air, followed downward to where it divides."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The patient and what lies inside: air and tissue parted, and rays that end in the body.
 
 Masks are uint8 arrays of 0 and 1, (z, y, x) on the coarse grid.

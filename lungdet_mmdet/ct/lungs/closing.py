@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Completing the lungs' air to whole lungs: vessels, nodules and lost parts of the surface.
 
 Works on shares: how much of a block is lung, 0 to `FULL`. A closing of shares keeps the surface

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The coarse grid on which lungs are found, and the way back to the scan's own grid."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lung mask of a scan: Otsu, connected components, erosion, closing (paper, section 3.1).
 
 The mask is found on a grid of about 3 mm; its surface lies between the blocks, where their shares

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Three-dimensional binary morphology with a ball given in millimetres.
 
 Everything works on uint8 arrays of 0 and 1. The world outside the array counts as empty for

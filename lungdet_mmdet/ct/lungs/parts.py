@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which air inside the patient is lung, and which lung: components, sides, splitting.
 
 All arrays are (z, y, x) on the coarse grid; x grows towards the patient's left. Masks are uint8

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A lung mask with what is needed to trust it: volumes, flags and a verdict."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Registered transforms: thin adapters that move dict keys to and from the science layer.
 
 Preparation: LoadCTScan, ResampleScan, OtsuLungMask, DropPeripheralSlices, CropToLungs, WindowHU,

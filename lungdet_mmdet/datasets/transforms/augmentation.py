@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random changes of training slabs: rotation, brightness, noise, a window, pasted nodules."""
 
 from __future__ import annotations

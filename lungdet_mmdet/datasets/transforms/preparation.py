@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps of preparation: a scan loaded, resampled, masked, cropped, windowed and cut into slabs."""
 
 from __future__ import annotations

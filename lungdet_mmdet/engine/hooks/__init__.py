@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Registered hooks."""
 
 from lungdet_mmdet.engine.hooks.checkpoints import (

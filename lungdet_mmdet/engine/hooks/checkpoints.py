@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints: saved whole or not at all, with their threshold, checked against the model."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A resumed run goes on as the uninterrupted one would have."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every run does to its detector before the first batch, and checks while it trains."""
 
 from __future__ import annotations
