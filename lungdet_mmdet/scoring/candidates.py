@@ -27,8 +27,8 @@ from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
 # Boxes under this share of the candidate's score have no say in where it lies and how large it is:
 # detectors return a hundred faint, loose boxes a slab, and their weights add up.
 SAY_SHARE = 0.5
-# Two depths of one nodule differ by about a slice for reasons of sampling alone.
-DEPTH_SLACK_MM = 0.5
+# Two depths of one nodule differ by a slice, of 1.25 mm, for reasons of sampling alone: half each.
+DEPTH_SLACK_MM = 0.625
 GAP_TOLERANCE_MM = 1e-6
 # A kilometre: beyond it is no patient, and squares of such numbers lose all meaning.
 MAX_POSITION_MM = 1e6
