@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, chi2
+from scipy.special import betaincinv, gammaincinv  # scipy.stats takes a second to import
 
 from lungdet_mmdet.errors import LungDetError
 
@@ -75,8 +75,9 @@ def binomial_interval(value: float, trials: int) -> Interval:
     if trials < 1 or math.isnan(value):
         return Interval(float("nan"), float("nan"), 0.0)
     successes = round(min(max(value, 0.0), 1.0) * trials)
-    low = beta.ppf(_TAIL, successes, trials - successes + 1) if successes else 0.0
-    high = beta.ppf(1.0 - _TAIL, successes + 1, trials - successes) if successes < trials else 1.0
+    failures = trials - successes
+    low = betaincinv(successes, failures + 1, _TAIL) if successes else 0.0
+    high = betaincinv(successes + 1, failures, 1.0 - _TAIL) if failures else 1.0
     return Interval(float(low), float(high), is_exact=True)
 
 
@@ -84,8 +85,8 @@ def poisson_interval(events: int, exposure: float) -> Interval:
     """Return the exact limits of a rate: ``events`` counted over ``exposure`` units."""
     if exposure <= 0:
         return Interval(float("nan"), float("nan"), 0.0)
-    low = chi2.ppf(_TAIL, 2 * events) / 2.0 if events else 0.0
-    high = chi2.ppf(1.0 - _TAIL, 2 * (events + 1)) / 2.0
+    low = gammaincinv(events, _TAIL) if events else 0.0
+    high = gammaincinv(events + 1, 1.0 - _TAIL)
     return Interval(float(low) / exposure, float(high) / exposure, is_exact=True)
 
 
