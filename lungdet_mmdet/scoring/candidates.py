@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.size_bands import equivalent_diameter
@@ -186,12 +187,15 @@ def fuse_looks(looks: Sequence[SlabDetections]) -> SlabDetections:
     source = np.repeat(np.arange(len(looks)), [len(look.scores) for look in looks])
     order = np.lexsort((*corners.T, -scores))
     corners, scores, source = corners[order], scores[order], source[order]
+    sides = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    # pycocotools answers no boxes at all with a list.
+    iou = np.reshape(coco_mask.iou(sides, sides, [0] * len(sides)), (len(sides), len(sides)))
     boxes, means = [], []
     free = np.ones(len(scores), dtype=bool)
     for row in range(len(scores)):
         if not free[row]:
             continue
-        same = np.flatnonzero(free & (_iou_with(corners, row) >= SAME_BOX_IOU))
+        same = np.flatnonzero(free & (iou[row] >= SAME_BOX_IOU))
         free[same] = free[row] = False
         # The best box of each look: the rows come best first.
         same = same[np.unique(source[same], return_index=True)[1]] if len(same) else np.array([row])
@@ -206,16 +210,6 @@ def fuse_looks(looks: Sequence[SlabDetections]) -> SlabDetections:
         seriesuid=first.seriesuid,
         slab_index=first.slab_index,
     )
-
-
-def _iou_with(corners: NDArray[np.float64], row: int) -> NDArray[np.float64]:
-    """Return the overlap of every box (N, 4) xyxy with one of them."""
-    low = np.maximum(corners[:, :2], corners[row, :2])
-    high = np.minimum(corners[:, 2:], corners[row, 2:])
-    common = np.clip(high - low, 0.0, None).prod(axis=1)
-    areas = np.clip(corners[:, 2:] - corners[:, :2], 0.0, None).prod(axis=1)
-    union = areas + areas[row] - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
 def candidates_by_series(
