@@ -16,13 +16,12 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from lungdet_mmdet.commands import add_cfg_options
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.command_line import own_command
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,13 +32,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--folds", type=int, nargs="+", default=list(range(10)), metavar="K", help="subsets 0-9")
     add("--seed", type=int, default=0, help="of the draw of healthy training slabs")
     add("--pretrained", metavar="none|PATH|URL", help="initial weights of the backbone")
-    add(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="override config values",
-    )
+    add_cfg_options(parser)
     add("--bootstrap", type=int, default=1000, metavar="N", help="resamples of the scans")
     args = parser.parse_args(argv)
     if len(set(args.folds)) != len(args.folds) or not set(args.folds) <= set(range(10)):

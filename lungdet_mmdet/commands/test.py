@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lungdet_mmdet.commands import add_cfg_options
+
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="The distance of the slabs is that of the prepared folder (stride_mm of MIPSlabs in "
@@ -73,13 +73,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="test although a series stands on two sides of the split (overfitting on purpose)",
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="override config values",
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         "--launcher",
         choices=("none", "pytorch", "slurm", "mpi"),

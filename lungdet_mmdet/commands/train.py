@@ -10,10 +10,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lungdet_mmdet.commands import add_cfg_options
+
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("config", type=Path, help="config file")
@@ -49,13 +49,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--amp", action="store_true", help="mixed precision")
     add("--auto-scale-lr", action="store_true", help="scale the learning rate with the batch size")
-    add(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="override config values",
-    )
+    add_cfg_options(parser)
     add(
         "--launcher",
         choices=("none", "pytorch", "slurm", "mpi"),

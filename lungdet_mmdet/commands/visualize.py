@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lungdet_mmdet.commands import add_cfg_options
 from lungdet_mmdet.errors import LungDetError
 
 DEFAULT_CONFIG = Path("lung_deform_detr.py")
@@ -20,8 +21,6 @@ TABLE_NAME = "annotations.csv"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -65,7 +64,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="JSON",
         help="predictions.json of `lungdet test` on this split; without it the model is run",
     )
-    add("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE", help="override config")
+    add_cfg_options(predictions)
     predictions.set_defaults(run=draw_prediction_figure)
     return parser.parse_args(argv)
 
