@@ -23,7 +23,7 @@ from lungdet_mmdet.apis.scan_results import (
 from lungdet_mmdet.reports.page import render
 from lungdet_mmdet.runs.atomic_files import read_json_or, write_bytes, write_json
 from lungdet_mmdet.runs.file_names import FAILURES_NAME, INDEX_NAME, REPORT_NAME
-from lungdet_mmdet.runs.scan_runs import ScanFailure, tally
+from lungdet_mmdet.runs.scan_runs import ScanFailure, exit_code_of, tally
 from lungdet_mmdet.scoring.submission import COLUMNS
 
 
@@ -62,9 +62,7 @@ class BatchRun:
     @property
     def exit_code(self) -> int:
         """0 if every input has its result, 130 or 143 after an interrupt, else 1."""
-        if self.interrupted_by is not None:
-            return 128 + self.interrupted_by
-        return 1 if self.failures else 0
+        return exit_code_of(self.failures, self.interrupted_by)
 
     def lines(self) -> list[str]:
         """Return the summary for the user."""

@@ -235,9 +235,8 @@ class ScanDetector:
         check_precision(precision, self.device)
         self.precision = precision
         self.batch_size = batch_size or DEFAULT_BATCH.get(self.device.type, 1)
-        self.threshold = next(
-            t for t in (threshold, _mean_threshold(self.model_files)) if t is not None
-        )
+        own = _mean_threshold(self.model_files)
+        self.threshold = own if threshold is None else threshold
         self.use_prep_steps(with_stride(self.model_file.config["prep_pipeline"], stride_mm))
         self._models = [
             (build_slab_pipeline(file), build_model(file, self.device)) for file in self.model_files

@@ -124,6 +124,13 @@ DEATHS_ALONE = 2
 LOG_EVERY_S = 30.0
 
 
+def exit_code_of(failures: Sequence[ScanFailure], interrupted_by: int | None) -> int:
+    """Return how a run ends: 0 if all was done, 1 after failures, 128 + the signal after one."""
+    if interrupted_by is not None:
+        return 128 + interrupted_by
+    return 1 if failures else 0
+
+
 @dataclass
 class RunSummary:
     """What a run did.
@@ -149,9 +156,7 @@ class RunSummary:
     @property
     def exit_code(self) -> int:
         """0 if all was done, 1 after failures, 130 after Ctrl-C, 143 after SIGTERM."""
-        if self.interrupted_by is not None:
-            return 128 + self.interrupted_by
-        return 1 if self.failures else 0
+        return exit_code_of(self.failures, self.interrupted_by)
 
 
 def tally(
