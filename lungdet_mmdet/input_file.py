@@ -64,11 +64,13 @@ class FileSearch:
     Parameters
     ----------
     folders : (folder, its files) in the order of their paths, those without files left out.
+    subfolders : every folder below, with files or without.
     closed : one sentence for each folder that may not be looked into.
     hidden : hidden files and folders, without those that systems make by themselves.
     """
 
     folders: list[tuple[Path, list[Path]]] = field(default_factory=list)
+    subfolders: list[Path] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     hidden: list[Path] = field(default_factory=list)
 
@@ -112,6 +114,7 @@ def search_files(folder: Path) -> FileSearch:
             (name for name in folders if not is_ghost(name)),
             key=lambda name: (os.path.islink(os.path.join(root, name)), name),
         )
+        found.subfolders += [Path(root, name) for name in folders]
         paths = [Path(root, name) for name in sorted(names) if not is_ghost(name)]
         if paths:
             found.folders.append((Path(root), paths))

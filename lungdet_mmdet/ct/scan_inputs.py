@@ -204,9 +204,7 @@ def _searched(folder: Path) -> FileSearch:
 def _scan_files(search: FileSearch, folder: Path) -> list[Path]:
     """Return the scan files of a folder, without those that lie among masks."""
     return sorted(
-        path
-        for path in search.files
-        if scan_suffix(path) and not lies_in_masks(path, folder) and not path.is_dir()
+        path for path in search.files if scan_suffix(path) and not lies_in_masks(path, folder)
     )
 
 
@@ -252,6 +250,15 @@ def cohort_inputs(folder: Path, *, named: Collection[str] = ()) -> InputList:
     search = _searched(folder)
     listed.notes += search.notes()
     listed.scans += [_of_file(path) for path in _scan_files(search, folder)]
+    listed.failures += [
+        ScanFailure(
+            str(path.relative_to(folder)),
+            "input",
+            f"{path}: is a folder, where a scan file was expected; rename or remove it",
+        )
+        for path in sorted(search.subfolders)
+        if path.suffix in METAIMAGE_SUFFIXES
+    ]
     masks = [
         path
         for path in search.files

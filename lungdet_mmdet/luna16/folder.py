@@ -139,11 +139,6 @@ def read_luna16_folder(
     listing = cohort_inputs(root, named=own.named_series if own else placed.listed)
     scans, misnamed = _named_inputs(listing.scans, root, masks.root if masks else None)
     misnamed |= {failure.seriesuid: failure.reason for failure in listing.failures}
-    for path in sorted(root.rglob("*.mh[ad]")):
-        if path.is_dir():
-            misnamed[str(path.relative_to(root))] = (
-                f"{path}: is a folder, where a scan file was expected; rename or remove it"
-            )
     if not scans and not misnamed:
         raise LungDetError(
             f"{root}: no scan in this folder or below it ({', '.join(SCAN_SUFFIXES)} or DICOM); "
