@@ -125,9 +125,8 @@ def fingerprint(job: DetectJob, *, earlier: Mapping[str, Any] | None = None) -> 
         options.report,
         sorted(options.dicom),
         job.anonymous,
-        # Results of fp32 and of one look were made before there was a choice.
-        *([options.precision] if options.precision != "fp32" else ()),
-        *([options.looks] if options.looks != 1 else ()),
+        options.precision,
+        options.looks,
     ]
     files = job.scan.files_digest()
     is_known = earlier is not None and earlier.get("files") == files and "scan" in earlier
