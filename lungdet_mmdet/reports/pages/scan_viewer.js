@@ -211,7 +211,9 @@ function drawFrame(p) {
   const em = 13 * pixelRatio(), { width, height } = canvas, [l, r, t, b] = PLANES[view.plane].letters;
   pen.font = '600 ' + em + 'px system-ui, sans-serif'; pen.textBaseline = 'middle';
   write(l, em / 2, height / 2, 'left'); write(r, width - em / 2, height / 2, 'right');
-  write(t, width / 2, 3.2 * em, 'center'); write(b, width / 2, height - 2.6 * em, 'center');
+  // Below the line of text, which breaks on narrow pages.
+  const below = byId('where').offsetHeight * pixelRatio() + 1.6 * em;
+  write(t, width / 2, Math.max(3.2 * em, below), 'center'); write(b, width / 2, height - 2.6 * em, 'center');
   const long = p.scale > 12 ? 5 : p.scale > 3 ? 20 : 50, bar = long * p.scale;
   write(long + ' mm', em, height - 3.4 * em, 'left');
   pen.fillStyle = '#c8d0d9'; pen.fillRect(em, height - 2.6 * em, bar, 3 * pixelRatio());
@@ -251,12 +253,12 @@ function drawNow() {
   else if (paint()) pen.drawImage(painted, p.left, p.top, p.wide * p.scale, p.high * p.scale);
   else write('loading slices ...', canvas.width / 2, canvas.height / 2, 'center');
   if (view.plane === 'slab' && byId('outline').checked) drawOutline(p);
+  byId('where').textContent = where() + ', zoom ' + view.zoom.toFixed(1) + probe();
   drawFrame(p);
   if (byId('marks').checked) drawMarks(p);
   drawMeasures(p);
   byId('slider').max = count() - 1; byId('slider').value = at;
   [byId('first').textContent, byId('last').textContent] = PLANES[view.plane].ends;
-  byId('where').textContent = where() + ', zoom ' + view.zoom.toFixed(1) + probe();
   document.dispatchEvent(new Event('drawn'));
 }
 
