@@ -75,7 +75,10 @@ def detector(repository):
     init_default_scope("mmdet")
     config = Config.fromfile(repository / "configs" / "lung_deform_detr_phantom.py")
     torch.manual_seed(0)
-    return MODELS.build(config.model)
+    model = MODELS.build(config.model)
+    # Only built, mmdet leaves some weights as the memory was, which may be no number.
+    model.init_weights()
+    return model
 
 
 @pytest.mark.parametrize("nodules", [[[37.0, 37.0, 43.0, 43.0]], []])
