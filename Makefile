@@ -17,8 +17,11 @@ $(STAMP): setup.py lungdet_mmdet/versions.py constraints.txt constraints-gpu.txt
 
 install: $(STAMP)
 
+# Two processes of one thread each; what one of them has left is taken by the other.
+TESTS = OMP_NUM_THREADS=1 $(1)/python -m pytest -n 2 --dist worksteal
+
 test: lint types
-	$(BIN)/python -m pytest
+	$(call TESTS,$(BIN))
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -56,7 +59,7 @@ $(OLD)/.installed: constraints-openmmlab.txt setup.py lungdet_mmdet/versions.py
 	touch $@
 
 test-openmmlab: $(OLD)/.installed
-	$(OLD)/bin/python -m pytest
+	$(call TESTS,$(OLD)/bin)
 
 # Wheel and source archive, checked as a package index would.
 dist:

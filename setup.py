@@ -111,6 +111,7 @@ setup(
         # The tests use every optional extra: no test is skipped for want of a package.
         "dev": [
             "pytest>=8",
+            "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "ruff>=0.6",
             "mypy>=1.10",
