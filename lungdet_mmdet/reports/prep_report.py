@@ -28,7 +28,7 @@ OUTLINE_COLOUR = (70, 200, 255)
 FILLED_COLOUR = (255, 190, 60)
 COVERED_COLOUR = (90, 230, 110)
 UNCOVERED_COLOUR = (255, 90, 80)
-_WHERE_WITHOUT_NODULES = (0.5, 0.25, 0.75)
+_WHERE_NOTHING_IS_TOLD = (0.5, 0.25, 0.75)
 _SUBPIXEL_BITS = 4
 
 
@@ -67,24 +67,25 @@ class MaskPreview:
         self._spacing_zyx_mm = spacing_zyx_mm
         self._n_slices = volume_hu.shape[0]
         self._depth = max(1, round(SLAB_THICKNESS_MM / spacing_zyx_mm[0]))
-        self._filled = [] if filled is None else _most_filled(filled, self._depth)
         slices = [z for z, image in enumerate(mask) if image.any()]
         low, high = (slices[0], slices[-1]) if slices else (0, self._n_slices - 1)
-        self._others = [round(low + share * (high - low)) for share in _WHERE_WITHOUT_NODULES]
+        self._others = [round(low + share * (high - low)) for share in _WHERE_NOTHING_IS_TOLD]
+        self._changed = self._most_changed(volume_hu, mask, filled)
         self._slabs = {}
-        for z in {self._inside(z) for z in (*nodule_slices, *self._filled, *self._others)}:
-            first = min(max(z - self._depth // 2, 0), max(self._n_slices - self._depth, 0))
-            slab = slice(first, first + self._depth)
+        for z in {self._inside(z) for z in (*nodule_slices, *self._changed, *self._others)}:
+            slab = self._slab(z)
             areas = [(mask[slab].max(axis=0), OUTLINE_COLOUR)]
             if filled is not None:
                 areas.append((filled[slab].max(axis=0), FILLED_COLOUR))
             self._slabs[z] = (slab, volume_hu[slab].max(axis=0), areas)
 
     def draw(self, nodules: Sequence[PreviewNodule] = (), *, tile_px: int = TILE_PX) -> np.ndarray:
-        """Draw three maximum projections of 7.5 mm side by side, foot to head.
+        """Draw maximum projections of 7.5 mm, three side by side, foot to head.
 
-        Slabs with badly covered nodules come first, then those where most tissue was filled in,
-        then the largest nodules; the middle and the quarters of the lungs fill up.
+        The first row shows the slabs on which the mask changed most tissue: where most was filled
+        in, then where most lies within the mask. A second row, for scans with nodules, shows
+        those that are covered worst, then the largest. The middle and the quarters of the lungs
+        fill up.
 
         Parameters
         ----------
@@ -93,24 +94,33 @@ class MaskPreview:
 
         Returns
         -------
-        uint8 array (tile_px, 3 * tile_px, 3), RGB.
+        uint8 array (tile_px or 2 * tile_px, 3 * tile_px, 3), RGB.
         """
-        chosen = [self._slabs[z] for z in self._chosen(nodules)]
-        box = _patient_box(np.maximum.reduce([projection for _, projection, _ in chosen]))
+        worst_first = sorted(nodules, key=lambda n: (min(n.coverage, WELL_COVERED), -n.diameter_mm))
+        rows = [self._three(self._changed)]
+        if nodules:
+            rows.append(self._three([n.centre_zyx[0] for n in worst_first]))
+        shown = [self._slabs[z][1] for row in rows for z in row]
+        box = _patient_box(np.maximum.reduce(shown))
+        return np.concatenate([self._row(row, nodules, box, tile_px) for row in rows])
+
+    def _row(
+        self,
+        slices: Sequence[int],
+        nodules: Sequence[PreviewNodule],
+        box: tuple[slice, slice],
+        tile_px: int,
+    ) -> np.ndarray:
         tiles = []
-        for slab, projection, areas in chosen:
+        for slab, projection, areas in (self._slabs[z] for z in slices):
             inside = [n for n in nodules if slab.start - 0.5 <= n.centre_zyx[0] < slab.stop - 0.5]
             tile = _tile(projection, areas, self._spacing_zyx_mm, inside, box, tile_px)
             tile[:, -GAP_PX:] = 0
             tiles.append(tile)
         return np.concatenate(tiles, axis=1)
 
-    def _chosen(self, nodules: Sequence[PreviewNodule]) -> list[int]:
+    def _three(self, wanted: Sequence[float]) -> list[int]:
         """Choose three slices, ascending; they repeat only where the scan is too short."""
-        worst_first = sorted(nodules, key=lambda n: (min(n.coverage, WELL_COVERED), -n.diameter_mm))
-        bad = sum(n.coverage < WELL_COVERED for n in worst_first)
-        wanted: list[float] = [n.centre_zyx[0] for n in worst_first]
-        wanted[bad:bad] = self._filled
         slices = [z for z in map(self._inside, [*wanted, *self._others]) if z in self._slabs]
         chosen: list[int] = []
         for z in slices:
@@ -119,19 +129,37 @@ class MaskPreview:
         chosen += slices[-1:] * (TILES - len(chosen))
         return sorted(chosen)
 
+    def _most_changed(
+        self, volume_hu: np.ndarray, mask: np.ndarray, filled: np.ndarray | None
+    ) -> list[int]:
+        """Choose the slices around which most tissue was filled in, then those with most of it."""
+        chosen: list[int] = []
+        if filled is not None:
+            chosen = self._peaks([np.count_nonzero(plane) for plane in filled], chosen)
+        if len(chosen) < TILES:
+            planes = zip(volume_hu, mask, strict=True)
+            tissue = [np.count_nonzero((hu > TISSUE_HU) & (inside > 0)) for hu, inside in planes]
+            chosen = self._peaks(tissue, chosen)
+        return chosen
+
+    def _peaks(self, area: Sequence[int], chosen: list[int]) -> list[int]:
+        """Add the middles of the slabs that hold most, a slab apart, until there are three."""
+        sums = np.concatenate([[0], np.cumsum(area)])
+        slabs = [self._slab(z) for z in range(self._n_slices)]
+        volume = np.array([sums[slab.stop] - sums[slab.start] for slab in slabs])
+        chosen = list(chosen)
+        for z in np.argsort(-volume, kind="stable").tolist():
+            apart = all(abs(z - other) >= self._depth for other in chosen)
+            if volume[z] and len(chosen) < TILES and apart:
+                chosen.append(z)
+        return chosen
+
+    def _slab(self, z: int) -> slice:
+        first = min(max(z - self._depth // 2, 0), max(self._n_slices - self._depth, 0))
+        return slice(first, min(first + self._depth, self._n_slices))
+
     def _inside(self, z: float) -> int:
         return min(max(round(z), 0), self._n_slices - 1)
-
-
-def _most_filled(filled: np.ndarray, depth: int) -> list[int]:
-    """Choose up to three slices in the middle of slabs with most filled tissue, best first."""
-    area = np.array([np.count_nonzero(plane) for plane in filled])
-    volume = np.convolve(area, np.ones(depth, int), mode="same")
-    chosen: list[int] = []
-    for z in np.argsort(-volume, kind="stable"):
-        if volume[z] and len(chosen) < TILES and all(abs(z - other) >= depth for other in chosen):
-            chosen.append(int(z))
-    return chosen
 
 
 def _tile(
@@ -192,7 +220,7 @@ COLUMNS = (
     # heading, key of the row's data attribute, how it is sorted ("" = not at all)
     ("rank", "rank", "number"),
     ("scan", "uid", "text"),
-    ("lung mask on three slabs", "", ""),
+    ("where the mask changed most, and nodules", "", ""),
     ("verdict", "verdict", "text"),
     ("lungs (l)", "volume", "number"),
     ("nodules (covered)", "coverage", "number"),
@@ -304,8 +332,9 @@ def _nodule(nodule: dict[str, Any]) -> tuple[str, bool]:
 
 # Groups of rows, worst first, and how the page calls them.
 GROUPS = {"failed": "failed", "look": "worth a look", "fine": "fine"}
-# At 30 kB a scan, 60 MB: what a browser still opens. The worst come first; the others are on disk.
-MAX_PICTURES = 2000
+# At up to 60 kB a scan, 60 MB: what a browser still opens. The worst come first; the others are on
+# disk.
+MAX_PICTURES = 1000
 
 
 def prep_report_html(manifest: dict[str, Any], read_preview: Callable[[str], bytes | None]) -> str:
@@ -319,8 +348,8 @@ def prep_report_html(manifest: dict[str, Any], read_preview: Callable[[str], byt
     Returns
     -------
     str
-        HTML with images embedded, about 30 kB per scan for the first 2000; every string of the
-        data is escaped.
+        HTML with images embedded, about 30 kB per row of slabs for the first 1000 scans; every
+        string of the data is escaped.
     """
     scans = worst_first(manifest["scans"])
     rows = [
@@ -339,7 +368,7 @@ def prep_report_html(manifest: dict[str, Any], read_preview: Callable[[str], byt
         cards=_cards(manifest, groups),
         legend=(
             (OUTLINE_COLOUR, "outline of the lung mask"),
-            (FILLED_COLOUR, "tissue filled in: slabs with most of it are shown"),
+            (FILLED_COLOUR, "tissue filled in; the first row shows the slabs with most"),
             (COVERED_COLOUR, "nodule inside the mask"),
             (UNCOVERED_COLOUR, f"nodule covered under {WELL_COVERED:.0%}"),
         ),
@@ -348,7 +377,7 @@ def prep_report_html(manifest: dict[str, Any], read_preview: Callable[[str], byt
         groups=[(key, f"{label} ({groups.count(key)})") for key, label in GROUPS.items()],
         columns=COLUMNS,
         rows=rows,
-        preview_size=(TILES * TILE_PX, TILE_PX),
+        preview_width=TILES * TILE_PX,
         image_uri=image_uri,
     )
 

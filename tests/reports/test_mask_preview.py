@@ -61,7 +61,8 @@ def test_nodules_are_ringed_green_where_covered_and_red_where_not(scan):
     volume, mask = scan
     nodules = [PreviewNodule((5, 30, 25), 6.0, 1.0), PreviewNodule((24, 12, 30), 6.0, 0.2)]
     picture = drawn(volume, mask, nodules)
-    low, _, high = picture[:, :80], picture[:, 80:160], picture[:, 160:]
+    # The second row is the nodules': one below, one above, the middle of the lung between them.
+    low, high = picture[80:, :80], picture[80:, 160:]
     # Voxel (30, 25) lies at pixel ((30.5 - 10) * 2 - .5, (25.5 - 10) * 2 - .5) of its tile; the
     # ring has a radius of 3 mm times 2 and 3 pixels of rim.
     for tile, colour, centre in (
@@ -79,7 +80,33 @@ def test_the_worst_covered_nodules_get_the_tiles(scan):
     covered = [PreviewNodule((z, 30, 30), 6.0, 1.0) for z in (4, 9, 14)]
     lost = PreviewNodule((25, 12, 30), 3.0, 0.0)
     picture = drawn(volume, mask, [*covered, lost])
-    assert len(pixels_near(picture[:, 160:], UNCOVERED_COLOUR)) > 5
+    assert len(pixels_near(picture[80:, 160:], UNCOVERED_COLOUR)) > 5
+
+
+@pytest.mark.parametrize("coverage", [0.0, 1.0])
+def test_the_slabs_with_most_filled_tissue_are_shown_whatever_the_nodules(scan, coverage):
+    volume, mask = scan
+    filled = np.zeros_like(mask)
+    for z, width in ((5, 8), (12, 4), (17, 6), (22, 8)):  # 12 is the least
+        filled[z, 25:35, 20 : 20 + width] = 1
+    nodules = [PreviewNodule((z, 30, 30), 6.0, coverage) for z in (9, 14, 26)]
+    preview = MaskPreview(volume, mask, SPACING, [9, 14, 26], filled=filled)
+    alone, both = preview.draw(tile_px=80), preview.draw(nodules, tile_px=80)
+    assert (alone.shape, both.shape) == ((80, 240, 3), (160, 240, 3))
+    widths = []
+    for tile in (both[:80, 80 * i : 80 * i + 78] for i in range(3)):
+        columns = pixels_near(tile, FILLED_COLOUR)[:, 1]
+        widths.append((columns.max() - columns.min() + 1) / 2)
+    assert widths == pytest.approx([8, 6, 8], abs=1)
+
+
+def test_without_filled_tissue_the_slabs_with_most_tissue_in_the_mask_are_shown(scan):
+    volume, mask = scan
+    for z in (6, 13, 22):
+        volume[z, 28:32, 28:32] = 300  # white, where tissue around is grey
+    picture = MaskPreview(volume, mask, SPACING, filled=np.zeros_like(mask)).draw(tile_px=80)
+    for tile in (picture[:, :80], picture[:, 80:160], picture[:, 160:]):
+        assert tile[40, 40].tolist() == [255, 255, 255]
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 5, 40)])
