@@ -37,6 +37,7 @@ from lungdet_mmdet.ct.lungs.parts import (
 )
 from lungdet_mmdet.ct.lungs.segmentation import (
     LungSegmentation,
+    dense_part,
     shape_flags,
     verdict_of,
 )
@@ -103,6 +104,7 @@ def segment_lungs(
         flags.append("padding")
     enclosed = _enclosed_air(coarse_hu, padding, threshold, grid.spacing_zyx_mm)
     whole = _no_lungs(grid.shape_zyx)
+    is_dense = False
     if enclosed is not None:
         air, box = enclosed
         flags += air.flags
@@ -110,12 +112,13 @@ def segment_lungs(
             air, erosion_mm=erosion_mm, rules=LOOSE_RULES if loose else PartRules()
         )
         flags += more
+        tissue = (air.coarse_hu >= threshold + SOLID_ABOVE_HU).astype(np.uint8)
         found = complete_lungs(
             _air_shares(air_labels, air, threshold),
             air.outside | padding[box],
             closing_mm=closing_mm,
             spacing_zyx_mm=grid.spacing_zyx_mm,
-            tissue=(air.coarse_hu >= threshold + SOLID_ABOVE_HU).astype(np.uint8),
+            tissue=tissue,
             middle_x=air.middle_x if fill_bays and not loose else None,
         )
         whole.labels[box], whole.share[box], whole.filled[box] = (
@@ -127,7 +130,14 @@ def segment_lungs(
         lungs_ml = np.count_nonzero(found.labels) * grid.voxel_ml
         if "no_windpipe" in flags and lungs_ml < ABDOMEN_SHARE * air.body_ml:
             flags.append("abdomen")
-    flags += shape_flags(whole.labels, padding, grid.voxel_ml)
+        aerated = found.labels * ~found.filled
+        if (aerated == RIGHT).any() and (aerated == LEFT).any():
+            is_dense = dense_part(aerated, tissue, air.middle_x, grid.spacing_zyx_mm)
+    of_shape = shape_flags(whole.labels, padding, grid.voxel_ml)
+    flags += of_shape
+    # The height of lungs that the scan cuts is not known, nor what lies at their base.
+    if is_dense and not {"opacified_part", "asymmetric", "cut_above"}.intersection(of_shape):
+        flags.append("opacified_part")
     return LungSegmentation(
         coarse_labels=whole.labels,
         coarse_share=whole.share,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy import ndimage
 
 from lungdet_mmdet.ct.lungs.grid import FULL, CoarseGrid
-from lungdet_mmdet.ct.lungs.morphology import Mask, bounding_box
+from lungdet_mmdet.ct.lungs.morphology import Mask, Spacing, bounding_box
 from lungdet_mmdet.ct.lungs.parts import LEFT, RIGHT
 
 Method = Literal["otsu", "otsu-loose", "luna16", "body"]
@@ -30,6 +31,13 @@ BASE_SHARE = 0.4
 MUCH_LESS, MISSING_SHARE = 0.4, 0.015
 """A part is missing where a lung has less than this share of the other's area, by this share of
 the lungs' volume in all."""
+LEVEL_OF_CARINA = 0.6
+"""Share of the lungs' height; below it the heart fills the front of the chest."""
+LARGE_DENSE_MM, DENSE_MM, LESS_AIR = 50.0, 34.0, 0.8
+"""Tissue where the other lung has air: a ball of the first diameter is lost lung, and one of the
+second where this lung has less air than this share of the other's. Beside sound lungs the great
+vessels of a mediastinum that lies off the spine hold balls of up to 41 mm."""
+DENSE_STEP_MM = 6.0
 TINY_ML = 30.0
 SUSPECT_FLAGS = frozenset(
     {
@@ -167,7 +175,7 @@ def shape_flags(labels: np.ndarray, padding: np.ndarray, voxel_ml: float) -> tup
     Returns
     -------
     Some of "no_lungs", "one_lung", "asymmetric", "tiny", "cut_below", "cut_above",
-    "opacified_part", "cut_by_fov".
+    "opacified_part", "cut_by_fov". What `dense_part` sees is "opacified_part" too.
     """
     flags = []
     sizes = np.bincount(labels.ravel(), minlength=3)[1:3]
@@ -199,6 +207,48 @@ def _lacks_a_part(labels: np.ndarray) -> bool:
     right, left = (area[lowest:].astype(float) for area in areas)
     missing = max(np.maximum(MUCH_LESS * a - b, 0).sum() for a, b in ((right, left), (left, right)))
     return bool(missing > MISSING_SHARE * (areas[0].sum() + areas[1].sum()))
+
+
+def dense_part(
+    air: np.ndarray, tissue: np.ndarray, middle_x: float, spacing_zyx_mm: Spacing
+) -> bool:
+    """Tell whether a large part of one lung is tissue where the other lung has air.
+
+    Each lung's air is mirrored at the patient's middle. Of what lies there without air on the
+    other side, heart and diaphragms are left out: the front half below the carina, and the base.
+
+    Parameters
+    ----------
+    air : labels (uint8 (z, y, x)) of the lungs' air and vessels, without filled bays.
+    tissue : bool or uint8 (z, y, x), denser than air.
+    middle_x : column of the patient's middle.
+    spacing_zyx_mm : size of a block.
+    """
+    steps = [max(round(DENSE_STEP_MM / s), 1) for s in spacing_zyx_mm]
+    columns = np.arange(0, air.shape[2], steps[2])
+    mirrored_x = np.rint(2 * middle_x - columns).astype(int)
+    within = (mirrored_x >= 0) & (mirrored_x < air.shape[2])
+    rows = np.s_[:: steps[0], :: steps[1]]
+    lungs = air[rows] > 0
+    mirrored = lungs[:, :, np.where(within, mirrored_x, 0)] & within
+    dense = mirrored & ~lungs[:, :, columns] & (tissue[rows][:, :, columns] > 0)
+    levels = np.flatnonzero(lungs.any(axis=(1, 2)))
+    base, carina = (
+        levels[0] + round(share * levels.size) for share in (BASE_SHARE, LEVEL_OF_CARINA)
+    )
+    depth = np.flatnonzero(lungs.any(axis=(0, 2)))
+    dense[:base] = False
+    dense[:carina, : (depth[0] + depth[-1]) // 2] = False
+    sampling = [n * s for n, s in zip(steps, spacing_zyx_mm, strict=True)]
+    above = np.arange(air.shape[0]) // steps[0] >= base
+    volumes = {side: np.count_nonzero(air[above] == side) for side in (RIGHT, LEFT)}
+    for side, other in ((RIGHT, LEFT), (LEFT, RIGHT)):
+        own = dense & ((columns < middle_x) == (side == RIGHT))
+        ball_mm = 2 * ndimage.distance_transform_edt(own, sampling=sampling).max()
+        has_less = volumes[side] < LESS_AIR * volumes[other]
+        if ball_mm > (DENSE_MM if has_less else LARGE_DENSE_MM):
+            return True
+    return False
 
 
 def _touches_edge_of_view(lungs: np.ndarray, padding: np.ndarray) -> bool:

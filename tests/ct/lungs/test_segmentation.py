@@ -6,6 +6,7 @@ import pytest
 from lungdet_mmdet.ct.lungs.grid import FULL, CoarseGrid
 from lungdet_mmdet.ct.lungs.segmentation import (
     LungSegmentation,
+    dense_part,
     shape_flags,
     verdict_of,
 )
@@ -59,6 +60,35 @@ def test_lung_without_its_upper_part_is_flagged():
 def test_diaphragm_of_unequal_height_is_no_opacified_part():
     raised = labels_with(right=np.s_[8:18, 5:35, 5:27], left=np.s_[2:18, 5:35, 33:55])
     assert flags_of(raised) == ()
+
+
+# Blocks of 6 mm: two lungs of 240 x 144 x 96 mm, 36 mm apart; a box of the right one is tissue.
+CHEST = (40, 28, 44)
+MIDDLE_X = 21.5
+
+
+def is_dense_part(box):
+    lungs = np.zeros(CHEST, np.uint8)
+    lungs[:, 2:26, 3:19], lungs[:, 2:26, 25:41] = 1, 2
+    air = lungs.copy()
+    air[box] = 0
+    return dense_part(air, air == 0, MIDDLE_X, (6.0, 6.0, 6.0))
+
+
+@pytest.mark.parametrize(
+    ("box", "lost"),
+    [
+        (np.s_[28:38, 2:14, 5:17], True),  # 60 x 72 x 72 mm, upper front
+        (np.s_[28:34, 2:8, 5:11], False),  # 36 mm: no ball of 50, and air for it
+        (np.s_[26:40, 2:26, 12:19], True),  # 42 mm deep, and a third less air above the base
+        (np.s_[0:24, 2:13, 8:19], False),  # heart: the front half below the carina
+        (np.s_[0:16, 2:26, 3:19], False),  # diaphragm
+        (np.s_[16:28, 15:26, 3:15], True),  # lower lobe at the back
+        (np.s_[0:0], False),
+    ],
+)
+def test_part_that_is_tissue_where_the_other_lung_has_air(box, lost):
+    assert is_dense_part(box) == lost
 
 
 def test_padding_beside_the_lung_cuts_it():
