@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import base64
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from lungdet_mmdet.apis.scan_results import (
     OUTDATED_NAME,
     OUTPUT_NAMES,
     THUMBNAIL_NAME,
+    EarlierResult,
     earlier_result,
 )
-from lungdet_mmdet.reports.page import render
+from lungdet_mmdet.reports.page import image_uri, render
 from lungdet_mmdet.runs.atomic_files import read_json_or, write_bytes, write_json
 from lungdet_mmdet.runs.file_names import FAILURES_NAME, INDEX_NAME, REPORT_NAME
 from lungdet_mmdet.runs.scan_runs import ScanFailure, exit_code_of, tally
@@ -101,13 +102,22 @@ class BatchRun:
         return lines
 
 
-def _is_superseded(failure: dict, names: set[str], paths: Sequence[Path]) -> bool:
+def _is_superseded(failure: dict, names: set[str], paths: Collection[str]) -> bool:
     """Say whether an earlier failure is of a scan that was looked at in this run."""
     reason = str(failure.get("reason", ""))
     if "/" in reason or "\\" in reason:
         # The reason names the file; the name alone may be another scan's.
-        return any(str(path) in reason for path in paths)
+        return any(path in reason for path in paths)
     return failure["seriesuid"] in names
+
+
+def files_in(folder: Path) -> set[str]:
+    """Return the names of the files in a folder; none where it is no folder, or cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except OSError:
+        return set()
 
 
 def write_summary(batch: BatchRun, *, names: set[str], paths: Sequence[Path]) -> None:
@@ -122,28 +132,29 @@ def write_summary(batch: BatchRun, *, names: set[str], paths: Sequence[Path]) ->
     names, paths : of the scans in it; earlier failures of these are forgotten.
     """
     header = ",".join([*COLUMNS, *MORE_COLUMNS])
-    rows: list[str] = []
+    tables: list[bytes] = []
     results: list[Path] = []
     for folder in sorted(batch.out_dir.iterdir()):
-        is_result = (folder / CSV_NAME).is_file() and (folder / JSON_NAME).is_file()
-        if folder.name.startswith(".") or not is_result:
+        names = set() if folder.name.startswith(".") else files_in(folder)
+        if not {CSV_NAME, JSON_NAME} <= names:
             continue
         results.append(folder)
-        if (folder / OUTDATED_NAME).exists():
+        if OUTDATED_NAME in names:
             continue
-        first, *others = (folder / CSV_NAME).read_text(encoding="utf-8").split("\n")
-        if first != header:
+        first, _, table = (folder / CSV_NAME).read_bytes().partition(b"\n")
+        if first.decode(errors="replace") != header:
             batch.notes.append(
                 f"{folder.name}: its table is of another version of this package and not in the "
                 "joined one; run this scan again"
             )
             continue
-        rows += [line for line in others if line]
+        tables.append(table)
     if results or (batch.out_dir / CSV_NAME).is_file():
-        write_bytes(batch.out_dir / CSV_NAME, ("\n".join([header, *rows]) + "\n").encode("utf-8"))
+        write_bytes(batch.out_dir / CSV_NAME, b"".join([header.encode(), b"\n", *tables]))
     before = {f["seriesuid"]: f for f in read_json_or(batch.out_dir / FAILURES_NAME, [])}
     now = {f.seriesuid: f.as_dict() for f in batch.failures}
-    kept = {uid: f for uid, f in before.items() if not _is_superseded(f, names, paths)}
+    places = set(map(str, paths))
+    kept = {uid: f for uid, f in before.items() if not _is_superseded(f, names, places)}
     failures = [failure for _, failure in sorted({**kept, **now}.items())]
     write_json(batch.out_dir / FAILURES_NAME, failures)
     try:
@@ -155,6 +166,8 @@ def write_summary(batch: BatchRun, *, names: set[str], paths: Sequence[Path]) ->
 
 _STATES = ("failed", "outdated", "lungs in doubt", "candidates", "nothing found")
 """What became of a scan, the worst first."""
+# At 20 kB a scan, 40 MB: what a browser still opens. The worst come first; the others are on disk.
+MAX_PICTURES = 2000
 
 
 def index_html(results: Sequence[Path], failures: Sequence[Mapping[str, Any]]) -> str:
@@ -169,6 +182,8 @@ def index_html(results: Sequence[Path], failures: Sequence[Mapping[str, Any]]) -
     rows = [_row(folder, failed.pop(folder.name, "")) for folder in results]
     rows += [{**_NO_RESULT, "name": name, "reason": reason} for name, reason in failed.items()]
     rows.sort(key=lambda row: (_STATES.index(row["state"]), -row["score"], row["name"]))
+    for row in rows[MAX_PICTURES:]:
+        row["thumbnail"] = None
     cautions = Counter(text for row in rows for text in row["of_model"])
     return render(
         "batch_index.html",
@@ -178,43 +193,43 @@ def index_html(results: Sequence[Path], failures: Sequence[Mapping[str, Any]]) -
         notice=NOTICE,
         rows=rows,
         cautions=[f"{text} ({n} of {len(rows)} scans)" for text, n in cautions.items()],
+        image_uri=image_uri,
+        without_pictures=max(len(rows) - MAX_PICTURES, 0),
         states=[(s, n) for s in _STATES if (n := sum(r["state"] == s for r in rows))],
     )
 
 
 _NO_RESULT: dict[str, Any] = {
     "state": "failed", "score": 0.0, "candidates": None, "flags": [], "of_model": [],
-    "picture": "", "page": "", "files": [],
+    "thumbnail": None, "page": "", "files": [],
 }  # fmt: skip
 
 
 def _row(folder: Path, failure: str) -> dict[str, Any]:
-    content = earlier_result(folder) or {}
-    candidates = content.get("candidates", [])
-    positives = [c for c in candidates if c["above_threshold"]]
-    verdict = str(content.get("lungs", {}).get("verdict", "ok"))
-    warning = lung_warning(verdict)
-    state = "candidates" if positives else "nothing found"
-    if (folder / OUTDATED_NAME).exists():
+    result = earlier_result(folder) or EarlierResult()
+    names = files_in(folder)
+    warning = lung_warning(result.verdict)
+    state = "candidates" if result.positives else "nothing found"
+    if OUTDATED_NAME in names:
         state = "outdated"
         failure = failure or "this result is of an earlier run; the last one failed"
     elif warning:
         state = "lungs in doubt"
-    files = sorted(p.name for p in folder.iterdir() if p.name in OUTPUT_NAMES - {THUMBNAIL_NAME})
-    picture = folder / THUMBNAIL_NAME
+    files = sorted(names & (OUTPUT_NAMES - {THUMBNAIL_NAME}))
+    place = quote(folder.name)
     return {
         "name": folder.name,
         "state": state,
         "reason": failure or warning,
-        "score": max((c["score"] for c in candidates), default=0.0),
-        "verdict": verdict,
-        "positives": len(positives),
-        "candidates": len(candidates),
-        "threshold": content.get("threshold"),
-        "largest_mm": max((c["diameter_mm"] for c in positives), default=None),
-        "flags": [str(f).replace("_", " ") for f in content.get("flags", [])],
-        "of_model": [t for t in content.get("cautions", []) if t != warning],
-        "picture": base64.b64encode(picture.read_bytes()).decode() if picture.is_file() else "",
-        "page": f"{quote(folder.name)}/{REPORT_NAME}" if REPORT_NAME in files else "",
-        "files": [(name, f"{quote(folder.name)}/{name}") for name in files],
+        "score": result.score,
+        "verdict": result.verdict,
+        "positives": result.positives,
+        "candidates": result.candidates,
+        "threshold": result.threshold,
+        "largest_mm": result.largest_mm,
+        "flags": [flag.replace("_", " ") for flag in result.flags],
+        "of_model": [text for text in result.cautions if text != warning],
+        "thumbnail": folder / THUMBNAIL_NAME if THUMBNAIL_NAME in names else None,
+        "page": f"{place}/{REPORT_NAME}" if REPORT_NAME in files else "",
+        "files": [(name, f"{place}/{name}") for name in files],
     }

@@ -11,6 +11,7 @@ import io
 import struct
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class DicomReportError(LungDetError):
     """The images lack what a report cannot do without."""
 
 
+@lru_cache(maxsize=1)
 def has_highdicom() -> bool:
     """Say whether the packages for DICOM reports are installed."""
     return all(importlib.util.find_spec(name) is not None for name in ("highdicom", "pydicom"))

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,13 +24,20 @@ from lungdet_mmdet.apis.model_building import (
     device_of_worker,
     shared_gpus,
 )
-from lungdet_mmdet.apis.scan_detector import ScanDetector, check_same_slabs
+from lungdet_mmdet.apis.scan_detector import (
+    PreparedScan,
+    ScanDetector,
+    check_same_slabs,
+    prepared_scan,
+    with_stride,
+)
 from lungdet_mmdet.apis.scan_results import (
     CSV_NAME,
     JSON_NAME,
     OUTDATED_NAME,
     OUTPUT_NAMES,
     REPORTS,
+    EarlierResult,
     anonymous_names,
     earlier_result,
     scans_with_folders,
@@ -36,7 +45,7 @@ from lungdet_mmdet.apis.scan_results import (
 )
 from lungdet_mmdet.ct.scan_inputs import ScanInput, list_inputs
 from lungdet_mmdet.errors import LungDetError, printable
-from lungdet_mmdet.preparation.prep_pipeline import CODE, check_code
+from lungdet_mmdet.preparation.prep_pipeline import CODE, build_prep_pipeline, check_code
 from lungdet_mmdet.preparation.scan_job import limit_threads
 from lungdet_mmdet.runs.atomic_files import (
     check_writable,
@@ -139,22 +148,24 @@ def fingerprint(job: DetectJob, *, earlier: Mapping[str, Any] | None = None) -> 
     }
 
 
-def finished(job: DetectJob) -> tuple[dict | None, dict[str, str]]:
+def finished(job: DetectJob) -> tuple[EarlierResult | None, dict[str, str]]:
     """Return the scan's earlier result where it is still right, else None, and its fingerprint."""
-    content = earlier_result(job.folder)
-    before = content.get("fingerprint") if content else None
-    before = before if isinstance(before, dict) else None
-    now = fingerprint(job, earlier=before)
+    result = earlier_result(job.folder)
+    now = fingerprint(job, earlier=result.fingerprint if result else None)
     # Times of change are no part of what a result depends on.
-    is_current = before is not None and all(
-        before.get(key) == value for key, value in now.items() if key != "files"
+    is_current = result is not None and all(
+        result.fingerprint.get(key) == value for key, value in now.items() if key != "files"
     )
-    is_current = is_current and not (job.folder / OUTDATED_NAME).exists()
-    is_current = is_current and not (content or {}).get("unwritten")
-    return (content if is_current else None), now
+    is_current = is_current and result is not None and result.is_whole
+    is_current = is_current and not os.path.exists(job.folder / OUTDATED_NAME)
+    return (result if is_current else None), now
 
 
-def detect_scan(job: DetectJob) -> JobResult:
+Ahead = dict[str, tuple[dict[str, str], "Future[PreparedScan]"]]
+"""Of scans that are prepared already, by name: the fingerprint of before, and the scan."""
+
+
+def detect_scan(job: DetectJob, ahead: Ahead | None = None) -> JobResult:
     """Look at one scan and write its folder as a whole.
 
     Raises
@@ -166,29 +177,29 @@ def detect_scan(job: DetectJob) -> JobResult:
     check_code(job.code)
     _refuse_foreign_folder(job.folder)
     try:
-        return _detect(job)
+        return _detect(job, ahead or {})
     except Exception as error:
         _mark_outdated(job.folder, error)
         raise
 
 
-def _detect(job: DetectJob) -> JobResult:
-    earlier, now = finished(job)
+def _detect(job: DetectJob, ahead: Ahead) -> JobResult:
+    begun = ahead.pop(job.scan.name, None)
+    earlier, now = finished(job) if begun is None else (None, begun[0])
     if earlier is not None:
         return JobResult(
             job.scan.name,
-            sum(c["above_threshold"] for c in earlier["candidates"]),
-            len(earlier["candidates"]),
+            earlier.positives,
+            earlier.candidates,
             skipped=True,
-            verdict=str(earlier.get("lungs", {}).get("verdict", "ok")),
-            cautions=tuple(map(str, earlier.get("cautions", ()))),
+            verdict=earlier.verdict,
+            cautions=earlier.cautions,
         )
     detector = detector_for(job.options)
-    began = time.perf_counter()
-    scan = job.scan.load()
-    reading = round(time.perf_counter() - began, 3)
-    findings = detector.analyse(scan, source=str(job.scan.path))
-    findings = replace(findings, seconds={**findings.seconds, "reading": reading})
+    findings = detector.look_at(
+        _prepared(job, detector.pipeline) if begun is None else begun[1].result()
+    )
+    begun = None  # what was prepared has done its part
     with replacing_folder(job.folder) as partial:
         findings = write_findings(
             partial,
@@ -211,6 +222,30 @@ def _detect(job: DetectJob) -> JobResult:
     )
 
 
+def _prepared(job: DetectJob, pipeline: Any) -> PreparedScan:
+    return prepared_scan(job.scan.load, pipeline, source=str(job.scan.path))
+
+
+def _build_detector(jobs: Sequence[DetectJob], steps: list[dict]) -> Ahead:
+    """Build this process's detector, and meanwhile prepare the first scan that needs it.
+
+    Most of the time goes into loading the network's modules; where every scan is finished, that is
+    spared. The prep pipeline is built before, so that no module is loaded by both threads.
+    """
+    pipeline = build_prep_pipeline(steps)
+    for job in jobs:
+        try:
+            earlier, now = finished(job)
+        except (LungDetError, OSError):
+            continue  # told when its turn comes
+        if earlier is None:
+            with ThreadPoolExecutor(1) as pool:
+                ahead = {job.scan.name: (now, pool.submit(_prepared, job, pipeline))}
+                detector_for(job.options)
+            return ahead
+    return {}
+
+
 def _mark_outdated(folder: Path, error: Exception) -> None:
     """Leave a word in the folder of an earlier result: it is not of the scan as it is now."""
     if (folder / JSON_NAME).is_file():
@@ -220,7 +255,7 @@ def _mark_outdated(folder: Path, error: Exception) -> None:
 
 def _refuse_foreign_folder(folder: Path) -> None:
     """Results replace a folder as a whole: never one that holds anything else, such as a scan."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    names = set(os.listdir(folder)) if folder.is_dir() else set()
     if folder.is_file() or names - OUTPUT_NAMES:
         raise LungDetError(
             f"{folder}: {', '.join(sorted(names - OUTPUT_NAMES)[:3]) or 'a file'} lies where the "
@@ -346,8 +381,6 @@ def detect_scans(
     )
     if not dask:
         say(describe_attention(choose_device(device)))
-    if workers == 0 and not dask:
-        detector_for(options)
     check_writable(out_dir)
     listed = list_inputs(inputs, series_uid=series_uid)
     for note in listed.notes:
@@ -365,8 +398,15 @@ def detect_scans(
         out_dir, of=[CSV_NAME, FAILURES_NAME, INDEX_NAME, *(scan.name for scan in scans)]
     )
     jobs = [DetectJob(scan, out_dir, options, anonymous=anonymous) for scan in scans]
+    here = workers == 0 and not dask
+    steps = with_stride(models[0].config["prep_pipeline"], stride_mm)
+    ahead = _build_detector(jobs, steps) if here else None
     run = run_per_scan(
-        detect_scan, jobs, place.make_executor, max_at_work=place.workers, description="detecting"
+        functools.partial(detect_scan, ahead=ahead),
+        jobs,
+        place.make_executor,
+        max_at_work=place.workers,
+        description="detecting",
     )
     batch = BatchRun(
         out_dir=out_dir,

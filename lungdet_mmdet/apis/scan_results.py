@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -56,22 +58,87 @@ REPORTS = ("full", "slabs", "none")
 """Kinds of page: with all slices of the CT, with the detector's slabs alone, no page."""
 
 
-def earlier_result(folder: Path) -> dict | None:
-    """Return the content of a result's ``candidates.json``; None where there is no whole one."""
-    return read_json_or(folder / JSON_NAME, {}) or None
+@dataclass(frozen=True)
+class EarlierResult:
+    """What is asked of a scan's result on disk, without its candidates themselves.
+
+    Parameters
+    ----------
+    fingerprint : what it depends on.
+    place : digest of where the scan lay; None where the result does not say.
+    is_whole : whether no file of it was left unwritten.
+    verdict : on the lung mask.
+    cautions, flags : as the result has them.
+    threshold : of the scores.
+    candidates, positives : how many there are, and how many at or above the threshold.
+    score : of the best candidate; 0.0 without any.
+    largest_mm : diameter of the largest at or above the threshold, or None.
+    """
+
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
+    place: str | None = None
+    is_whole: bool = True
+    verdict: str = "ok"
+    cautions: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    threshold: float | None = None
+    candidates: int = 0
+    positives: int = 0
+    score: float = 0.0
+    largest_mm: float | None = None
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> EarlierResult:
+        """Return what the content of a ``candidates.json`` says."""
+        candidates, fingerprint = content.get("candidates", []), content.get("fingerprint")
+        positives = [c for c in candidates if c["above_threshold"]]
+        return cls(
+            fingerprint=fingerprint if isinstance(fingerprint, dict) else {},
+            place=content.get("place"),
+            is_whole=not content.get("unwritten"),
+            verdict=str(content.get("lungs", {}).get("verdict", "ok")),
+            cautions=tuple(sys.intern(str(text)) for text in content.get("cautions", ())),
+            flags=tuple(sys.intern(str(text)) for text in content.get("flags", ())),
+            threshold=content.get("threshold"),
+            candidates=len(candidates),
+            positives=len(positives),
+            score=max((c["score"] for c in candidates), default=0.0),
+            largest_mm=max((c["diameter_mm"] for c in positives), default=None),
+        )
 
 
-def is_result_of(scan: ScanInput, content: Mapping[str, Any]) -> bool:
+def earlier_result(folder: Path) -> EarlierResult | None:
+    """Return what a result's ``candidates.json`` says; None where there is no whole one.
+
+    A file that has not changed since this process read it is not read again.
+    """
+    path = os.path.join(folder, JSON_NAME)
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return read_result(path, (state.st_ino, state.st_size, state.st_mtime_ns))
+
+
+@lru_cache(maxsize=100_000)
+def read_result(path: str, state: tuple[int, int, int]) -> EarlierResult | None:
+    """Read a ``candidates.json``; `state` tells one content from another."""
+    content = read_json_or(Path(path), {})
+    try:
+        return EarlierResult.from_content(content) if content else None
+    except (AttributeError, KeyError, TypeError):  # another program's file
+        return None
+
+
+def is_result_of(scan: ScanInput, result: EarlierResult) -> bool:
     """Say whether an earlier result is this scan's: of the same place, or moved here as it was."""
-    if content.get("place") == scan.place_digest():
+    if result.place == scan.place_digest():
         return True
-    before = content.get("fingerprint")
-    if not isinstance(before, dict):
-        return False
-    if "place" not in content and scan.name == anonymous_name(str(before.get("scan"))):
+    before = result.fingerprint
+    if result.place is None and scan.name == anonymous_name(str(before.get("scan"))):
         return True
     # Two patients' files can have one name, size and time: their bytes decide.
-    looks_the_same = before.get("files") == scan.files_digest()
+    looks_the_same = "files" in before and before["files"] == scan.files_digest()
     return looks_the_same and before.get("scan") == scan.content_digest()
 
 
@@ -108,7 +175,7 @@ def scans_with_folders(
         names = [name for name in names if name.lower() not in taken]
         try:
             found = {name: earlier_result(out_dir / name) for name in names}
-            own = [n for n, content in found.items() if content and is_result_of(scan, content)]
+            own = [n for n, result in found.items() if result and is_result_of(scan, result)]
         except (LungDetError, OSError) as error:
             failures.append(failure_of(scan.name, error))
             continue

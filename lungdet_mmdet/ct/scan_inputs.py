@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from lungdet_mmdet.ct.dicom.folder_files import sort_files
@@ -68,6 +69,10 @@ class ScanInput:
 
     def place_digest(self) -> str:
         """Return a digest of where the scan lies, and of which series it is."""
+        return self._place_digest
+
+    @cached_property
+    def _place_digest(self) -> str:
         place = self.series.slices[0].path.parent if self.series else self.path
         digest = hashlib.sha256(os.fsencode(place.resolve()))
         if self.series is not None:
@@ -95,8 +100,13 @@ class ScanInput:
     def files_digest(self) -> str:
         """Return a digest of names, sizes and times of change: all that is known without reading.
 
-        Where it is the same, so are the bytes; where it is not, they may be.
+        Where it is the same, so are the bytes; where it is not, they may be. It is found out once,
+        when it is first asked for.
         """
+        return self._files_digest
+
+    @cached_property
+    def _files_digest(self) -> str:
         digest = hashlib.sha256()
         for path in self.files():
             stat = path.stat()

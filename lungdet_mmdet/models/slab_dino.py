@@ -68,6 +68,20 @@ def _along_one_axis(
 WINDOWS_AT_ONCE = 16
 
 
+class SharedPositions(torch.nn.Module):
+    """A positional encoding that is computed once for all pictures of a batch without padding."""
+
+    def __init__(self, encoding: torch.nn.Module) -> None:
+        super().__init__()
+        self.encoding = encoding
+
+    def forward(self, mask: Tensor | None, input: Tensor | None = None) -> Tensor:
+        """Return (batch, channels, y, x); arguments as mmdet's."""
+        if mask is not None or input is None:
+            return self.encoding(mask, input=input)
+        return self.encoding(None, input=input[:1]).expand(len(input), -1, -1, -1)
+
+
 @MODELS.register_module()
 class SlabDINO(DINO):
     """DINO that sees every slab through windows of one size, with dense supervision.
@@ -107,6 +121,10 @@ class SlabDINO(DINO):
         self.dense_neighbours = dense_neighbours
         self.dense_weight = dense_weight
         self.nms_iou = nms_iou
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        self.positional_encoding = SharedPositions(self.positional_encoding)
 
     def pre_decoder(
         self,

@@ -17,8 +17,10 @@ from lungdet_mmdet.ct.file_grid import FileGrid
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import Luna16Folder
 from lungdet_mmdet.preparation.manifest import (
+    ManifestEntry,
     ScansWithoutSource,
     build_manifest,
+    entry_of_record,
     failure_entries,
     sort_out,
 )
@@ -26,6 +28,7 @@ from lungdet_mmdet.preparation.resume import (
     NOT_PREPARED,
     PrepareJob,
     TimingJournal,
+    read_record,
     why_not_current,
 )
 from lungdet_mmdet.preparation.scan_job import (
@@ -74,6 +77,7 @@ class PreparationSummary:
     failures : scans that could not be prepared.
     run : how the run over the scans ended.
     redone_because : number of scans prepared again, by reason in words.
+    known : entries of the skipped series for the manifest.
     manifest : the manifest as written.
     """
 
@@ -82,6 +86,7 @@ class PreparationSummary:
     failures: list[ScanFailure] = field(default_factory=list)
     run: RunSummary = field(default_factory=RunSummary)
     redone_because: Counter = field(default_factory=Counter)
+    known: dict[str, ManifestEntry] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -176,15 +181,17 @@ def _plan(
     for scan in folder.scans:
         job = PrepareJob(scan, out_dir, steps, imports)
         try:
-            reasons = why_not_current(job)
+            record = read_record(job.folder)
+            reasons = why_not_current(job, record)
         except LungDetError as error:
             summary.failures.append(failure_of(scan.seriesuid, error))
             continue
-        if reasons:
+        if record is None or reasons:
             jobs.append(job)
             summary.redone_because.update(r for r in reasons if r != NOT_PREPARED)
         else:
             summary.skipped.append(scan.seriesuid)
+            summary.known[scan.seriesuid] = entry_of_record(record)
     return summary, jobs
 
 
@@ -233,6 +240,7 @@ def _write_accounts(
         failures=summary.failures,
         without_source=without_source,
         seconds=journal.seconds,
+        known=summary.known,
     )
     earlier = read_json_or(out_dir / FAILURES_NAME, [])
     failures = failure_entries(summary.failures, folder, earlier)

@@ -104,6 +104,7 @@ def build_manifest(
     failures: Sequence[ScanFailure],
     without_source: ScansWithoutSource,
     seconds: Mapping[str, float],
+    known: Mapping[str, ManifestEntry],
 ) -> dict[str, Any]:
     """Return the manifest, from the records on disk.
 
@@ -115,19 +116,25 @@ def build_manifest(
     failures : scans that could not be prepared.
     without_source : prepared scans that are not in `folder`.
     seconds : how long each scan took, where known.
+    known : entries of scans whose records have been read, and are up to date.
     """
     failed = {failure.seriesuid: failure for failure in failures}
     entries, libraries = [], []
     now = code_marks(steps)
+    kept = set(without_source.kept)
     outdated: set[str] = set()
-    for uid in sorted([*(scan.seriesuid for scan in folder.scans), *without_source.kept]):
-        record = None if uid in failed else read_record(out_dir / SLAB_FOLDER / uid)
-        if record is not None and not is_of(record, now):
-            # Not reached before the run ended: its slabs are those of another pipeline or code.
-            record, outdated = None, {*outdated, uid}
-        if record is not None:
-            entries.append(_entry_of_record(record, seconds.get(uid)))
-            libraries.append(record.get("versions") or {})
+    for uid in sorted([*(scan.seriesuid for scan in folder.scans), *kept]):
+        found = known.get(uid)
+        if found is None and uid not in failed:
+            record = read_record(out_dir / SLAB_FOLDER / uid)
+            if record is not None and is_of(record, now):
+                found = entry_of_record(record)
+            elif record is not None:
+                # Not reached before the run ended: its slabs are those of another pipeline or code.
+                outdated.add(uid)
+        if found is not None:
+            entries.append({**found.fields, "seconds": seconds.get(uid)})
+            libraries.append(found.versions)
     recorded = {entry["seriesuid"] for entry in entries}
     for scan in folder.scans:
         if scan.seriesuid not in recorded:
@@ -143,15 +150,24 @@ def build_manifest(
         "scans": sorted(entries, key=lambda entry: entry["seriesuid"]),
         "not_in_input": list(without_source.kept),
         "outdated": list(without_source.outdated),
-        "missing_series": [uid for uid in folder.missing_series if uid not in without_source.kept],
+        "missing_series": [uid for uid in folder.missing_series if uid not in kept],
         "misnamed": [printable(reason) for _, reason in folder.misnamed],
         "table_warnings": list(folder.warnings),
         **_cohort_figures(entries),
     }
 
 
-def _entry_of_record(record: dict, seconds: float | None) -> dict[str, Any]:
-    return {
+@dataclass(frozen=True)
+class ManifestEntry:
+    """A prepared scan in the manifest, and the versions of the libraries that made its pixels."""
+
+    fields: dict[str, Any]
+    versions: dict[str, str]
+
+
+def entry_of_record(record: dict) -> ManifestEntry:
+    """Return what the manifest says of a prepared scan, but for the time that it took."""
+    fields = {
         "seriesuid": record["seriesuid"],
         "subset": record["subset"],
         "status": record["status"],
@@ -162,8 +178,8 @@ def _entry_of_record(record: dict, seconds: float | None) -> dict[str, Any]:
             for nodule in record["nodules"]
         ],
         "flags": record["flags"],
-        "seconds": seconds,
     }
+    return ManifestEntry(fields, record.get("versions") or {})
 
 
 def _entry_without_record(

@@ -116,8 +116,13 @@ def read_record(folder: Path) -> dict | None:
     return record if "slabs" in record else None
 
 
-def why_not_current(job: PrepareJob) -> list[str]:
+def why_not_current(job: PrepareJob, record: dict | None) -> list[str]:
     """Return why the scan has to be prepared (again), in words; empty where it is still right.
+
+    Parameters
+    ----------
+    job : the scan.
+    record : what :func:`read_record` finds in its folder.
 
     Raises
     ------
@@ -125,7 +130,6 @@ def why_not_current(job: PrepareJob) -> list[str]:
         If the scan's files cannot be read.
     """
     now = fingerprint(job)
-    record = read_record(job.folder)
     if record is None:
         if (job.folder / RECORD_NAME).exists():
             return ["its record is damaged"]
@@ -146,7 +150,7 @@ def why_not_current(job: PrepareJob) -> list[str]:
 def _images_are_there(folder: Path, record: dict) -> bool:
     sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
     names = (slab.get(key) for slab in record["slabs"] for key in ("file_name", "depth_file_name"))
-    return all(sizes.get(Path(name).name, 0) > 0 for name in names if name)
+    return all(sizes.get(name.rpartition("/")[2], 0) > 0 for name in names if name)
 
 
 def pipeline_changes(before: list[dict], now: list[dict]) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import cv2
 import numpy as np
@@ -218,4 +220,6 @@ def stored_slices(
         sizes = [len(encoded(index, quality)) for index in tried]
         if float(np.mean(sizes)) * len(volume_hu) <= max_bytes:
             break
-    return [encoded(index, quality) for index in range(len(volume_hu))], quality
+    # OpenCV encodes without holding up other threads.
+    with ThreadPoolExecutor(max(1, cv2.getNumThreads())) as pool:
+        return list(pool.map(partial(encoded, quality=quality), range(len(volume_hu)))), quality

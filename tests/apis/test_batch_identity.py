@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from lungdet_mmdet.apis import infer as scan_job
 from lungdet_mmdet.apis.infer import detect_scans
 from lungdet_mmdet.apis.model_file import write_model_file
-from lungdet_mmdet.apis.scan_results import is_result_of
+from lungdet_mmdet.apis.scan_results import EarlierResult, is_result_of
 from lungdet_mmdet.ct.scan_inputs import list_inputs
 from lungdet_mmdet.errors import LungDetError
 from tests.support.rehearsal import (
@@ -122,9 +122,9 @@ def test_a_file_of_same_name_size_and_time_is_another_scan(tmp_path):
     one, two = scans
     assert one.files_digest() == two.files_digest()
     before = {"files": one.files_digest(), "scan": one.content_digest()}
-    content = {"place": one.place_digest(), "fingerprint": before}
-    assert is_result_of(one, content)
-    assert not is_result_of(two, content)
+    result = EarlierResult(before, place=one.place_digest())
+    assert is_result_of(one, result)
+    assert not is_result_of(two, result)
 
 
 def test_a_scan_that_fails_now_marks_its_old_result(run, patients, images, tmp_path):

@@ -12,7 +12,7 @@ from lungdet_mmdet.ct.label_reading import read_labels
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps
-from lungdet_mmdet.preparation.resume import PrepareJob, why_not_current
+from lungdet_mmdet.preparation.resume import PrepareJob, read_record, why_not_current
 from lungdet_mmdet.preparation.scan_job import prepare_scan
 from lungdet_mmdet.splits.coco_json import read_slab_set
 from lungdet_mmdet.splits.prepared import read_prepared
@@ -113,9 +113,9 @@ def test_a_wrong_mask_costs_a_flag_and_not_the_scan(one_scan, steps, tmp_path):
     record = json.loads((job.folder / "scan.json").read_text())
     assert any(flag.startswith("nodule mask not used: ") for flag in record["flags"])
     assert all("mask" not in nodule for nodule in record["nodules"])
-    assert why_not_current(job) == []
+    assert why_not_current(job, read_record(job.folder)) == []
     write_mha(one_scan / "nodule_masks", scan.seriesuid, labels, geometry)
-    assert why_not_current(job) == ["its nodule mask changed"]
+    assert why_not_current(job, read_record(job.folder)) == ["its nodule mask changed"]
 
 
 def test_masks_alone_are_a_table(one_scan):

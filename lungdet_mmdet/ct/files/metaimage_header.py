@@ -172,7 +172,10 @@ def data_file_beside(path: Path, name: str) -> Path:
         # Missing stays missing: who checks a folder tells that from damage.
         raise type(error)(f"{path}: ElementDataFile '{name}' cannot be used: {error}") from None
     # A link may lead out of the folder only to where the header's own link leads.
-    if data_path.resolve().parent not in {path.parent.resolve(), path.resolve().parent}:
+    if data_path.is_symlink() and data_path.resolve().parent not in {
+        path.parent.resolve(),
+        path.resolve().parent,
+    }:
         raise outside
     return data_path
 
