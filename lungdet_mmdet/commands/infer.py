@@ -91,7 +91,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--report",
         choices=("full", "slabs", "none"),
         default="full",
-        help="page of each scan: with all slices of the CT (about 25 MB), with the slabs alone "
+        help="page of each scan: with all slices of the CT (about 16 MB), with the slabs alone "
         "(2 MB), or none (default: %(default)s)",
     )
     parser.add_argument(

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from lungdet_mmdet.apis import infer as scan_job
 from lungdet_mmdet.apis.infer import detect_scans
 from lungdet_mmdet.apis.model_file import write_model_file
-from lungdet_mmdet.apis.scan_results import EarlierResult, is_result_of
+from lungdet_mmdet.apis.scan_results import EarlierResult, earlier_result, is_result_of
 from lungdet_mmdet.ct.scan_inputs import list_inputs
 from lungdet_mmdet.errors import LungDetError
 from tests.support.rehearsal import (
@@ -195,3 +195,33 @@ def test_a_worker_of_another_version_does_no_work(patients):
         LungDetError, match="this worker .* has lungdet_mmdet .*, the run has another"
     ):
         scan_job.detect_scan(job)
+
+
+def test_the_page_of_all_scans_shows_pictures_of_the_worst(run, patients, tmp_path, monkeypatch):
+    monkeypatch.setattr("lungdet_mmdet.apis.batch_summary.MAX_PICTURES", 1)
+    run(*patients)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("<article") == 2
+    assert page.count("<img") == 1
+    assert "the 1 others have theirs" in page
+
+
+def test_a_finished_scan_needs_no_detector(run, patients, monkeypatch):
+    run(*patients)
+    monkeypatch.setattr(scan_job, "detector_for", None)
+    assert [result.skipped for result in run(*patients).results] == [True, True]
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"candidates": [1]}', '{"lungs": 3}', "{"])
+def test_a_result_of_another_program_is_none(content, tmp_path):
+    (tmp_path / "candidates.json").write_text(content)
+    assert earlier_result(tmp_path) is None
+
+
+def test_a_changed_result_is_read_again(tmp_path):
+    path = tmp_path / "candidates.json"
+    for score in (0.25, 0.5):
+        candidate = {"score": score, "above_threshold": True, "diameter_mm": 4.0}
+        path.write_text(json.dumps({"candidates": [candidate]}))
+        os.utime(path, ns=(10**18, int(score * 10**18)))
+        assert earlier_result(tmp_path).score == score

@@ -15,6 +15,7 @@ from lungdet_mmdet.apis.scan_detector import check_same_slabs
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.inference import ScanDetector
+from lungdet_mmdet.scoring.slab_records import Slab
 from tests.support.dicom_export import write_dicom_series
 
 
@@ -174,6 +175,23 @@ def test_slabs_fed_from_memory_equal_slabs_fed_from_png(detector, findings, tmp_
 def test_batches_do_not_change_the_result(model_path, findings, scan):
     single = ScanDetector(model_path, device="cpu", batch_size=1).analyse(scan)
     assert_same(single.candidates, findings.candidates)
+
+
+def test_threads_with_slabs_of_their_own_change_no_digit(model_path, findings):
+    detector = ScanDetector(model_path, device="cpu")
+    slabs = [Slab(g.index, "phantom", g) for g in findings.slab_geometries[:5]]
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(detector._detect_slabs(findings.slabs[:5], slabs, "fp32"))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for one, three in zip(*found, strict=True):
+        assert one.img_id == three.img_id
+        np.testing.assert_array_equal(one.boxes_xyxy_px, three.boxes_xyxy_px)
+        np.testing.assert_array_equal(one.scores, three.scores)
 
 
 def test_only_candidates_at_the_threshold_are_returned(model_path, findings, scan):

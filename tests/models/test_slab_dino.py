@@ -121,6 +121,12 @@ def test_slabs_smaller_than_a_window_give_boxes_inside_it(detector):
     assert (boxes[:, 2:] > boxes[:, :2]).all()
 
 
+def test_positions_are_the_same_for_every_picture_of_a_batch(detector):
+    features = torch.zeros(3, 128, 24, 20)
+    shared = detector.positional_encoding(None, input=features)
+    assert torch.equal(shared, detector.positional_encoding.encoding(None, input=features))
+
+
 def test_training_on_whole_slabs_is_refused(detector):
     with pytest.raises(LungDetError, match="RandomSlabWindow"):
         detector.loss(torch.zeros(1, 3, 64, 128), [sample()])
