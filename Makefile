@@ -51,7 +51,7 @@ model: $(STAMP)
 	$(BIN)/lungdet make-model model $(MODEL_DATA)
 
 # The same tests on OpenMMLab's original packages, in a virtual environment of their own.
-$(OLD)/.installed: constraints-openmmlab.txt setup.py lungdet_mmdet/versions.py
+$(OLD)/.installed: constraints-openmmlab.txt constraints.txt constraints-gpu.txt setup.py lungdet_mmdet/versions.py
 	$(PYTHON) -m venv $(OLD)
 	$(OLD)/bin/python -m pip install --disable-pip-version-check -q -c constraints-openmmlab.txt torch
 	$(OLD)/bin/python -m pip install --disable-pip-version-check -q -c constraints-openmmlab.txt \

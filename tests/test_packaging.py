@@ -1,6 +1,9 @@
 import re
 
+import pytest
+
 import lungdet_mmdet
+from lungdet_mmdet.commands import test, train
 
 
 def test_every_folder_with_modules_is_a_package(repository):
@@ -43,3 +46,17 @@ def test_every_module_says_its_licence(repository):
     line = "# SPDX-License-Identifier: Apache-2.0\n"
     silent = [path for path in paths if ".mim" not in path.parts]
     assert [p for p in silent if not p.read_text(encoding="utf-8").startswith(line)] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "line"), [(train, "config.py"), (test, "config.py best.pth")], ids=["train", "test"]
+)
+def test_mim_can_call_the_tools(repository, capsys, command, line):
+    # mim runs .mim/tools/NAME.py, and looks in its help for an option of its own, --gpus.
+    script = repository / "tools" / f"{command.__name__.rpartition('.')[2]}.py"
+    assert command.__name__ in script.read_text()
+    args = command.parse_args([*line.split(), "--launcher", "none", "--work-dir", "work"])
+    assert args.launcher == "none"
+    with pytest.raises(SystemExit):
+        command.parse_args(["-h"])
+    assert "--gpus" not in capsys.readouterr().out

@@ -16,7 +16,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 import lungdet_mmdet.plugin  # noqa: F401  (registers everything before anything is built)
-from lungdet_mmdet.apis.config_text import DATA_VARIABLE, config_from_file
+from lungdet_mmdet.apis.config_text import DATA_VARIABLE, config_from_file, on_data
 from lungdet_mmdet.datasets.luna16_slabs import check_holds_slabs, missing_data_message
 from lungdet_mmdet.engine.by_name import find_config
 from lungdet_mmdet.engine.run_setup import quieten
@@ -86,6 +86,8 @@ def read_config(
     os.environ.setdefault(WORKERS_VARIABLE, str(workers))
     quieten(MMLogger.get_current_instance())
     config = config_from_file(path)
+    if data is not None:
+        config = on_data(config, data)
     if cfg_options:
         check_options(config, cfg_options)
         config.merge_from_dict(cfg_options)

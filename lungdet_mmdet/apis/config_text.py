@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from lungdet_mmdet.engine.by_name import find_config
+from lungdet_mmdet.runs.file_names import ANNOTATION_FOLDER
 
 DATA_VARIABLE = "LUNGDET_DATA"
 
@@ -32,17 +34,34 @@ def config_from_file(path: Path, *, import_custom_modules: bool = True) -> Confi
         config = Config.fromfile(str(path), import_custom_modules=import_custom_modules)
     finally:
         os.environ[DATA_VARIABLE] = folder
-    values = _replaced(config._cfg_dict.to_dict(), stand_in, folder)
+    values = _changed(config._cfg_dict.to_dict(), lambda text: text.replace(stand_in, folder))
     # The text is what was run, and would be run again.
     text = config.text.replace(stand_in, "DATA")
     return Config(values, cfg_text=text, filename=config.filename)
 
 
-def _replaced(value: Any, old: str, new: str) -> Any:
+def on_data(config: Config, folder: Path) -> Config:
+    """Return a config on another prepared folder, also one that names its own.
+
+    Those that a run or mim has written do, in place of the variable.
+    """
+    old, new = config.get("data_root"), str(folder)
+    if not old or old == new:
+        return config
+    inside = f"{old}/{ANNOTATION_FOLDER}/"
+
+    def moved(text: str) -> str:
+        return new + text.removeprefix(old) if text == old or text.startswith(inside) else text
+
+    values = _changed(config._cfg_dict.to_dict(), moved)
+    return Config(values, cfg_text=config.text, filename=config.filename)
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        return value.replace(old, new)
+        return change(value)
     if isinstance(value, dict):
-        return {key: _replaced(item, old, new) for key, item in value.items()}
+        return {key: _changed(item, change) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_replaced(item, old, new) for item in value)
+        return type(value)(_changed(item, change) for item in value)
     return value

@@ -24,7 +24,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("config", type=Path, help="config file")
     parser.add_argument(
-        "checkpoint", type=Path, help="checkpoint file, or the work dir of a training"
+        "checkpoint",
+        help="checkpoint file, work dir of a training, or lungdet://FILE of the package",
     )
     parser.add_argument(
         "--data",
@@ -132,6 +133,7 @@ def _test(args: argparse.Namespace) -> int:
         check_prep_pipeline,
         read_config,
     )
+    from lungdet_mmdet.engine.by_name import find_weights
     from lungdet_mmdet.engine.run_setup import join_processes
     from lungdet_mmdet.evaluation.outputs import (
         print_table,
@@ -152,7 +154,7 @@ def _test(args: argparse.Namespace) -> int:
     join_processes(config, args.launcher)
     outcome = run_slab_test(
         config,
-        args.checkpoint,
+        Path(find_weights(args.checkpoint)),
         split=args.split,
         predictions=args.out,
         threshold=args.threshold,

@@ -28,6 +28,18 @@ def test_any_folder_name_stays_what_it_is(tmp_path, monkeypatch, name, by_option
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_config_that_a_run_has_written_is_moved_to_other_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("LUNGDET_DATA", "elsewhere")
+    written = tmp_path / "written.py"
+    read_config(CONFIG, data=Path("one"), work_dir=Path("one/work")).dump(written)
+
+    config = read_config(written, data=Path("one-b"))
+    assert config.val_dataloader.dataset.data_root == "one-b"
+    assert config.val_evaluator[0].ann_file == "one-b/annotations/val.json"
+    assert config.work_dir == "one/work"
+    assert read_config(written).data_root == "one"
+
+
 def test_loaders_without_workers_can_be_built():
     import lungdet_mmdet.plugin  # noqa: F401
 

@@ -1,5 +1,7 @@
 """Configs by name: paths first, then what the package brings; slips are told."""
 
+import re
+
 import pytest
 from mmengine.config import Config
 
@@ -61,3 +63,12 @@ def test_the_index_names_configs_and_weights_that_are_there():
         assert find_config(model["Config"]).stem == model["Name"]
         assert find_weights(model["Weights"]) == str(SHIPPED_MODEL)
     assert SHIPPED_MODEL.is_file()
+
+
+def test_the_index_says_what_the_card_says():
+    card = SHIPPED_MODEL.with_name("README.md").read_text(encoding="utf-8")
+    (model,) = own_models()
+    (result,) = model["Results"]
+    for name, row in (("CPM", "CPM"), ("AP50", "AP at IoU 0.5")):
+        measured = re.search(rf"^\| {re.escape(row)}[^|]*\| ([\d.]+)", card, re.MULTILINE)[1]
+        assert result["Metrics"][name] == float(measured)
