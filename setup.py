@@ -11,6 +11,8 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+# The minor versions of Python 3 on which it was installed and tested.
+PYTHONS = (10, 11, 12, 13)
 # What travels in the wheel as OpenMMLab's packages have it, for mim and mmengine.
 MIM = ("configs", "tools", "model-index.yml")
 # Tools that measure or test the checkout, and are of no use without it.
@@ -90,11 +92,11 @@ setup(
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
-        "Programming Language :: Python :: 3.11",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in PYTHONS),
         "Topic :: Scientific/Engineering :: Medical Science Apps.",
         "Typing :: Typed",
     ],
-    python_requires=">=3.10,<3.14",
+    python_requires=f">=3.{PYTHONS[0]},<3.{PYTHONS[-1] + 1}",
     packages=find_packages(include=["lungdet_mmdet", "lungdet_mmdet.*"]),
     package_data={
         "lungdet_mmdet": ["py.typed", "weights/*"],
