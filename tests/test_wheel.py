@@ -66,7 +66,11 @@ def installed(repository, tmp_path_factory):
     site = subprocess.check_output([python, "-c", where], text=True).strip()
     # Of this environment's folders only the libraries: its own installation is not followed.
     paths = sysconfig.get_paths()
-    (Path(site) / "libraries.pth").write_text(f"{paths['purelib']}\n{paths['platlib']}\n")
+    found = f"{paths['purelib']}\n{paths['platlib']}\n"
+    # mmengine imports distutils, which since Python 3.12 comes by setuptools' file of this kind.
+    for shim in Path(paths["purelib"]).glob("distutils-precedence.pth"):
+        found += shim.read_text()
+    (Path(site) / "libraries.pth").write_text(found)
     return Installed(root / "env")
 
 
