@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from mmcv.ops import nms
 from mmdet.models.detectors import DINO
-from mmdet.models.layers.transformer import MLP, dino_layers
+from mmdet.models.layers.transformer import MLP
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh
@@ -20,6 +19,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from lungdet_mmdet.errors import LungDetError
+
+BOX_CODE = 512
+"""Numbers in which OpenMMLab's own decoder codes a box, whatever the width of its layers."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,11 @@ class SlabDINO(DINO):
     def _init_layers(self) -> None:
         super()._init_layers()
         self.positional_encoding = SharedPositions(self.positional_encoding)
+        # The continuation's decoder has the layer that takes a box's code at every width;
+        # OpenMMLab's own has it at a width of 256 alone.
+        width, head = self.embed_dims, self.decoder.ref_point_head
+        if head.layers[0].in_features == 2 * width:
+            self.decoder.ref_point_head = MLP(BOX_CODE, width, width, 2)
 
     def pre_decoder(
         self,
@@ -224,23 +231,6 @@ class SlabDINO(DINO):
             for image, sample in zip(batch_inputs, batch_data_samples, strict=True)
         ]
         return self.add_pred_to_datasample(batch_data_samples, results)
-
-    def _init_layers(self) -> None:
-        super()._init_layers()
-        # The continuation's decoder codes positions twice as finely as OpenMMLab's own.
-        width, head = self.embed_dims, self.decoder.ref_point_head
-        if head.layers[0].in_features != 4 * width:
-            self.decoder.ref_point_head = MLP(4 * width, width, width, 2)
-
-    def forward_decoder(self, *args: Any, **kwargs: Any) -> dict:
-        """Decode as mmdet's DINO does, at any number of dimensions."""
-        # OpenMMLab's own decoder takes the default here, its continuation the number of dimensions.
-        encoding = dino_layers.coordinate_to_encoding
-        dino_layers.coordinate_to_encoding = partial(encoding, num_feats=self.embed_dims)
-        try:
-            return super().forward_decoder(*args, **kwargs)
-        finally:
-            dino_layers.coordinate_to_encoding = encoding
 
     def _predict_slab(self, image: Tensor, sample: DetDataSample, *, rescale: bool) -> InstanceData:
         height, width = sample.img_shape[:2]
