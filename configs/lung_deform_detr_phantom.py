@@ -63,7 +63,7 @@ model = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile', color_type='color'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomSlabRotate', max_angle_deg=15.0),
+    dict(type='RandomSlabRotate', max_angle_deg=45.0),
     dict(type='RandomSlabWindow', size_px=window_px),
     dict(type='PasteNodules', data_root={{_base_.data_root}}, most=2),
     dict(type='RandomSlabReverse'),
@@ -85,7 +85,7 @@ max_iters = 700
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.02),
     clip_grad=dict(max_norm=1.0, norm_type=2),
     paramwise_cfg=dict(custom_keys=dict(sampling_offsets=dict(lr_mult=0.1))))
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
