@@ -7,10 +7,12 @@ libraries included, and nothing that ran before warms or fills the process.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,18 @@ def measure_in_process(module: str, order: dict[str, Any], *, about: str) -> dic
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise LungDetError(f"{about}: the measurement failed ({last})")
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@contextlib.contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Keep some processes busy that do nothing but count, as on a machine with other work."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def peak_rss_mb() -> float:

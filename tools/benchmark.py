@@ -87,6 +87,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--data", type=Path, required=True, help="prepared dataset")
     add("--iters", type=int, default=20, help="training steps; 0 for none (default: %(default)s)")
     add("--threads", type=int, help="CPU threads of the training process (default: torch's)")
+    add("--beside", type=int, default=0, help="busy processes beside it (default: %(default)s)")
     add("--workers", type=int, nargs="+", default=[1, 2, 4], help="loader processes to try")
     add("--batches", type=int, default=50, help="batches per try (default: %(default)s)")
     add(
@@ -188,18 +189,22 @@ def run_runtimes(args: argparse.Namespace) -> tuple[list[str], dict]:
 
 
 def run_train(args: argparse.Namespace) -> tuple[list[str], dict]:
+    from benchmarks.measured_process import busy_processes
     from benchmarks.train import benchmark_loader, benchmark_steps, report_lines
 
-    loader = benchmark_loader(
-        args.config,
-        args.data,
-        workers=args.workers,
-        batches=args.batches,
-        assumed_it_per_s=args.assumed_it_per_s,
-    )
     steps = None
-    if args.iters:
-        steps = benchmark_steps(args.config, args.data, iterations=args.iters, threads=args.threads)
+    with busy_processes(args.beside):
+        loader = benchmark_loader(
+            args.config,
+            args.data,
+            workers=args.workers,
+            batches=args.batches,
+            assumed_it_per_s=args.assumed_it_per_s,
+        )
+        if args.iters:
+            steps = benchmark_steps(
+                args.config, args.data, iterations=args.iters, threads=args.threads
+            )
     figures = {
         "loader": [vars(found) for found in loader],
         "training": None if steps is None else vars(steps),
