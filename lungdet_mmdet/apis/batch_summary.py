@@ -135,11 +135,11 @@ def write_summary(batch: BatchRun, *, names: set[str], paths: Sequence[Path]) ->
     tables: list[bytes] = []
     results: list[Path] = []
     for folder in sorted(batch.out_dir.iterdir()):
-        names = set() if folder.name.startswith(".") else files_in(folder)
-        if not {CSV_NAME, JSON_NAME} <= names:
+        files = set() if folder.name.startswith(".") else files_in(folder)
+        if not {CSV_NAME, JSON_NAME} <= files:
             continue
         results.append(folder)
-        if OUTDATED_NAME in names:
+        if OUTDATED_NAME in files:
             continue
         first, _, table = (folder / CSV_NAME).read_bytes().partition(b"\n")
         if first.decode(errors="replace") != header:
@@ -148,9 +148,10 @@ def write_summary(batch: BatchRun, *, names: set[str], paths: Sequence[Path]) ->
                 "joined one; run this scan again"
             )
             continue
-        tables.append(table)
+        if table:
+            tables.append(table.removesuffix(b"\n"))
     if results or (batch.out_dir / CSV_NAME).is_file():
-        write_bytes(batch.out_dir / CSV_NAME, b"".join([header.encode(), b"\n", *tables]))
+        write_bytes(batch.out_dir / CSV_NAME, b"\n".join([header.encode(), *tables, b""]))
     before = {f["seriesuid"]: f for f in read_json_or(batch.out_dir / FAILURES_NAME, [])}
     now = {f.seriesuid: f.as_dict() for f in batch.failures}
     places = set(map(str, paths))

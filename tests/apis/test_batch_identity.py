@@ -212,6 +212,24 @@ def test_a_finished_scan_needs_no_detector(run, patients, monkeypatch):
     assert [result.skipped for result in run(*patients).results] == [True, True]
 
 
+def test_only_failures_of_scans_of_this_run_are_forgotten(run, patients, tmp_path):
+    run(patients[0])
+    failures = tmp_path / "out" / "failures.json"
+    old = [{"seriesuid": n, "stage": "detecting", "reason": "no lungs"} for n in ("ct", "other")]
+    failures.write_text(json.dumps(old))
+    run(patients[0])
+    assert [failure["seriesuid"] for failure in json.loads(failures.read_text())] == ["other"]
+
+
+def test_rows_of_a_table_without_a_last_line_break_stay_apart(run, patients, tmp_path):
+    run(*patients)
+    before = table(tmp_path / "out")
+    for path in (tmp_path / "out").glob("*/candidates.csv"):
+        path.write_bytes(path.read_bytes().removesuffix(b"\n"))
+    run(*patients)
+    assert table(tmp_path / "out") == before
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", '{"candidates": [1]}', '{"lungs": 3}', "{"])
 def test_a_result_of_another_program_is_none(content, tmp_path):
     (tmp_path / "candidates.json").write_text(content)
