@@ -152,12 +152,10 @@ def finished(job: DetectJob) -> tuple[EarlierResult | None, dict[str, str]]:
     """Return the scan's earlier result where it is still right, else None, and its fingerprint."""
     result = earlier_result(job.folder)
     now = fingerprint(job, earlier=result.fingerprint if result else None)
+    if result is None or not result.is_whole or os.path.exists(job.folder / OUTDATED_NAME):
+        return None, now
     # Times of change are no part of what a result depends on.
-    is_current = result is not None and all(
-        result.fingerprint.get(key) == value for key, value in now.items() if key != "files"
-    )
-    is_current = is_current and result is not None and result.is_whole
-    is_current = is_current and not os.path.exists(job.folder / OUTDATED_NAME)
+    is_current = all(result.fingerprint.get(k) == value for k, value in now.items() if k != "files")
     return (result if is_current else None), now
 
 
