@@ -15,7 +15,7 @@ from typing import Any
 import lungdet_mmdet
 from lungdet_mmdet.errors import LungDetError
 
-PIXELS_VERSION = 3
+PIXELS_VERSION = 4
 """Which prepared pixels this code makes of the same scan, config and libraries.
 
 Raise it by hand with every change of code that changes slabs, masks or the coverage of nodules:

@@ -46,6 +46,13 @@ MIN_FILLED, MIN_FILLED_AT_WALL = 0.4, 0.3
 """Rise of a block's share from which it counts as filled; the chest wall has hardly any other
 bays than lesions, heart and hilum are full of them."""
 MIN_BAY_ML = 0.4
+BULK_MM = 16.0
+SMALL_BAY_MM = 36.0
+FLAT_SHARE = 0.37
+"""Away from the chest wall a filled bay holds a ball of the first diameter, or is nowhere longer
+than the second, or its shortest axis is at least this share of its longest. What is long and flat
+and thin lies on the rounded sides of heart and aorta."""
+BULK_RIM_MM = 9.0
 NEAR_FILLED_MM = 9.0
 """Around filled blocks the surface is drawn as the filling draws it."""
 LESION_RADII_MM = 3.5, 5.5
@@ -204,7 +211,8 @@ def _with_bays(
         bays[holes & (bays < HALF)] = FULL
         bays[blocked[box]] = 0
         least = np.where(wall, MIN_FILLED_AT_WALL, MIN_FILLED) * FULL
-        raised = _large_parts(bays > part + least, grid.voxel_ml)
+        raised = (bays > part + least).astype(np.uint8)
+        raised = _large_parts(raised & ~_thin_caps(raised, wall, spacing), grid.voxel_ml)
         # At the chest wall the slices above and below show best where the surface was.
         bays = np.where(wall, np.maximum(bays, upright), bays)
         bays[blocked[box]] = 0
@@ -217,6 +225,25 @@ def _with_bays(
         whole[label] = np.maximum(closed[label], fine)
     outer = _near_edge(hulls, OUTER_MM, grid.spacing_zyx_mm) * np.uint8(FULL)
     return whole, grid.interpolated(outer) >= HALF
+
+
+def _thin_caps(raised: Mask, wall: np.ndarray, spacing_zyx_mm: Spacing) -> np.ndarray:
+    """Find filled bays off the chest wall that are long, flat and hold no ball: the heart's side."""
+    bulk = dilate(opening(raised, 0.5 * BULK_MM, spacing_zyx_mm), BULK_RIM_MM, spacing_zyx_mm)
+    thin = (raised > 0) & ~wall & (bulk == 0)
+    parts, _ = ndimage.label(thin)
+    for index, box in enumerate(ndimage.find_objects(parts), start=1):
+        part = parts[box] == index
+        longest_mm = max(n * mm for n, mm in zip(part.shape, spacing_zyx_mm, strict=True))
+        if longest_mm <= SMALL_BAY_MM or not _is_flat(part, spacing_zyx_mm):
+            thin[box][part] = False
+    return thin
+
+
+def _is_flat(part: np.ndarray, spacing_zyx_mm: Spacing) -> bool:
+    points_mm = np.argwhere(part) * spacing_zyx_mm
+    shortest, _, longest = np.sqrt(np.linalg.eigvalsh(np.cov(points_mm.T)).clip(0))
+    return bool(shortest < FLAT_SHARE * longest)
 
 
 def _large_parts(raised: np.ndarray, voxel_ml: float) -> Mask:

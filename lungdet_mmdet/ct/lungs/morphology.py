@@ -66,7 +66,9 @@ def closing(mask: Mask, radius_mm: float, spacing_zyx_mm: Spacing) -> Mask:
     Grey levels are closed level by level, so a surface between two blocks stays between them.
 
     The world outside repeats the array's outermost voxels, so that neither a lung cut by the end
-    of the scan vanishes there, nor one near the end grows up to it.
+    of the scan vanishes there, nor one near the end grows up to it. A lung that narrows towards
+    the end of the scan has a kink where the repetition begins; near such an end only what each
+    slice alone would fill is filled, or a ring around the lung would be.
     """
     # A radius of whole voxels gives the ball tips of one voxel, which enter every bay.
     radius_mm += BLUNT_TIPS * min(spacing_zyx_mm) if radius_mm > 0 else 0.0
@@ -74,7 +76,19 @@ def closing(mask: Mask, radius_mm: float, spacing_zyx_mm: Spacing) -> Mask:
     wide = np.pad(mask, ((z, z), (y, y), (x, x)), mode="edge")
     wide = ~dilate(~dilate(wide, radius_mm, spacing_zyx_mm), radius_mm, spacing_zyx_mm)
     depth, height, width = mask.shape
-    return np.maximum(wide[z : z + depth, y : y + height, x : x + width], mask)
+    closed = np.maximum(wide[z : z + depth, y : y + height, x : x + width], mask)
+    for end, near in ((0, range(min(z, depth))), (-1, range(max(depth - z, 0), depth))):
+        for k in near if mask[end].any() else ():
+            alone = _closed_slice(mask[k], radius_mm, spacing_zyx_mm[1:])
+            np.minimum(closed[k], alone, out=closed[k])
+    return closed
+
+
+def _closed_slice(plane: Mask, radius_mm: float, spacing_yx_mm: tuple[float, float]) -> np.ndarray:
+    disk = _disk(radius_mm, spacing_yx_mm)
+    y, x = disk.shape[0] // 2, disk.shape[1] // 2
+    wide = cv2.morphologyEx(np.pad(plane, ((y, y), (x, x)), mode="edge"), cv2.MORPH_CLOSE, disk)
+    return np.maximum(wide[y : y + plane.shape[0], x : x + plane.shape[1]], plane)
 
 
 def fill_holes(mask: Mask) -> Mask:

@@ -122,6 +122,31 @@ def test_heart_is_not_filled_even_beside_a_single_lung():
     assert (whole.labels[3:20, 20:40, 45:55] == 0).all()
 
 
+def with_bulge(radii_mm):
+    """The left lung with half an ellipsoid of tissue in its medial side."""
+    z, y, x = (np.arange(n) * 3.0 for n in (40, 60, 80))
+    rz, ry, rx = radii_mm
+    inside = (
+        ((z[:, None, None] - 60) / rz) ** 2 + ((y[:, None] - 90) / ry) ** 2 + ((x - 132) / rx) ** 2
+    ) <= 1
+    labels = two_lungs()
+    lost = inside & (labels == LEFT)
+    labels[lost] = 0
+    return labels, lost
+
+
+def test_rounded_side_of_heart_or_aorta_is_no_bay():
+    labels, side = with_bulge((27.0, 36.0, 12.0))  # 54 mm high, 72 mm long, 12 mm deep
+    assert (complete(labels, middle_x=MIDDLE_X).labels[side] > 0).mean() < 0.2
+
+
+@pytest.mark.parametrize("radius_mm", [10.0, 15.0, 20.0])
+def test_mass_at_the_mediastinum_is_kept(radius_mm):
+    labels, mass = with_bulge((radius_mm,) * 3)
+    whole = complete(labels, closing_mm=16.0, middle_x=MIDDLE_X)
+    assert (whole.labels[mass] == LEFT).mean() >= 0.6
+
+
 def test_sound_lungs_stay_as_they_are():
     whole = complete(two_lungs(), closing_mm=16.0, middle_x=MIDDLE_X)
     np.testing.assert_array_equal(whole.labels, two_lungs())

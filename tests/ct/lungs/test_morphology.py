@@ -76,6 +76,18 @@ def test_closing_keeps_end_slices_and_does_not_reach_them():
     np.testing.assert_array_equal(morphology.closing(below_end, 3.0, CUBE_MM), below_end)
 
 
+@pytest.mark.parametrize("flip", [1, -1])
+def test_closing_draws_no_ring_where_the_scan_cuts_a_narrowing_lung(flip):
+    z, y, x = np.ogrid[:20, :41, :41]
+    cone = ((y - 20) ** 2 + (x - 20) ** 2 <= (18 - 0.5 * z) ** 2).astype(np.uint8)[::flip]
+    dented = cone.copy()
+    dented[:, 19:22, :20][:, :, 9:] = 0  # a bay 3 voxels wide, in the last slice too
+    closed = morphology.closing(dented, 6.0, (1.0, 1.0, 1.0))
+    last = -1 if flip == 1 else 0
+    assert not (closed[last] & ~cone[last] & 1).any()
+    assert (closed[last] & cone[last]).sum() >= 0.9 * cone[last].sum()
+
+
 def test_fill_holes_needs_all_three_dimensions():
     mask = np.ones((5, 5, 5), np.uint8)
     mask[2, 2, 2] = 0
