@@ -34,6 +34,7 @@ def parse_args() -> argparse.Namespace:
     add("--train-patients", nargs="+", required=True, help="patients of the training lungs")
     add("--iters", type=int, default=6000, help="training steps (default: %(default)s)")
     add("--load-from", type=Path, help="weights to start from (default: random ones)")
+    add("--lr", type=float, help="learning rate (default: the config's, for random weights)")
     add("--workers", type=int, default=2, help="processes for the data (default: %(default)s)")
     return parser.parse_args()
 
@@ -51,6 +52,7 @@ def plan(args: argparse.Namespace) -> list[CommandStep]:
     shared = f"--patients {_quoted(args.patients)} --workers {args.workers}"
     prepare = f"--config {CONFIG} --workers {args.workers}"
     start = f" --load-from {_quoted(args.load_from.resolve())}" if args.load_from else ""
+    rate = f" optim_wrapper.optimizer.lr={args.lr}" if args.lr else ""
     natural = "--positive-rate train=natural val=natural test=natural"
     return [
         CommandStep(
@@ -83,7 +85,7 @@ def plan(args: argparse.Namespace) -> list[CommandStep]:
             f"lungdet train {CONFIG} --data {_quoted(prepared)} --work-dir {_quoted(work)}"
             f"{start} --resume --cfg-options train_cfg.max_iters={args.iters}"
             f" train_cfg.val_interval={args.iters} param_scheduler.1.end={args.iters}"
-            " randomness.seed=1",
+            f" randomness.seed=1{rate}",
         ),
         CommandStep(
             "publish",
