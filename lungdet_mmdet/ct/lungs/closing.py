@@ -47,11 +47,11 @@ MIN_FILLED, MIN_FILLED_AT_WALL = 0.4, 0.3
 bays than lesions, heart and hilum are full of them."""
 MIN_BAY_ML = 0.4
 BULK_MM = 16.0
-SMALL_BAY_MM = 36.0
+SMALL_BAY_MM = 41.0
 FLAT_SHARE = 0.37
 """Away from the chest wall a filled bay holds a ball of the first diameter, or is nowhere longer
 than the second, or its shortest axis is at least this share of its longest. What is long and flat
-and thin lies on the rounded sides of heart and aorta."""
+and thin lies on the rounded sides of the heart and the aortic arch."""
 BULK_RIM_MM = 9.0
 NEAR_FILLED_MM = 9.0
 """Around filled blocks the surface is drawn as the filling draws it."""
@@ -228,9 +228,14 @@ def _with_bays(
 
 
 def _thin_caps(raised: Mask, wall: np.ndarray, spacing_zyx_mm: Spacing) -> np.ndarray:
-    """Find filled bays off the chest wall that are long, flat and hold no ball: the heart's side."""
+    """Find filled bays off the chest wall that are long, flat and hold no ball: the heart's side.
+
+    In a lung's rear half, where a lesion may sit on the aorta's side and look like a part of it,
+    none is.
+    """
     bulk = dilate(opening(raised, 0.5 * BULK_MM, spacing_zyx_mm), BULK_RIM_MM, spacing_zyx_mm)
     thin = (raised > 0) & ~wall & (bulk == 0)
+    thin[:, thin.shape[1] // 2 :] = False
     parts, _ = ndimage.label(thin)
     for index, box in enumerate(ndimage.find_objects(parts), start=1):
         part = parts[box] == index
