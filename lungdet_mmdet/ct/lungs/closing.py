@@ -230,23 +230,22 @@ def _with_bays(
 def _thin_caps(raised: Mask, wall: np.ndarray, spacing_zyx_mm: Spacing) -> np.ndarray:
     """Find filled bays off the chest wall that are long, flat and hold no ball: the heart's side.
 
-    In a lung's rear half, where a lesion may sit on the aorta's side and look like a part of it,
-    none is.
+    None has its middle in a lung's rear half: a lesion beside the aorta looks like a part of it.
     """
     bulk = dilate(opening(raised, 0.5 * BULK_MM, spacing_zyx_mm), BULK_RIM_MM, spacing_zyx_mm)
     thin = (raised > 0) & ~wall & (bulk == 0)
-    thin[:, thin.shape[1] // 2 :] = False
     parts, _ = ndimage.label(thin)
     for index, box in enumerate(ndimage.find_objects(parts), start=1):
         part = parts[box] == index
         longest_mm = max(n * mm for n, mm in zip(part.shape, spacing_zyx_mm, strict=True))
-        if longest_mm <= SMALL_BAY_MM or not _is_flat(part, spacing_zyx_mm):
+        points = np.argwhere(part)
+        in_front = box[1].start + points[:, 1].mean() < 0.5 * (thin.shape[1] - 1)
+        if longest_mm <= SMALL_BAY_MM or not (in_front and _is_flat(points * spacing_zyx_mm)):
             thin[box][part] = False
     return thin
 
 
-def _is_flat(part: np.ndarray, spacing_zyx_mm: Spacing) -> bool:
-    points_mm = np.argwhere(part) * spacing_zyx_mm
+def _is_flat(points_mm: np.ndarray) -> bool:
     shortest, _, longest = np.sqrt(np.linalg.eigvalsh(np.cov(points_mm.T)).clip(0))
     return bool(shortest < FLAT_SHARE * longest)
 

@@ -123,11 +123,11 @@ def test_heart_is_not_filled_even_beside_a_single_lung():
 
 
 def with_bulge(radii_mm):
-    """The left lung with half an ellipsoid of tissue in its medial side."""
+    """The left lung with half an ellipsoid of tissue in its medial side, a little to the front."""
     z, y, x = (np.arange(n) * 3.0 for n in (40, 60, 80))
     rz, ry, rx = radii_mm
     inside = (
-        ((z[:, None, None] - 60) / rz) ** 2 + ((y[:, None] - 90) / ry) ** 2 + ((x - 132) / rx) ** 2
+        ((z[:, None, None] - 60) / rz) ** 2 + ((y[:, None] - 80) / ry) ** 2 + ((x - 132) / rx) ** 2
     ) <= 1
     labels = two_lungs()
     lost = inside & (labels == LEFT)
@@ -138,6 +138,12 @@ def with_bulge(radii_mm):
 def test_rounded_side_of_heart_or_aorta_is_no_bay():
     labels, side = with_bulge((27.0, 36.0, 12.0))  # 54 mm high, 72 mm long, 12 mm deep
     assert (complete(labels, middle_x=MIDDLE_X).labels[side] > 0).mean() < 0.2
+
+
+def test_tissue_beside_the_spine_is_kept_whatever_its_shape():
+    labels, side = with_bulge((27.0, 36.0, 12.0))
+    labels, side = labels[:, ::-1], side[:, ::-1]
+    assert (complete(labels, middle_x=MIDDLE_X).labels[side] > 0).mean() > 0.5
 
 
 @pytest.mark.parametrize("radius_mm", [10.0, 15.0, 20.0])
