@@ -69,10 +69,12 @@ def follow_airway(
         for index in range(1, len(stats)):
             area = stats[index, cv2.CC_STAT_AREA] * voxel_mm2
             off_centre = abs(centres[index, 0] - middle_x) * spacing_zyx_mm[2]
-            region = (regions == index).astype(np.uint8)
             if not START_AREA_MM2[0] <= area <= START_AREA_MM2[1]:
                 continue
-            if off_centre > MAX_OFF_CENTRE_MM or (region & tried[top]).any():
+            if off_centre > MAX_OFF_CENTRE_MM:
+                continue
+            region = (regions == index).astype(np.uint8)
+            if (region & tried[top]).any():
                 continue
             if (region & beside).sum() > MAX_BESIDE_SHARE * region.sum():
                 continue

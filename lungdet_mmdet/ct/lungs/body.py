@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from scipy import ndimage
 
-from lungdet_mmdet.ct.lungs.morphology import Mask, Spacing, largest_component, opening
+from lungdet_mmdet.ct.lungs.morphology import Mask, Spacing, components, largest_component, opening
 from lungdet_mmdet.ct.scan import PADDING_BELOW_HU
 
 HISTOGRAM_HU = (-1100, 400)
@@ -33,7 +32,7 @@ def otsu_threshold(volume_hu: np.ndarray) -> float | None:
     Otsu, "A threshold selection method from gray-level histograms", IEEE SMC 1979.
     """
     values = volume_hu[volume_hu >= PADDING_BELOW_HU].clip(*HISTOGRAM_HU)
-    counts = np.bincount((values - HISTOGRAM_HU[0]).ravel()).astype(float)
+    counts = np.bincount(values - HISTOGRAM_HU[0]).astype(float)
     if np.count_nonzero(counts) < 2:
         return None
     levels = np.arange(counts.size) + HISTOGRAM_HU[0]
@@ -181,9 +180,8 @@ def outside_air(air: Mask, rays: np.ndarray) -> Mask:
     rays : result of `enclosing_rays`.
     """
     exposed = air & (rays < MIN_ENCLOSING_RAYS)
-    parts, count = ndimage.label(exposed)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    blind = np.bincount(parts[(rays <= BLIND_RAYS) & (exposed > 0)], minlength=count + 1)
+    parts, sizes = components(exposed)
+    blind = np.bincount(parts[(rays <= BLIND_RAYS) & (exposed > 0)], minlength=sizes.size)
     is_outside = blind > MAX_BLIND_SHARE * sizes
     is_outside[0] = False
     return is_outside[parts].astype(np.uint8)

@@ -19,6 +19,7 @@ from lungdet_mmdet.ct.lungs.morphology import (
     Spacing,
     bounding_box,
     closing,
+    components,
     dilate,
     fill_holes,
     opening,
@@ -27,6 +28,8 @@ from lungdet_mmdet.ct.lungs.morphology import (
 HALF = FULL // 2
 HALF_WIDTH_HU = 400.0
 """A block this far below the threshold is all lung, this far above it is none."""
+TOUCHING = 1.8
+"""Radius in blocks, between the diagonal of a cube (1.73) and the next block but one (2)."""
 BAY_GRID_MM = 6.0
 """Large bays are found on blocks of this size."""
 WALL_BALL_MM = 40.0
@@ -102,10 +105,15 @@ def air_share(
     -------
     uint8 (z, y, x), 0 to `FULL`; above 0 only in the lung and the blocks that touch it.
     """
-    near = ndimage.binary_dilation(lung, np.ones((3, 3, 3)))
+    share = np.zeros(lung.shape, np.uint8)
+    box = bounding_box(lung, (1, 1, 1))
+    # In units of blocks a ball of this radius holds all blocks that touch, and no others.
+    near = dilate(lung[box], TOUCHING, (1.0, 1.0, 1.0)) > 0
+    near &= (no_lung[box] == 0) | (lung[box] > 0)
     scale = 0.5 * FULL / HALF_WIDTH_HU
-    share = np.clip((threshold_hu + HALF_WIDTH_HU - coarse_hu) * scale, 0, FULL)
-    return np.where(near & ~((no_lung > 0) & (lung == 0)), share, 0).astype(np.uint8)
+    level = np.clip((threshold_hu + HALF_WIDTH_HU - coarse_hu[box]) * scale, 0, FULL)
+    share[box] = np.where(near, level, 0)
+    return share
 
 
 def complete_lungs(
@@ -252,10 +260,8 @@ def _is_flat(points_mm: np.ndarray) -> bool:
 
 def _large_parts(raised: np.ndarray, voxel_ml: float) -> Mask:
     """Drop what is too small to be a lesion that the closing of every lung has not held."""
-    components, _ = ndimage.label(raised)
-    large = np.bincount(components.ravel()) * voxel_ml >= MIN_BAY_ML
-    large[0] = False
-    return large[components].astype(np.uint8)
+    labels, sizes = components(raised)
+    return (sizes * voxel_ml >= MIN_BAY_ML)[labels].astype(np.uint8)
 
 
 def _closed_upright(share: np.ndarray, height_mm: float, spacing_z_mm: float) -> np.ndarray:
@@ -298,11 +304,11 @@ def _costal_bays(share: np.ndarray, wall: np.ndarray, spacing_zyx_mm: Spacing) -
     kept = np.zeros(bay.shape, np.uint8)
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     for k in np.flatnonzero(bay.any(axis=(1, 2))):
-        count, components = cv2.connectedComponents(bay[k], connectivity=4)
+        count, bays = cv2.connectedComponents(bay[k], connectivity=4)
         mouth = cv2.dilate(hull[k] ^ 1, cross, borderValue=1) > 0
         largest = MAX_BAY_SHARE * lung[k].sum()
         for index in range(1, count):
-            part = components == index
+            part = bays == index
             open_part = part & mouth
             if part.sum() <= largest and open_part.any():
                 kept[k][part] = wall[k][open_part].mean() >= MIN_COSTAL_SHARE

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from lungdet_mmdet.ct.lungs.morphology import Mask, Spacing, dilate, erode, grow_labels, opening
+from lungdet_mmdet.ct.lungs.morphology import (
+    Mask,
+    Spacing,
+    bounding_box,
+    components,
+    dilate,
+    erode,
+    grow_labels,
+    opening,
+)
 
 RIGHT, LEFT, NO_LUNG = 1, 2, 3
 """Labels; a single lung is RIGHT or LEFT by its side of the body."""
@@ -184,21 +193,17 @@ def _seeds(
     """Label the eroded components; also tell whether one of them is two joined lungs."""
     core = erode(air.candidate ^ gas, erosion_mm, air.spacing_zyx_mm)
     seeds = gas * np.uint8(NO_LUNG)
-    components, count = ndimage.label(core)
-    if count == 0:
+    labels, sizes = components(core)
+    if not sizes.any():
         return seeds, False
-    sizes = np.bincount(components.ravel())[1:]
-    boxes = ndimage.find_objects(components)
     parts: list[_Part] = []
-    for index in np.argsort(sizes)[::-1][:COMPONENTS_LOOKED_AT]:
-        box = tuple(
-            slice(max(s.start - 2, 0), min(s.stop + 2, n))
-            for s, n in zip(boxes[index], core.shape, strict=True)
-        )
-        voxels = components[box] == index + 1
+    for index in np.argsort(sizes[1:])[::-1][:COMPONENTS_LOOKED_AT] + 1:
         ml = float(sizes[index]) * air.voxel_ml
         if parts and ml < PIECE_SHARE * parts[0].ml:
             break
+        voxels = labels == index
+        box = bounding_box(voxels, (2, 2, 2))
+        voxels = voxels[box]
         if not _is_lung(air, box, voxels, ml, parts[0].ml if parts else ml, rules):
             seeds[box][voxels] = NO_LUNG
             continue

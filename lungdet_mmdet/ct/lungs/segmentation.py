@@ -178,7 +178,7 @@ def shape_flags(labels: np.ndarray, padding: np.ndarray, voxel_ml: float) -> tup
     "opacified_part", "cut_by_fov". What `dense_part` sees is "opacified_part" too.
     """
     flags = []
-    sizes = np.bincount(labels.ravel(), minlength=3)[1:3]
+    sizes = np.array([np.count_nonzero(labels == side) for side in (RIGHT, LEFT)])
     if not sizes.any():
         return ("no_lungs",)
     if not sizes.all():
@@ -244,7 +244,11 @@ def dense_part(
     volumes = {side: np.count_nonzero(air[above] == side) for side in (RIGHT, LEFT)}
     for side, other in ((RIGHT, LEFT), (LEFT, RIGHT)):
         own = dense & ((columns < middle_x) == (side == RIGHT))
-        ball_mm = 2 * ndimage.distance_transform_edt(own, sampling=sampling).max()
+        if not own.any():
+            continue
+        # The nearest empty block lies in the box around them, or one block beyond it.
+        inside = own[bounding_box(own, (1, 1, 1))]
+        ball_mm = 2 * ndimage.distance_transform_edt(inside, sampling=sampling).max()
         has_less = volumes[side] < LESS_AIR * volumes[other]
         if ball_mm > (DENSE_MM if has_less else LARGE_DENSE_MM):
             return True
