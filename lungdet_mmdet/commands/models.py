@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find nodules in CT scans: lungdet infer INPUT... [--checkpoint MODEL.pth] [--out DIR]."""
+"""Use a model on scans, and give it away."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.command_line import command_parser
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Find nodules in CT scans. Research software, not for clinical use."
-    )
+
+def infer_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = command_parser(infer)
     parser.add_argument(
         "inputs",
         nargs="*",
@@ -122,8 +124,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
+def infer(argv: Sequence[str] | None = None) -> int:
+    """Find nodules in CT scans. Research software, not for clinical use."""
+    args = infer_options(argv)
     # Of no use to whoever reads results: how mmdet and torch were built.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(mmdet|torch|highdicom)\b")
     from lungdet_mmdet.apis.infer import detect_scans
@@ -153,3 +156,110 @@ def main(argv: Sequence[str] | None = None) -> int:
     for failure in run.failures:
         print(f"FAILED {failure.seriesuid}: {failure.reason}", file=sys.stderr)
     return run.exit_code
+
+
+def publish_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = command_parser(publish)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint written by `lungdet train`")
+    parser.add_argument("out", type=Path, help="model file to write, .pth")
+    parser.add_argument(
+        "--config", type=Path, help="its config (default: the one stored in the checkpoint)"
+    )
+    parser.add_argument(
+        "--metrics", type=Path, help="metrics.json of `lungdet test`: figures and threshold"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="score from which a candidate is shown as positive (default: the metrics' own)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="prepared dataset it was trained on (default: the config's, where it is there)",
+    )
+    parser.add_argument("--note", default="", help="a sentence about the model")
+    return parser.parse_args(argv)
+
+
+def read_metrics(path: Path | None) -> dict:
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise LungDetError(f"{path}: cannot be read ({error}); run `lungdet test` again") from error
+    if not isinstance(content, dict) or not isinstance(content.get("metrics"), dict):
+        raise LungDetError(f"{path}: not a metrics.json of `lungdet test`")
+    return content
+
+
+def publish(argv: Sequence[str] | None = None) -> int:
+    """Make a model file that is safe to give away: lungdet publish CHECKPOINT MODEL.pth.
+
+    It holds weights, the config as data, metrics, what the model was trained on, and the score
+    threshold; nothing in it can run code. The training checkpoint itself must be your own or from
+    someone you trust: reading it can run code.
+    """
+    args = publish_options(argv)
+    from lungdet_mmdet.apis.publishing import publish_model
+
+    model = publish_model(
+        args.checkpoint,
+        args.out,
+        config_path=args.config,
+        metrics=read_metrics(args.metrics),
+        threshold=args.threshold,
+        data_root=args.data,
+        note=args.note,
+    )
+    weights = sum(t.numel() for t in model.state_dict.values())
+    print(f"{args.out}: {weights / 1e6:.1f} million weights, sha256 {model.sha256}")
+    print(f"trained on: {model.data.get('name', 'not stated (--data PREPARED_DIR states it)')}")
+    if model.threshold is None:
+        print("no threshold: `lungdet infer` will take 0.5 (--threshold or --metrics states one)")
+    else:
+        print(f"threshold: {model.threshold:g}")
+    return 0
+
+
+def export_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = command_parser(export)
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="a model file")
+    add("--format", choices=("onnx", "openvino"), required=True, help="what to write")
+    add(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(352, 512),
+        metavar=("HEIGHT", "WIDTH"),
+        help="size of the slabs in pixels (default: 352 512, room for most lungs at 0.7 mm)",
+    )
+    add("--out", type=Path, help="file to write (default: beside the model file)")
+    add("--trust-checkpoint", action="store_true", help="also load files that can run code")
+    return parser.parse_args(argv)
+
+
+def export(argv: Sequence[str] | None = None) -> int:
+    """Export a model's network to ONNX or OpenVINO.
+
+        lungdet export MODEL.pth --format onnx|openvino --size HEIGHT WIDTH [--out FILE]
+
+    Before anything is written, the exported network runs on random slabs beside PyTorch; where
+    outputs differ, nothing is written. docs/inference.md says what goes in and what comes out.
+    """
+    args = export_options(argv)
+    from lungdet_mmdet.apis.model_file import read_model_file
+    from lungdet_mmdet.apis.publishing import SUFFIXES, export_model
+
+    out = args.out or args.checkpoint.with_suffix(SUFFIXES[args.format])
+    model = read_model_file(args.checkpoint, trust=args.trust_checkpoint)
+    agreement = export_model(
+        model, out, file_format=args.format, size_yx=(args.size[0], args.size[1])
+    )
+    print(
+        f"{out}: outputs agree with PyTorch to {agreement.box_px:.1e} px and "
+        f"{agreement.score:.1e} in score"
+    )
+    return 0
