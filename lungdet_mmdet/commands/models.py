@@ -250,8 +250,8 @@ def export(argv: Sequence[str] | None = None) -> int:
     outputs differ, nothing is written. docs/inference.md says what goes in and what comes out.
     """
     args = export_options(argv)
+    from lungdet_mmdet.apis.exporting import SUFFIXES, export_model
     from lungdet_mmdet.apis.model_file import read_model_file
-    from lungdet_mmdet.apis.publishing import SUFFIXES, export_model
 
     out = args.out or args.checkpoint.with_suffix(SUFFIXES[args.format])
     model = read_model_file(args.checkpoint, trust=args.trust_checkpoint)

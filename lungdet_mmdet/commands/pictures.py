@@ -145,8 +145,8 @@ def visualize(argv: Sequence[str] | None = None) -> int:
 
 def draw_pipeline_figure(args: argparse.Namespace) -> None:
     from lungdet_mmdet.annotations.tables import read_nodules
-    from lungdet_mmdet.apis.config_text import config_from_file
     from lungdet_mmdet.apis.figures import draw_pipeline, record_stages
+    from lungdet_mmdet.engine.by_name import config_from_file
     from lungdet_mmdet.preparation.prep_pipeline import prep_imports, prep_steps
     from lungdet_mmdet.runs.atomic_files import write_bytes
 
@@ -171,8 +171,8 @@ def find_table(scan: Path) -> Path | None:
 
 
 def draw_architecture_figure(args: argparse.Namespace) -> None:
-    from lungdet_mmdet.apis.config_text import config_from_file
     from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
+    from lungdet_mmdet.engine.by_name import config_from_file
     from lungdet_mmdet.reports.architecture_figure import architecture_figure
     from lungdet_mmdet.runs.atomic_files import write_bytes
 

@@ -132,7 +132,7 @@ def prepare(argv: Sequence[str] | None = None) -> int:
 
 def _prepare(args: argparse.Namespace) -> int:
     from lungdet_mmdet.annotations.nodule_sources import annotation_source
-    from lungdet_mmdet.apis.config_text import config_from_file
+    from lungdet_mmdet.engine.by_name import config_from_file
     from lungdet_mmdet.luna16.folder import read_luna16_folder
     from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort, summary_lines
     from lungdet_mmdet.preparation.prep_pipeline import (

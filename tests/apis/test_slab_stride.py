@@ -2,8 +2,8 @@
 
 import pytest
 
-from lungdet_mmdet.apis.scan_detector import with_stride
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.preparation.prep_pipeline import with_stride
 
 
 def test_only_the_slab_step_is_changed():

@@ -1,31 +1,186 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands over the results of many scans: joined table, failures, page, summary."""
+"""A folder of many results: whose each one is, and what stands over them: table, failures, page."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lungdet_mmdet.apis.candidate_files import MORE_COLUMNS, NOTICE, lung_warning
+from lungdet_mmdet.apis.candidate_files import (
+    MORE_COLUMNS,
+    NOTICE,
+    lung_warning,
+)
 from lungdet_mmdet.apis.scan_results import (
     CSV_NAME,
     JSON_NAME,
     OUTDATED_NAME,
     OUTPUT_NAMES,
     THUMBNAIL_NAME,
-    EarlierResult,
-    earlier_result,
 )
+from lungdet_mmdet.ct.scan_inputs import InputList, ScanInput
+from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.reports.page import image_uri, render
 from lungdet_mmdet.runs.atomic_files import read_json_or, write_bytes, write_json
 from lungdet_mmdet.runs.file_names import FAILURES_NAME, INDEX_NAME, REPORT_NAME
-from lungdet_mmdet.runs.scan_runs import ScanFailure, exit_code_of, tally
+from lungdet_mmdet.runs.scan_runs import ScanFailure, exit_code_of, failure_of, tally
 from lungdet_mmdet.scoring.submission import COLUMNS
+
+
+@dataclass(frozen=True)
+class EarlierResult:
+    """What is asked of a scan's result on disk, without its candidates themselves.
+
+    Parameters
+    ----------
+    fingerprint : what it depends on.
+    place : digest of where the scan lay; None where the result does not say.
+    is_whole : whether no file of it was left unwritten.
+    verdict : on the lung mask.
+    cautions, flags : as the result has them.
+    threshold : of the scores.
+    candidates, positives : how many there are, and how many at or above the threshold.
+    score : of the best candidate; 0.0 without any.
+    largest_mm : diameter of the largest at or above the threshold, or None.
+    """
+
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
+    place: str | None = None
+    is_whole: bool = True
+    verdict: str = "ok"
+    cautions: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    threshold: float | None = None
+    candidates: int = 0
+    positives: int = 0
+    score: float = 0.0
+    largest_mm: float | None = None
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> EarlierResult:
+        """Return what the content of a ``candidates.json`` says."""
+        candidates, fingerprint = content.get("candidates", []), content.get("fingerprint")
+        positives = [c for c in candidates if c["above_threshold"]]
+        return cls(
+            fingerprint=fingerprint if isinstance(fingerprint, dict) else {},
+            place=content.get("place"),
+            is_whole=not content.get("unwritten"),
+            verdict=str(content.get("lungs", {}).get("verdict", "ok")),
+            cautions=tuple(sys.intern(str(text)) for text in content.get("cautions", ())),
+            flags=tuple(sys.intern(str(text)) for text in content.get("flags", ())),
+            threshold=content.get("threshold"),
+            candidates=len(candidates),
+            positives=len(positives),
+            score=max((c["score"] for c in candidates), default=0.0),
+            largest_mm=max((c["diameter_mm"] for c in positives), default=None),
+        )
+
+
+def earlier_result(folder: Path) -> EarlierResult | None:
+    """Return what a result's ``candidates.json`` says; None where there is no whole one.
+
+    A file that has not changed since this process read it is not read again.
+    """
+    path = os.path.join(folder, JSON_NAME)
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return read_result(path, (state.st_ino, state.st_size, state.st_mtime_ns))
+
+
+@lru_cache(maxsize=100_000)
+def read_result(path: str, state: tuple[int, int, int]) -> EarlierResult | None:
+    """Read a ``candidates.json``; `state` tells one content from another."""
+    content = read_json_or(Path(path), {})
+    try:
+        return EarlierResult.from_content(content) if content else None
+    except (AttributeError, KeyError, TypeError):  # another program's file
+        return None
+
+
+def is_result_of(scan: ScanInput, result: EarlierResult) -> bool:
+    """Say whether an earlier result is this scan's: of the same place, or moved here as it was."""
+    if result.place == scan.place_digest():
+        return True
+    before = result.fingerprint
+    if result.place is None and scan.name == anonymous_name(str(before.get("scan"))):
+        return True
+    # Two patients' files can have one name, size and time: their bytes decide.
+    looks_the_same = "files" in before and before["files"] == scan.files_digest()
+    return looks_the_same and before.get("scan") == scan.content_digest()
+
+
+def anonymous_name(content_digest: str) -> str:
+    """Return the name of a scan that tells nothing but what its bytes are."""
+    return f"scan-{content_digest[:12]}"
+
+
+def anonymous_names(listed: InputList) -> InputList:
+    """Return the inputs under names that tell nothing but that two scans are the same."""
+    scans, failures = [], list(listed.failures)
+    for scan in listed.scans:
+        try:
+            name = anonymous_name(scan.content_digest())
+        except (LungDetError, OSError) as error:
+            failures.append(failure_of(scan.name, error))
+            continue
+        scans.append(replace(scan, name=name, title=name))
+    return InputList(scans, failures, listed.notes)
+
+
+def scans_with_folders(
+    scans: Sequence[ScanInput], out_dir: Path
+) -> tuple[list[ScanInput], list[ScanFailure]]:
+    """Name each scan by the folder that is its own, or free: never by that of another scan.
+
+    A name such as ``ct`` is of many scans, in this run and in those before.
+    """
+    placed: list[ScanInput] = []
+    failures: list[ScanFailure] = []
+    taken: set[str] = set()
+    for scan in scans:
+        names = dict.fromkeys((scan.name, scan.title or scan.name, scan.long_name))
+        names = [name for name in names if name.lower() not in taken]
+        try:
+            found = {name: earlier_result(out_dir / name) for name in names}
+            own = [n for n, result in found.items() if result and is_result_of(scan, result)]
+        except (LungDetError, OSError) as error:
+            failures.append(failure_of(scan.name, error))
+            continue
+        free = [n for n in names if found[n] is None and n in (scan.name, scan.long_name)]
+        name = next(iter([*own, *free]), None)
+        if name is None:
+            reason = f"{scan.path}: the same scan as another input, whose result it shares"
+            failures.append(ScanFailure(scan.name, "input", reason))
+            continue
+        taken.add(name.lower())
+        placed.append(replace(scan, name=name))
+    return placed, failures
+
+
+def mark_outdated(folder: Path, error: Exception) -> None:
+    """Leave a word in the folder of an earlier result: it is not of the scan as it is now."""
+    if (folder / JSON_NAME).is_file():
+        text = f"This result is of an earlier run. The last one failed:\n{printable(str(error))}\n"
+        write_bytes(folder / OUTDATED_NAME, text.encode("utf-8"))
+
+
+def refuse_foreign_folder(folder: Path) -> None:
+    """Results replace a folder as a whole: never one that holds anything else, such as a scan."""
+    names = set(os.listdir(folder)) if folder.is_dir() else set()
+    if folder.is_file() or names - OUTPUT_NAMES:
+        raise LungDetError(
+            f"{folder}: {', '.join(sorted(names - OUTPUT_NAMES)[:3]) or 'a file'} lies where the "
+            "results would go, and is none of them; choose another --out"
+        )
 
 
 @dataclass(frozen=True)
@@ -133,12 +288,12 @@ def write_summary(batch: BatchRun, *, names: set[str], paths: Sequence[Path]) ->
     """
     header = ",".join([*COLUMNS, *MORE_COLUMNS])
     tables: list[bytes] = []
-    results: list[Path] = []
+    results: dict[Path, set[str]] = {}
     for folder in sorted(batch.out_dir.iterdir()):
         files = set() if folder.name.startswith(".") else files_in(folder)
         if not {CSV_NAME, JSON_NAME} <= files:
             continue
-        results.append(folder)
+        results[folder] = files
         if OUTDATED_NAME in files:
             continue
         first, _, table = (folder / CSV_NAME).read_bytes().partition(b"\n")
@@ -167,20 +322,22 @@ def write_summary(batch: BatchRun, *, names: set[str], paths: Sequence[Path]) ->
 
 _STATES = ("failed", "outdated", "lungs in doubt", "candidates", "nothing found")
 """What became of a scan, the worst first."""
+
+
 # At 20 kB a scan, 40 MB: what a browser still opens. The worst come first; the others are on disk.
 MAX_PICTURES = 2000
 
 
-def index_html(results: Sequence[Path], failures: Sequence[Mapping[str, Any]]) -> str:
+def index_html(results: Mapping[Path, set[str]], failures: Sequence[Mapping[str, Any]]) -> str:
     """Return the page over many results: one row a scan, the worst first.
 
     Parameters
     ----------
-    results : folders of results.
+    results : folders of results, with the names of the files in each.
     failures : records of ``failures.json``.
     """
     failed = {str(f["seriesuid"]): str(f.get("reason", "")) for f in failures}
-    rows = [_row(folder, failed.pop(folder.name, "")) for folder in results]
+    rows = [_row(at, names, failed.pop(at.name, "")) for at, names in results.items()]
     rows += [{**_NO_RESULT, "name": name, "reason": reason} for name, reason in failed.items()]
     rows.sort(key=lambda row: (_STATES.index(row["state"]), -row["score"], row["name"]))
     for row in rows[MAX_PICTURES:]:
@@ -206,9 +363,8 @@ _NO_RESULT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _row(folder: Path, failure: str) -> dict[str, Any]:
+def _row(folder: Path, names: set[str], failure: str) -> dict[str, Any]:
     result = earlier_result(folder) or EarlierResult()
-    names = files_in(folder)
     warning = lung_warning(result.verdict)
     state = "candidates" if result.positives else "nothing found"
     if OUTDATED_NAME in names:
