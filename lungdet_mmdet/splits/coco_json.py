@@ -372,12 +372,7 @@ class CohortSummary:
     nodules_by_label: tuple[tuple[str, int], ...]
 
 
-def summarise(
-    coco: Mapping[str, Any],
-    *,
-    bands_mm: Sequence[float] = PAPER_BANDS_MM,
-    min_coverage: float = WELL_COVERED,
-) -> CohortSummary:
+def summarise(coco: Mapping[str, Any]) -> CohortSummary:
     """Count what a COCO dictionary of a split holds."""
     statuses = slab_statuses(coco)
     positives, healthy = statuses.count("positive"), statuses.count("healthy")
@@ -397,12 +392,12 @@ def summarise(
         series=len(coco["series"]),
         series_without_nodules=len(set(coco["series"]) - {n["seriesuid"] for n in nodules}),
         nodules=len(nodules),
-        nodules_by_band=count_by_band([n["diameter_mm"] for n in nodules], bands_mm),
+        nodules_by_band=count_by_band([n["diameter_mm"] for n in nodules], PAPER_BANDS_MM),
         boxes=boxes,
         ignore_regions=len(coco["annotations"]) - boxes,
         unseen=len(coco.get("unseen_nodules", ())),
         discarded=len(coco.get("discarded_nodules", ())),
-        lost_to_mask=sum(share is not None and share < min_coverage for share in coverages),
+        lost_to_mask=sum(share is not None and share < WELL_COVERED for share in coverages),
         coverage_unknown=sum(share is None for share in coverages),
         labels=str(info.get("labels", "sphere")),
         nodules_by_label=count_by_label(nodules),
