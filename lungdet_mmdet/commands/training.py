@@ -19,6 +19,23 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.command_line import command_parser
 
 
+def _parsed_with_launcher(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parse, with the options of a process that is one of several."""
+    add = parser.add_argument
+    add(
+        "--launcher",
+        choices=("none", "pytorch", "slurm", "mpi"),
+        default="none",
+        help="what started this process as one of several (default: %(default)s)",
+    )
+    add("--local_rank", "--local-rank", type=int, default=0, help="set by old launchers")
+    args = parser.parse_args(argv)
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return args
+
+
 def train_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(train)
     add = parser.add_argument
@@ -56,16 +73,7 @@ def train_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--amp", action="store_true", help="mixed precision")
     add("--auto-scale-lr", action="store_true", help="scale the learning rate with the batch size")
     add_cfg_options(parser)
-    add(
-        "--launcher",
-        choices=("none", "pytorch", "slurm", "mpi"),
-        default="none",
-        help="what started this process as one of several (default: %(default)s)",
-    )
-    add("--local_rank", "--local-rank", type=int, default=0, help="set by old launchers")
-    args = parser.parse_args(argv)
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    return args
+    return _parsed_with_launcher(parser, argv)
 
 
 def train(argv: Sequence[str] | None = None) -> int:
@@ -189,18 +197,7 @@ def run_test_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="test although a series stands on two sides of the split (overfitting on purpose)",
     )
     add_cfg_options(parser)
-    parser.add_argument(
-        "--launcher",
-        choices=("none", "pytorch", "slurm", "mpi"),
-        default="none",
-        help="job launcher",
-    )
-    parser.add_argument(
-        "--local_rank", "--local-rank", type=int, default=0, help="set by old launchers"
-    )
-    args = parser.parse_args(argv)
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    return args
+    return _parsed_with_launcher(parser, argv)
 
 
 def run_test(argv: Sequence[str] | None = None) -> int:
