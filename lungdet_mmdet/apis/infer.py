@@ -40,12 +40,7 @@ from lungdet_mmdet.apis.scan_detector import (
     check_same_slabs,
     prepared_scan,
 )
-from lungdet_mmdet.apis.scan_results import (
-    CSV_NAME,
-    OUTDATED_NAME,
-    REPORTS,
-    write_findings,
-)
+from lungdet_mmdet.apis.scan_results import CSV_NAME, OUTDATED_NAME, REPORTS, write_findings
 from lungdet_mmdet.ct.scan_inputs import ScanInput, list_inputs
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.preparation.prep_pipeline import (
@@ -55,11 +50,7 @@ from lungdet_mmdet.preparation.prep_pipeline import (
     with_stride,
 )
 from lungdet_mmdet.preparation.scan_job import limit_threads
-from lungdet_mmdet.runs.atomic_files import (
-    check_writable,
-    replacing_folder,
-    sweep_leftovers,
-)
+from lungdet_mmdet.runs.atomic_files import check_writable, replacing_folder, sweep_leftovers
 from lungdet_mmdet.runs.file_names import FAILURES_NAME, INDEX_NAME
 from lungdet_mmdet.runs.scan_runs import ScanFailure, run_per_scan
 from lungdet_mmdet.runs.workplace import find_workplace

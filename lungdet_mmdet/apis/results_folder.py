@@ -13,11 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lungdet_mmdet.apis.candidate_files import (
-    MORE_COLUMNS,
-    NOTICE,
-    lung_warning,
-)
+from lungdet_mmdet.apis.candidate_files import MORE_COLUMNS, NOTICE, lung_warning
 from lungdet_mmdet.apis.scan_results import (
     CSV_NAME,
     JSON_NAME,

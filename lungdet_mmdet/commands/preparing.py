@@ -19,11 +19,7 @@ from lungdet_mmdet.annotations.tables import (
 )
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.command_line import command_parser
-from lungdet_mmdet.splits.accounting import (
-    SLAB_THICKNESS_MM,
-    SLABS_PER_SCAN,
-    expect_counts,
-)
+from lungdet_mmdet.splits.accounting import SLAB_THICKNESS_MM, SLABS_PER_SCAN, expect_counts
 from lungdet_mmdet.splits.split_part import DEFAULT_RATIOS
 from lungdet_mmdet.splits.split_writer import (
     NATURAL,

@@ -31,11 +31,7 @@ from lungdet_mmdet.preparation.resume import (
     read_record,
     why_not_current,
 )
-from lungdet_mmdet.preparation.scan_job import (
-    ScanTiming,
-    prepare_scan,
-    preview_path,
-)
+from lungdet_mmdet.preparation.scan_job import ScanTiming, prepare_scan, preview_path
 from lungdet_mmdet.reports.prep_report import prep_report_html
 from lungdet_mmdet.runs.atomic_files import (
     only_run_in,
