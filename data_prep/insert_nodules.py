@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet insert``, from a checkout."""
 
-from lungdet_mmdet.commands.data import insert
+from lungdet_mmdet.commands.data import insert as main
 from lungdet_mmdet.runs.command_line import run_and_exit
 
 if __name__ == "__main__":
-    run_and_exit(insert)
+    run_and_exit(main)

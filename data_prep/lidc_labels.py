@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet lidc-labels``, from a checkout."""
 
-from lungdet_mmdet.commands.labels import lidc_labels
+from lungdet_mmdet.commands.labels import lidc_labels as main
 from lungdet_mmdet.runs.command_line import run_and_exit
 
 if __name__ == "__main__":
-    run_and_exit(lidc_labels)
+    run_and_exit(main)

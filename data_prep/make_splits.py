@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet split``, from a checkout."""
 
-from lungdet_mmdet.commands.preparing import split
+from lungdet_mmdet.commands.preparing import split as main
 from lungdet_mmdet.runs.command_line import run_and_exit
 
 if __name__ == "__main__":
-    run_and_exit(split)
+    run_and_exit(main)

@@ -55,7 +55,7 @@ def test_every_module_says_its_licence(repository):
 def test_mim_can_call_the_tools(repository, capsys, tool, options, line):
     # mim runs .mim/tools/NAME.py, and looks in its help for an option of its own, --gpus.
     script = (repository / "tools" / f"{tool}.py").read_text()
-    assert f"import {options.__name__.removesuffix('_options')}\n" in script
+    assert f"import {options.__name__.removesuffix('_options')} as main\n" in script
     args = options([*line.split(), "--launcher", "none", "--work-dir", "work"])
     assert args.launcher == "none"
     with pytest.raises(SystemExit):

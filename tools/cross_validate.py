@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet cross-validate``, from a checkout."""
 
-from lungdet_mmdet.commands.scoring import cross_validate
+from lungdet_mmdet.commands.scoring import cross_validate as main
 from lungdet_mmdet.runs.command_line import run_and_exit
 
 if __name__ == "__main__":
-    run_and_exit(cross_validate)
+    run_and_exit(main)

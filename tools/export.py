@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet export``, from a checkout."""
 
-from lungdet_mmdet.commands.models import export
+from lungdet_mmdet.commands.models import export as main
 from lungdet_mmdet.runs.command_line import run_and_exit
 
 if __name__ == "__main__":
-    run_and_exit(export)
+    run_and_exit(main)

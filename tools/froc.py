@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet froc``, from a checkout."""
 
-from lungdet_mmdet.commands.scoring import froc
+from lungdet_mmdet.commands.scoring import froc as main
 from lungdet_mmdet.runs.command_line import run_and_exit
 
 if __name__ == "__main__":
-    run_and_exit(froc)
+    run_and_exit(main)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet label-study``, from a checkout."""
 
-from lungdet_mmdet.commands.labels import label_study
+from lungdet_mmdet.commands.labels import label_study as main
 from lungdet_mmdet.runs.command_line import run_and_exit
 
 if __name__ == "__main__":
-    run_and_exit(label_study)
+    run_and_exit(main)

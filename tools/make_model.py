@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet make-model``, from a checkout."""
 
-from lungdet_mmdet.commands.recipes import make_model
+from lungdet_mmdet.commands.recipes import make_model as main
 from lungdet_mmdet.runs.command_line import run_and_exit
 
 if __name__ == "__main__":
-    run_and_exit(make_model)
+    run_and_exit(main)

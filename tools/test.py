@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet test``, from a checkout."""
 
-from lungdet_mmdet.commands.training import run_test
+from lungdet_mmdet.commands.training import run_test as main
 from lungdet_mmdet.runs.command_line import run_and_exit
 
 if __name__ == "__main__":
-    run_and_exit(run_test)
+    run_and_exit(main)
