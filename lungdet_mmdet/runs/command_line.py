@@ -128,7 +128,7 @@ def _standing(stream: TextIO | None) -> TextIO:
     return _Unbreakable(stream)  # type: ignore[return-value]
 
 
-def command_parser(command: Callable) -> argparse.ArgumentParser:
+def command_parser(command: Callable[..., int]) -> argparse.ArgumentParser:
     """Return a parser for the options of a command, which its docstring describes."""
     return argparse.ArgumentParser(
         description=inspect.getdoc(command), formatter_class=argparse.RawDescriptionHelpFormatter
