@@ -15,7 +15,7 @@ import numpy as np
 
 from lungdet_mmdet.annotations.nodule_sources import Mark, Marks
 from lungdet_mmdet.annotations.tables import UNKNOWN_DIAMETER, Finding, Nodule, check_sphere
-from lungdet_mmdet.ct.file_grid import FileGrid
+from lungdet_mmdet.ct.geometry import FileGrid
 from lungdet_mmdet.ct.reading import scan_suffix
 from lungdet_mmdet.errors import LungDetError
 

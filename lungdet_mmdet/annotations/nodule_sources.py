@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from lungdet_mmdet.annotations.csv_rows import CsvRows, read_csv_rows
 from lungdet_mmdet.annotations.mask_nodules import sphere_diameter_mm
-from lungdet_mmdet.annotations.tables import PATIENT_NAMES, SERIES_NAMES
+from lungdet_mmdet.annotations.tables import PATIENT_NAMES, SERIES_NAMES, CsvRows, read_csv_rows
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import check_input_file
 

@@ -36,7 +36,7 @@ from lungdet_mmdet.reports.slab_overlays import (
 )
 from lungdet_mmdet.scoring.review_cases import representative_slabs
 from lungdet_mmdet.scoring.slab_matching import MatchedSlabs, SlabOutcome, match_slabs
-from lungdet_mmdet.scoring.slab_records import read_predictions
+from lungdet_mmdet.scoring.submission import read_predictions
 from lungdet_mmdet.series_name import is_phantom_uid
 from lungdet_mmdet.splits.coco_json import read_coco, read_slab_set
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lungdet_mmdet.annotations.tables import read_subsets
-from lungdet_mmdet.ct.dicom.multiframe import read_dicom_slices
+from lungdet_mmdet.ct.dicom.header import read_dicom_slices
 from lungdet_mmdet.ct.dicom.reading import read_dicom_series
 from lungdet_mmdet.ct.dicom.series import lost_series_message, series_of_slices
 from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header

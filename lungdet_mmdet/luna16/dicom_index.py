@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lungdet_mmdet.annotations.tables import read_patients, write_patient_table
-from lungdet_mmdet.ct.dicom.folder_files import sort_files
-from lungdet_mmdet.ct.dicom.series import strangers_note
+from lungdet_mmdet.ct.dicom.series import sort_files, strangers_note
 from lungdet_mmdet.runs.atomic_files import read_json_or, write_json
 from lungdet_mmdet.runs.file_names import PATIENT_TABLE
 from lungdet_mmdet.runs.scan_runs import RunSummary, ScanFailure, tally

@@ -12,9 +12,8 @@ import cv2
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from lungdet_mmdet.ct.contrast import window_hu
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.scan import AIR_HU
+from lungdet_mmdet.ct.scan import AIR_HU, window_hu
 from lungdet_mmdet.reports.page import encoded_jpeg
 
 CROP_MM = 60.0

@@ -13,8 +13,8 @@ from matplotlib.patches import Circle, Rectangle
 
 from lungdet_mmdet.annotations.slab_boxes import SlabStack, sphere_boxes
 from lungdet_mmdet.annotations.tables import Nodule
-from lungdet_mmdet.ct.contrast import window_hu
 from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.scan import window_hu
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.reports.dark_panels import (

@@ -23,8 +23,8 @@ from lungdet_mmdet.scoring.intervals import Interval
 from lungdet_mmdet.scoring.results import threshold_text
 from lungdet_mmdet.scoring.review_cases import TruthScore
 from lungdet_mmdet.scoring.run_comparison import RunScores
-from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM
 from lungdet_mmdet.scoring.slab_matching import PAPER_IOU, MatchedSlabs
+from lungdet_mmdet.scoring.slab_records import PAPER_BANDS_MM
 from lungdet_mmdet.scoring.slab_scores import precision_recall_curve
 
 SIZE_INCHES = (5.0, 3.9)

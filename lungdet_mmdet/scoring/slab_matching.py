@@ -19,18 +19,16 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.size_bands import (
-    PAPER_BANDS_MM,
-    SizeBand,
-    equivalent_diameter,
-    size_bands,
-)
 from lungdet_mmdet.scoring.slab_records import (
     NODULE_CATEGORY,
+    PAPER_BANDS_MM,
+    SizeBand,
     Slab,
     SlabDetections,
     SlabSet,
     TruthBox,
+    equivalent_diameter,
+    size_bands,
 )
 
 PAPER_IOU = 0.5

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.annotations.csv_rows import read_csv_rows
-from lungdet_mmdet.annotations.tables import PATIENT_COLUMNS
+from lungdet_mmdet.annotations.tables import PATIENT_COLUMNS, read_csv_rows
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.cohort import N_SUBSETS, refuse_foreign_scans
 from lungdet_mmdet.runs.atomic_files import (

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
-from lungdet_mmdet.annotations.csv_rows import read_csv_rows
+from lungdet_mmdet.annotations.tables import read_csv_rows
 from lungdet_mmdet.ct.reading import SCAN_SUFFIXES, read_scan, scan_suffix
 from lungdet_mmdet.errors import LungDetError
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.ct.file_grid import FileGrid
-from lungdet_mmdet.ct.geometry import IDENTITY_DIRECTION, MAX_VOXELS
+from lungdet_mmdet.ct.geometry import IDENTITY_DIRECTION, MAX_VOXELS, FileGrid
 from lungdet_mmdet.errors import LungDetError, TruncatedFileError
 from lungdet_mmdet.input_file import MAX_DEFLATE_RATIO, check_input_file
 

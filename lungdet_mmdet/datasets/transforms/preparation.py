@@ -12,7 +12,6 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
-from lungdet_mmdet.ct.contrast import LUNG_LEVEL_HU, LUNG_WIDTH_HU, apply_clahe, window_hu
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.lungs.mask import segment_with_fallback
 from lungdet_mmdet.ct.reading import read_scan
@@ -22,7 +21,13 @@ from lungdet_mmdet.ct.resample import (
     resample_volume,
     slice_range_with_lung,
 )
-from lungdet_mmdet.ct.scan import check_hounsfield
+from lungdet_mmdet.ct.scan import (
+    LUNG_LEVEL_HU,
+    LUNG_WIDTH_HU,
+    apply_clahe,
+    check_hounsfield,
+    window_hu,
+)
 from lungdet_mmdet.ct.slabs import (
     SLAB_THICKNESS_MM,
     mip_channels,
