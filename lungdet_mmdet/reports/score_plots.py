@@ -21,9 +21,9 @@ from lungdet_mmdet.scoring.anomaly import AnomalyUnits
 from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult
 from lungdet_mmdet.scoring.intervals import Interval
 from lungdet_mmdet.scoring.results import threshold_text
-from lungdet_mmdet.scoring.review_cases import TruthScore
+from lungdet_mmdet.scoring.review_cases import PAPER_IOU, TruthScore
 from lungdet_mmdet.scoring.run_comparison import RunScores
-from lungdet_mmdet.scoring.slab_matching import PAPER_IOU, MatchedSlabs
+from lungdet_mmdet.scoring.slab_matching import MatchedSlabs
 from lungdet_mmdet.scoring.slab_records import PAPER_BANDS_MM
 from lungdet_mmdet.scoring.slab_scores import precision_recall_curve
 

@@ -34,12 +34,8 @@ from lungdet_mmdet.scoring.intervals import (
     percentile_interval,
     resample_weights,
 )
-from lungdet_mmdet.scoring.slab_matching import (
-    DEFAULT_MAX_DETECTIONS,
-    PAPER_IOU,
-    MatchedSlabs,
-    match_slabs,
-)
+from lungdet_mmdet.scoring.review_cases import PAPER_IOU
+from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
 from lungdet_mmdet.scoring.slab_records import SizeBand, SlabDetections, SlabSet
 from lungdet_mmdet.scoring.slab_scores import (
     key_suffix,
