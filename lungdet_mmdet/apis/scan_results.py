@@ -24,7 +24,7 @@ from lungdet_mmdet.apis.report_scan import report_scan, scan_overview
 from lungdet_mmdet.apis.scan_detector import ScanFindings
 from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.ct.dicom.reading import slice_stack
-from lungdet_mmdet.ct.files.metaimage_pixels import write_nifti
+from lungdet_mmdet.ct.metaimage_pixels import write_nifti
 from lungdet_mmdet.ct.scan_inputs import InputList, ScanInput
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.reports.page import encoded_jpeg

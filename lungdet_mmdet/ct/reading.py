@@ -15,10 +15,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from lungdet_mmdet.ct.dicom.reading import read_dicom_folder
-from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
-from lungdet_mmdet.ct.files.metaimage_pixels import check_compressed_pixels
-from lungdet_mmdet.ct.files.nifti import nifti_grid, read_nifti, read_nifti_header
 from lungdet_mmdet.ct.geometry import MAX_VOXELS, FileGrid, ScanGeometry, to_canonical
+from lungdet_mmdet.ct.metaimage_header import read_metaimage_header
+from lungdet_mmdet.ct.metaimage_pixels import check_compressed_pixels
+from lungdet_mmdet.ct.nifti import nifti_grid, read_nifti, read_nifti_header
 from lungdet_mmdet.ct.resample import regular
 from lungdet_mmdet.ct.scan import CTScan, as_int16_hu
 from lungdet_mmdet.errors import LungDetError
@@ -75,12 +75,17 @@ def read_scan(path: Path | str, *, series_uid: str | None = None) -> CTScan:
     if path.is_dir():
         return read_dicom_folder(path, series_uid=series_uid)
     values, grid, flags = _read_file(path)
-    return _canonical_scan(
-        values,
-        grid,
+    source = str(path)
+    volume, file_geometry, tilt_flags = regular(
+        as_int16_hu(values, source=source), grid, source=source
+    )
+    volume_hu, geometry = to_canonical(volume, file_geometry)
+    return CTScan(
+        volume_hu=np.ascontiguousarray(volume_hu),
+        geometry=geometry,
+        file_geometry=file_geometry,
         seriesuid=path.name[: -len(scan_suffix(path))],
-        source=str(path),
-        flags=flags,
+        flags=(*flags, *tilt_flags),
     )
 
 
@@ -183,37 +188,6 @@ def _read_pixels(
             )
         image = reader.Execute()
     return sitk.GetArrayFromImage(image), grid_of_image(image)
-
-
-def scan_from_image(
-    image: sitk.Image, *, seriesuid: str, source: str, flags: tuple[str, ...] = ()
-) -> CTScan:
-    """Turn a 3-D scalar SimpleITK image of Hounsfield values into a :class:`CTScan`."""
-    values = sitk.GetArrayFromImage(image)
-    return _canonical_scan(
-        values, grid_of_image(image), seriesuid=seriesuid, source=source, flags=flags
-    )
-
-
-def _canonical_scan(
-    values: np.ndarray,
-    grid: FileGrid,
-    *,
-    seriesuid: str,
-    source: str,
-    flags: tuple[str, ...] = (),
-) -> CTScan:
-    volume, file_geometry, tilt_flags = regular(
-        as_int16_hu(values, source=source), grid, source=source
-    )
-    volume_hu, geometry = to_canonical(volume, file_geometry)
-    return CTScan(
-        volume_hu=np.ascontiguousarray(volume_hu),
-        geometry=geometry,
-        file_geometry=file_geometry,
-        seriesuid=seriesuid,
-        flags=(*flags, *tilt_flags),
-    )
 
 
 _HEADER_LIMIT_BYTES = 65536

@@ -19,8 +19,8 @@ from lungdet_mmdet.ct.dicom.series import (
     sort_files,
     survey_files,
 )
-from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.geometry import FileGrid
+from lungdet_mmdet.ct.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.reading import (
     METAIMAGE_SUFFIXES,
     SCAN_SUFFIXES,

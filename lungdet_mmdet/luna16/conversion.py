@@ -12,8 +12,8 @@ from lungdet_mmdet.annotations.tables import read_subsets
 from lungdet_mmdet.ct.dicom.header import read_dicom_slices
 from lungdet_mmdet.ct.dicom.reading import read_dicom_series
 from lungdet_mmdet.ct.dicom.series import lost_series_message, series_of_slices
-from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
-from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage
+from lungdet_mmdet.ct.metaimage_header import read_metaimage_header
+from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
 from lungdet_mmdet.ct.scan import check_hounsfield
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import search_files

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,13 +185,6 @@ def load_crop(file: CropFile) -> NoduleCrop:
     return NoduleCrop(file.name, file.patient_id, hu, mask[tuple(box)], spacing)
 
 
-def distance_outside_mm(
-    mask: np.ndarray, spacing_zyx_mm: Sequence[float] | np.ndarray
-) -> np.ndarray:
-    """Return how far each voxel lies from the mask, in mm; 0 inside."""
-    return ndimage.distance_transform_edt(~mask, sampling=spacing_zyx_mm)
-
-
 def measure_crop(crop: NoduleCrop) -> CropMeasures:
     """Measure a nodule and what surrounds it."""
     spacing = np.asarray(crop.spacing_zyx_mm)
@@ -204,7 +196,7 @@ def measure_crop(crop: NoduleCrop) -> CropMeasures:
     spread = offsets.T @ offsets / len(offsets) + np.diag(spacing**2 / 12.0)
     longest = 2.0 * float(np.sqrt(5.0 * np.linalg.eigvalsh(spread)[-1]))
     parts, _ = ndimage.label(crop.mask, np.ones((3, 3, 3)))
-    outside = distance_outside_mm(crop.mask, spacing)
+    outside = ndimage.distance_transform_edt(~crop.mask, sampling=spacing)
     pixel = float(spacing[2])
     lung = (outside > _SHELL_PIXELS * pixel) & (crop.hu < LUNG_BELOW_HU)
     enough = int(lung.sum()) >= _LEAST_SAMPLES

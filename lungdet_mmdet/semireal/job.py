@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.lungs.mask import segment_with_fallback
+from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.ct.scan import window_hu
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage
 from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.scan_runs import process_pool
 from lungdet_mmdet.semireal.cohort import (

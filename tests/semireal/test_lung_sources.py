@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage
 from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.semireal.lungs import find_lungs
 
