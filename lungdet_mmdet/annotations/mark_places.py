@@ -102,10 +102,7 @@ class ScanNames:
     def find(self, texts: Sequence[str], *, place: str) -> str | None:
         """Return the series UID of the first name that is known; None where none is.
 
-        Raises
-        ------
-        LungDetError
-            If a name is of several scans.
+        Raises LungDetError if a name is of several scans.
         """
         for text in texts:
             owners: set[str] = set()

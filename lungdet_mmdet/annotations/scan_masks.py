@@ -69,10 +69,7 @@ def read_labels(path: Path) -> tuple[np.ndarray, ScanGeometry]:
 def referenced_series(path: Path) -> str:
     """Return the UID of the series that a DICOM segmentation was made on.
 
-    Raises
-    ------
-    LungDetError
-        If the file is no DICOM segmentation, or names no series.
+    Raises LungDetError if the file is no DICOM segmentation, or names no series.
     """
     _check_packages()
     import pydicom
@@ -150,12 +147,8 @@ def read_mask_folder(root: Path) -> NoduleMaskFolder:
     """Find the masks ``UID.mha`` (``.mhd``, ``.nrrd``, ``.nii``, ``.nii.gz``) or ``*.dcm``.
 
     They lie in the folder itself or in ``masks/``, as ``lungdet lidc-labels`` writes them. DICOM
-    segmentations say by themselves which series they belong to.
-
-    Raises
-    ------
-    LungDetError
-        If the folder is missing or holds no mask, or a series has two.
+    segmentations say by themselves which series they belong to. Raises LungDetError if the folder
+    is missing or holds no mask, or a series has two.
     """
     root = Path(root)
     if not root.is_dir():

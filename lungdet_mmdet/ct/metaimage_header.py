@@ -88,10 +88,8 @@ def _shortened(text: str) -> str:
 def read_fields(path: Path) -> MetaImageFields:
     """Read the fields of a header up to ElementDataFile, which is its last.
 
-    Raises
-    ------
-    LungDetError
-        If the file cannot be read, is no header, or names one field twice with different values.
+    Raises LungDetError if the file cannot be read, is no header, or names one field twice with
+    different values.
     """
     try:
         with path.open("rb") as file:

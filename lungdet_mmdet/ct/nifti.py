@@ -236,10 +236,8 @@ def _read_header(path: Path, file: IO[bytes]) -> NiftiHeader:
 def read_nifti_header(path: Path) -> NiftiHeader:
     """Read the header alone: what it states is checked, not what follows it.
 
-    Raises
-    ------
-    LungDetError
-        If it is no sound one, or its statements about the grid contradict each other.
+    Raises LungDetError if it is no sound one, or its statements about the grid contradict each
+    other.
     """
     try:
         with _opened(path) as file:

@@ -109,10 +109,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, ScanGeometry]:
 def read_file_grid(path: Path) -> FileGrid:
     """Return the grid that a scan file states, without its pixels.
 
-    Raises
-    ------
-    LungDetError
-        As `read_scan`, but for what only the pixels can tell.
+    Raises LungDetError as `read_scan`, but for what only the pixels can tell.
     """
     check_input_file(path)
     suffix = scan_suffix(path)
@@ -214,13 +211,9 @@ def check_nrrd(path: Path) -> None:
     That follows a header to a data file anywhere on the disk, asks for memory for whatever size it
     states, and reads damaged gzip pixels, or more pixels than there should be, without a word.
 
-    Gzip pixels are decompressed once for this; nothing is kept.
-
-    Raises
-    ------
-    LungDetError
-        If the header names another file, cannot be understood, or promises another number of bytes
-        than there are, or the compressed pixels are damaged.
+    Gzip pixels are decompressed once for this; nothing is kept. Raises LungDetError if the header
+    names another file, cannot be understood, or promises another number of bytes than there are, or
+    the compressed pixels are damaged.
     """
     with path.open("rb") as file:
         head = file.read(_HEADER_LIMIT_BYTES)

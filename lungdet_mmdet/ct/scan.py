@@ -41,12 +41,8 @@ class CTScan:
 def as_int16_hu(values: np.ndarray, *, source: str) -> np.ndarray:
     """Return Hounsfield values as int16 without a copy where they are int16 already.
 
-    Values beyond the int16 range are clipped; floats are rounded.
-
-    Raises
-    ------
-    LungDetError
-        If a floating point volume holds NaN or infinity.
+    Values beyond the int16 range are clipped; floats are rounded. Raises LungDetError if a floating
+    point volume holds NaN or infinity.
     """
     if values.dtype == np.int16:
         return values
@@ -73,10 +69,7 @@ _EVERY_NTH_VOXEL = 7
 def check_hounsfield(scan: CTScan, *, source: str) -> None:
     """Refuse a volume without air (MR, CT whose intercept was never applied) or without a patient.
 
-    Raises
-    ------
-    LungDetError
-        Naming the file, its range of values and the remedy.
+    Raises LungDetError naming the file, its range of values and the remedy.
     """
     values = scan.volume_hu.reshape(-1)[::_EVERY_NTH_VOXEL]
     run = f"{source}: values run from {values.min()} to {values.max()} and hardly any lies"

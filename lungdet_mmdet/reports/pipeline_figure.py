@@ -97,10 +97,7 @@ class NoduleMark:
 def slab_at(geometries: Sequence[SlabGeometry], height_mm: float) -> int:
     """Return which slab a position along the normal lies in, the one whose middle is nearest.
 
-    Raises
-    ------
-    LungDetError
-        If it lies in none.
+    Raises LungDetError if it lies in none.
     """
     inside = [
         (abs(sum(slab.z_range_mm) / 2 - height_mm), place)
@@ -117,10 +114,7 @@ def slab_at(geometries: Sequence[SlabGeometry], height_mm: float) -> int:
 def stage_picture(stage: Stage, height_mm: float) -> Picture:
     """Return what a stage shows at a position along the slice normal.
 
-    Raises
-    ------
-    LungDetError
-        If no slice or slab of the stage lies there.
+    Raises LungDetError if no slice or slab of the stage lies there.
     """
     if isinstance(stage, SlabStage):
         place = slab_at(stage.geometries, height_mm)

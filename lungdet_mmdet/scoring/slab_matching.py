@@ -200,10 +200,7 @@ class MatchedSlabs:
 def iou_row_of(iou_thresholds: Sequence[float], iou: float) -> int:
     """Return the place of an IoU threshold among those evaluated.
 
-    Raises
-    ------
-    LungDetError
-        When it is not among them.
+    Raises LungDetError when it is not among them.
     """
     distances = np.abs(np.asarray(iou_thresholds) - iou)
     if not len(distances) or distances.min() > 1e-6:

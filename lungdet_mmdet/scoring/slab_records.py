@@ -53,12 +53,8 @@ def size_bands(edges_mm: Sequence[float] = PAPER_BANDS_MM) -> tuple[SizeBand, ..
     """Return the band "all" and one band per interval between the edges.
 
     Two edges make small, medium and large; any other number of edges makes bands named by their
-    limits, such as "over_6mm_to_8mm". A diameter of exactly an edge is in the lower band.
-
-    Raises
-    ------
-    LungDetError
-        When the edges are not positive and rising.
+    limits, such as "over_6mm_to_8mm". A diameter of exactly an edge is in the lower band. Raises
+    LungDetError when the edges are not positive and rising.
     """
     edges = [float(edge) for edge in edges_mm]
     if any(low >= high for low, high in zip([0.0, *edges], edges, strict=False)):
@@ -171,11 +167,8 @@ class SlabSet:
     def seen_by(self, detections: Iterable[SlabDetections]) -> SlabSet:
         """Return the set as far as it was looked at, see :meth:`restricted_to`.
 
-        Raises
-        ------
-        LungDetError
-            When a detection was made on another slab than the one of its image id: on another
-            split, or on slabs prepared anew.
+        Raises LungDetError when a detection was made on another slab than the one of its image id:
+        on another split, or on slabs prepared anew.
         """
         items = list(detections)
         for item in items:
@@ -197,12 +190,8 @@ class SlabSet:
 
         Series of which no slab was looked at are left out; series that have no slab in this set at
         all stay in, for they are part of the split (a healthy scan whose slabs were all thinned
-        away, a scan whose nodules are in no slab).
-
-        Raises
-        ------
-        LungDetError
-            When an image id is not in the set.
+        away, a scan whose nodules are in no slab). Raises LungDetError when an image id is not in
+        the set.
         """
         wanted = set(img_ids)
         unknown = sorted(wanted - set(self.slabs))
@@ -286,12 +275,8 @@ class SlabDetections:
 def unique_by_slab(detections: Iterable[SlabDetections]) -> list[SlabDetections]:
     """Keep the first record of every slab, ordered by image id.
 
-    Distributed runs pad the last batch with slabs that another process has already seen.
-
-    Raises
-    ------
-    LungDetError
-        When two slabs have the same image id.
+    Distributed runs pad the last batch with slabs that another process has already seen. Raises
+    LungDetError when two slabs have the same image id.
     """
     first: dict[int, SlabDetections] = {}
     for item in detections:
@@ -378,10 +363,7 @@ def missing_depths_note(n_missing: int, n_slabs: int) -> str | None:
 def read_depths(path: str | Path) -> NDArray[np.uint8] | None:
     """Read the depths that preparation wrote beside a slab, or None where there is no such image.
 
-    Raises
-    ------
-    LungDetError
-        If the file is there and cannot be read.
+    Raises LungDetError if the file is there and cannot be read.
     """
     path = Path(path)
     if not path.is_file():

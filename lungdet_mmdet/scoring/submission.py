@@ -53,13 +53,9 @@ def read_submission(path: str | Path, *, series: Sequence[str]) -> Marks:
     A byte order mark, CRLF line ends and semicolons are read through. Counted as warnings, with
     what they do to the result: lines of other series (left out), repeated lines (kept, for the
     official evaluation keeps them), scores outside [0, 1] (kept: only their order matters), series
-    without a line (they stay in the denominator).
-
-    Raises
-    ------
-    LungDetError
-        When the file is missing, empty or not a table, a column is missing, a coordinate or score
-        is not a finite number, or no line belongs to any of the series.
+    without a line (they stay in the denominator). Raises LungDetError when the file is missing,
+    empty or not a table, a column is missing, a coordinate or score is not a finite number, or no
+    line belongs to any of the series.
     """
     rows = read_csv_rows(path)
     known = frozenset(series)
@@ -132,10 +128,7 @@ def write_predictions(
 def read_predictions(path: str | Path) -> list[SlabDetections]:
     """Read what ``write_predictions`` wrote.
 
-    Raises
-    ------
-    LungDetError
-        When the file is missing or not of that form.
+    Raises LungDetError when the file is missing or not of that form.
     """
     path = Path(path)
     try:

@@ -138,10 +138,7 @@ def in_folds(patient_id: str, folds: Collection[int], n_folds: int) -> bool:
 def read_excluded_patients(items: Iterable[str]) -> set[str]:
     """Return patients by name, or from tables with a column ``patient_id``.
 
-    Raises
-    ------
-    LungDetError
-        If a table has no such column.
+    Raises LungDetError if a table has no such column.
     """
     patients: set[str] = set()
     for item in items:
@@ -168,11 +165,7 @@ def plan_semireal_cohort(
     A lung never gets nodules of its own patient, nor of another lung's. Unless nodules are shared,
     each patient's nodules go to the lungs of one patient only, so that a split by patients of lungs
     is one by patients of nodules too. All scans of one patient's lungs go to one subset folder.
-
-    Raises
-    ------
-    LungDetError
-        If there are no lungs, or too few patients with nodules for them.
+    Raises LungDetError if there are no lungs, or too few patients with nodules for them.
     """
     if not lungs:
         raise LungDetError("no scan was given to set nodules into")

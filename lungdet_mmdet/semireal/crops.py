@@ -111,12 +111,8 @@ def list_crops(folder: Path | str) -> list[CropFile]:
     """List the nodules of a folder: ``crops.csv``, ``image/NAME.*`` and ``mask/NAME.*``.
 
     The table names ``crop`` and ``patient_id``; further columns are ignored. A column ``label``
-    says which value of the mask is the nodule, where one mask holds several.
-
-    Raises
-    ------
-    LungDetError
-        If the table is missing, names a crop twice, or an image or mask is not there.
+    says which value of the mask is the nodule, where one mask holds several. Raises LungDetError if
+    the table is missing, names a crop twice, or an image or mask is not there.
     """
     folder = Path(folder)
     table = folder / CROPS_TABLE
@@ -156,10 +152,8 @@ def _file_of(folder: Path, stem: str) -> Path:
 def load_crop(file: CropFile) -> NoduleCrop:
     """Read a nodule and cut it, with its surroundings, out of its image.
 
-    Raises
-    ------
-    LungDetError
-        If a file is damaged, image and mask differ in grid, or the mask has no such label.
+    Raises LungDetError if a file is damaged, image and mask differ in grid, or the mask has no such
+    label.
     """
     image, labels = read_scan(file.image_path), read_scan(file.mask_path)
     same_grid = image.geometry.size_zyx == labels.geometry.size_zyx and np.allclose(

@@ -202,10 +202,7 @@ class SemirealJob:
 def make_semireal_scan(job: SemirealJob) -> str:
     """Make a scan, its nodule labels, its pictures and its record; return the series UID.
 
-    Raises
-    ------
-    LungDetError
-        If the lung cannot be read, or no lungs are found in it.
+    Raises LungDetError if the lung cannot be read, or no lungs are found in it.
     """
     rng = np.random.default_rng(job.seed)
     original = read_scan(job.lung.path)
@@ -263,10 +260,7 @@ def make_semireal_scan(job: SemirealJob) -> str:
 def read_record(path: Path) -> dict:
     """Return what `make_semireal_scan` recorded.
 
-    Raises
-    ------
-    LungDetError
-        If the record cannot be read.
+    Raises LungDetError if the record cannot be read.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -143,10 +143,7 @@ MAX_OFF_LINE_MM = 5.0
 def frame_of(slices: Sequence[DicomSlice], *, source: str) -> ScanGeometry:
     """Return the grid of the first slice, with the median step along z.
 
-    Raises
-    ------
-    LungDetError
-        If the headers state no grid on which a patient can have lain.
+    Raises LungDetError if the headers state no grid on which a patient can have lain.
     """
     first = slices[0]
     step = float(np.median(np.diff([s.height_mm for s in slices])))
@@ -291,10 +288,7 @@ MIN_FILLED_SHARE = 0.75
 def read_dicom_folder(folder: Path | str, *, series_uid: str | None = None) -> CTScan:
     """Read a series below a folder: the one asked for, else the thinnest axial CT.
 
-    Raises
-    ------
-    LungDetError
-        If there is no such series, or it cannot be brought to a regular grid.
+    Raises LungDetError if there is no such series, or it cannot be brought to a regular grid.
     """
     found = find_dicom_series(folder)
     return read_dicom_series(choose_series(found, source=str(folder), series_uid=series_uid))

@@ -334,10 +334,7 @@ def lost_series_message(paths: Sequence[Path]) -> str:
 def find_dicom_series(folder: Path | str) -> list[DicomSeries]:
     """Return every readable series of DICOM images below a folder, by UID.
 
-    Raises
-    ------
-    LungDetError
-        If there are DICOM images, and not one that can be read.
+    Raises LungDetError if there are DICOM images, and not one that can be read.
     """
     found = survey_files(sort_files(paths) for _, paths in search_files(Path(folder)).folders)
     if found.lost and not found.series:
@@ -351,12 +348,8 @@ def choose_series(
     """Return the series to read: the one asked for, else the thinnest axial CT.
 
     Among equally thin ones that with most slices is taken, then the smoother kernel (a sharp one's
-    noise adds up in a projection), then the first by UID.
-
-    Raises
-    ------
-    LungDetError
-        If there is none, listing the series that are there, or if they are of several patients.
+    noise adds up in a projection), then the first by UID. Raises LungDetError if there is none,
+    listing the series that are there, or if they are of several patients.
     """
     listing = "\n".join(f"  {series.describe()}" for series in found)
     if not found:
