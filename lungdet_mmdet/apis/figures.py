@@ -24,7 +24,7 @@ from lungdet_mmdet.evaluation.slab_test import (
 )
 from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_checkpoint
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, run_steps
-from lungdet_mmdet.reports.pipeline_figure import SlabStage, Stage, VolumeStage, pipeline_figure
+from lungdet_mmdet.reports.method_figures import SlabStage, Stage, VolumeStage, pipeline_figure
 from lungdet_mmdet.reports.prediction_figure import prediction_figure
 from lungdet_mmdet.reports.slab_overlays import (
     IGNORED_COLOUR,
