@@ -14,8 +14,8 @@ import math
 import struct
 import zlib
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from lungdet_mmdet.input_file import MAX_DEFLATE_RATIO
 
 _NIFTI1_BYTES, _NIFTI2_BYTES = 348, 540
 _CHUNK_BYTES = 1 << 24
+_File = gzip.GzipFile | BufferedReader
 _TYPES = {
     2: "u1", 256: "i1", 4: "i2", 512: "u2", 8: "i4", 768: "u4", 16: "f4", 64: "f8", 1024: "i8",
     1280: "u8",
@@ -222,11 +223,11 @@ def _is_compressed(path: Path) -> bool:
     return path.name.lower().endswith(".gz")
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> _File:
     return gzip.open(path) if _is_compressed(path) else path.open("rb")
 
 
-def _read_header(path: Path, file: IO[bytes]) -> NiftiHeader:
+def _read_header(path: Path, file: _File) -> NiftiHeader:
     header = _parsed(path, file.read(_NIFTI2_BYTES))
     _check_header(path, header)
     _check_place(path, header)
@@ -287,7 +288,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, FileGrid, tuple[str, ...]]:
     return values, *nifti_grid(header)
 
 
-def _pixels(path: Path, file: IO[bytes], header: NiftiHeader) -> bytearray:
+def _pixels(path: Path, file: _File, header: NiftiHeader) -> bytearray:
     """Return the bytes of the pixels; a compressed file is read to its checksum behind them."""
     offset, data = int(header.vox_offset), bytearray()
     promised = offset + header.pixel_bytes

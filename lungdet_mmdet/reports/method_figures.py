@@ -393,7 +393,7 @@ def _draw_column(axes: Axes, blocks: tuple[Block, ...], left: float) -> None:
         axes.add_patch(shape)
         middle = left + _COLUMN / 2
         for line, text in enumerate((block.title, *block.lines)):
-            look = {"fontsize": 8.2, "alpha": 0.85} if line else {"fontsize": 10.5}
+            look: dict[str, Any] = {"fontsize": 8.2, "alpha": 0.85} if line else {"fontsize": 10.5}
             y = top - 0.065 - 0.075 * line
             axes.text(middle, y, text, color=TEXT, ha="center", va="center", **look)
         top -= height + 0.04

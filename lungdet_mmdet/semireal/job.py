@@ -25,7 +25,6 @@ from lungdet_mmdet.semireal.insertion import map_lungs
 from lungdet_mmdet.semireal.lungs import (
     AS_IT_IS,
     LungSource,
-    LungVariant,
     apply_variant,
     draw_variant,
     moved_points,
@@ -213,7 +212,8 @@ def make_semireal_scan(job: SemirealJob) -> str:
     canvas = _canvas(volume, geometry, source=job.lung.path)
     own = [(n.centre_xyz_mm, n.diameter_mm) for n in job.lung.nodules]
     others = [(f.centre_xyz_mm, f.diameter_mm) for f in job.lung.findings]
-    places = _moved(own + others, original.geometry, variant)
+    points = np.array([centre for centre, _ in own + others], float).reshape(-1, 3)
+    places = moved_points(points, original.geometry, variant).tolist()
     extents = [d for _, d in own] + [f.extent_mm for f in job.lung.findings]
     for centre, extent in zip(places, extents, strict=True):
         voxel = geometry.world_to_voxel(np.asarray(centre))
@@ -233,7 +233,10 @@ def make_semireal_scan(job: SemirealJob) -> str:
             )
         else:
             inserted.append(done)
-    rows = [_row(c, d) for (_, d), c in zip(own + others, places, strict=True)]
+    rows = [
+        [*(round(value, 6) for value in centre), diameter]
+        for (_, diameter), centre in zip(own + others, places, strict=True)
+    ]
     own_rows, other_rows = rows[: len(own)], rows[len(own) :]
     record = {
         "seriesuid": job.seriesuid,
@@ -277,14 +280,3 @@ def _canvas(volume: np.ndarray, geometry: ScanGeometry, *, source: Path) -> Canv
     mask = lungs.mask
     lung_map = map_lungs(volume, mask, geometry.spacing_zyx_mm)
     return Canvas(volume, np.zeros(volume.shape, np.uint16), geometry, mask, lung_map)
-
-
-def _moved(
-    findings: Sequence[tuple], geometry: ScanGeometry, variant: LungVariant
-) -> list[list[float]]:
-    points = np.array([centre for centre, _ in findings], float).reshape(-1, 3)
-    return moved_points(points, geometry, variant).tolist()
-
-
-def _row(centre_xyz_mm: Sequence[float], diameter_mm: float) -> list[float]:
-    return [*(round(float(v), 6) for v in centre_xyz_mm), diameter_mm]

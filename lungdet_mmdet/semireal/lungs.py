@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from lungdet_mmdet.annotations.tables import (
     Finding,
     Nodule,
+    Table,
     by_series,
     read_findings,
     read_nodules,
@@ -119,9 +121,7 @@ class _Tables:
 
     def __init__(self) -> None:
         self.remarks: list[str] = []
-        self._nodules: dict[Path, dict[str, list[Nodule]]] = {}
-        self._findings: dict[Path, dict[str, list[Finding]]] = {}
-        self._patients: dict[Path, Mapping[str, str]] = {}
+        self._read: dict[Path, Mapping[str, Any]] = {}
 
     def describe(self, uid: str, path: Path, root: Path, named: Mapping[str, str]) -> LungSource:
         """Return a scan with what its tables say of it."""
@@ -133,29 +133,28 @@ class _Tables:
         for folder in folders:
             if (table := folder / ANNOTATION_TABLE).is_file():
                 has_table = True
-                rows = self._rows(self._nodules, table, read_nodules).get(uid, [])
-                lung = replace(lung, nodules=_joined(lung.nodules, rows))
+                found = self._rows(table, read_nodules).get(uid, [])
+                lung = replace(lung, nodules=_joined(lung.nodules, found))
             for name in (EXCLUDED_TABLE, LESION_TABLE):
                 if (table := folder / name).is_file():
-                    found = self._rows(self._findings, table, read_findings).get(uid, [])
+                    found = self._rows(table, read_findings).get(uid, [])
                     lung = replace(lung, findings=_joined(lung.findings, found))
-            table = folder / PATIENT_TABLE
-            if table.is_file() and lung.patient_id == uid:
-                if table not in self._patients:
-                    self._patients[table] = read_patients(table)
-                lung = replace(lung, patient_id=self._patients[table].get(uid, uid))
+            if lung.patient_id == uid and (table := folder / PATIENT_TABLE).is_file():
+                if table not in self._read:
+                    self._read[table] = read_patients(table)
+                lung = replace(lung, patient_id=self._read[table].get(uid, uid))
         if not has_table:
             self.remarks.append(
                 f"{uid}: no {ANNOTATION_TABLE} near the scan: own nodules, if any, are not known"
             )
         return lung
 
-    def _rows(self, cache: dict, table: Path, read) -> dict:
-        if table not in cache:
+    def _rows(self, table: Path, read: Callable[[Path], Table]) -> Mapping[str, Any]:
+        if table not in self._read:
             content = read(table)
             self.remarks.extend(content.warnings)
-            cache[table] = by_series(content.rows)
-        return cache[table]
+            self._read[table] = by_series(content.rows)
+        return self._read[table]
 
 
 def _joined(first: tuple, second: Sequence) -> tuple:

@@ -255,8 +255,10 @@ def series_of_slices(
     found = []
     for _, group in sorted(groups.items()):
         here = {s.path.parent for s in group}
-        beside = [tuple(p for p in paths if not apart or p.parent in here) for paths in unread]
-        found.append(DicomSeries(uid, tuple(group), *beside, why))
+        lost, strange = (
+            tuple(p for p in paths if not apart or p.parent in here) for paths in unread
+        )
+        found.append(DicomSeries(uid, tuple(group), lost, strange, why))
     return found
 
 
