@@ -23,7 +23,7 @@ from lungdet_mmdet.semireal.cohort import (
     write_semireal_cohort,
 )
 from lungdet_mmdet.semireal.crops import list_crops
-from lungdet_mmdet.semireal.lungs import find_lungs
+from lungdet_mmdet.semireal.job import find_lungs
 from lungdet_mmdet.semireal.scan import PLACE_SHARES, Candidate, draw_wanted
 from lungdet_mmdet.series_name import is_semireal_uid
 
