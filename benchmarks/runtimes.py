@@ -34,7 +34,7 @@ from lungdet_mmdet.apis.exporting import (
     write_openvino,
 )
 from lungdet_mmdet.apis.model_building import three_channels
-from lungdet_mmdet.ops.attention_choice import mmcv_attention_restored
+from lungdet_mmdet.ops.attention_choice import attention_replaced, mmcv_attention
 
 PYTORCH = "PyTorch"
 
@@ -93,7 +93,7 @@ def _pytorch(network: SlabNetwork) -> Iterator[SlabFunction]:
 
 @contextmanager
 def _mmcv_attention(network: SlabNetwork) -> Iterator[SlabFunction]:
-    with mmcv_attention_restored(), _pytorch(network) as run:
+    with attention_replaced(mmcv_attention()), _pytorch(network) as run:
         yield run
 
 

@@ -286,7 +286,7 @@ def insert(argv: Sequence[str] | None = None) -> int:
     from lungdet_mmdet.runs.workplace import find_workplace
     from lungdet_mmdet.semireal import cohort as semireal
     from lungdet_mmdet.semireal.crops import list_crops
-    from lungdet_mmdet.semireal.lungs import find_lungs
+    from lungdet_mmdet.semireal.job import find_lungs
     from lungdet_mmdet.semireal.scan import Candidate
 
     options = semireal.CohortOptions(

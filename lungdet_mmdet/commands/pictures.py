@@ -173,7 +173,7 @@ def find_table(scan: Path) -> Path | None:
 def draw_architecture_figure(args: argparse.Namespace) -> None:
     from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
     from lungdet_mmdet.engine.by_name import config_from_file
-    from lungdet_mmdet.reports.architecture_figure import architecture_figure
+    from lungdet_mmdet.reports.method_figures import architecture_figure
     from lungdet_mmdet.runs.atomic_files import write_bytes
 
     config = config_from_file(args.config, import_custom_modules=False)

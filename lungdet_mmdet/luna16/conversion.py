@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lungdet_mmdet.annotations.tables import read_patients, read_subsets, write_patient_table
-from lungdet_mmdet.ct.dicom.folder_files import sort_files
-from lungdet_mmdet.ct.dicom.multiframe import read_dicom_slices
+from lungdet_mmdet.ct.dicom.header import read_dicom_slices
 from lungdet_mmdet.ct.dicom.reading import read_dicom_series
-from lungdet_mmdet.ct.dicom.series import lost_series_message, series_of_slices, strangers_note
-from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
-from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage
+from lungdet_mmdet.ct.dicom.series import (
+    lost_series_message,
+    series_of_slices,
+    sort_files,
+    strangers_note,
+)
+from lungdet_mmdet.ct.metaimage_header import read_metaimage_header
+from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
 from lungdet_mmdet.ct.scan import check_hounsfield
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import search_files

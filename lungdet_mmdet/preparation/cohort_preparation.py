@@ -13,7 +13,7 @@ from typing import Any
 from lungdet_mmdet.annotations.mark_places import question_of_lungs, question_of_scans
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.annotations.tables import Nodule, write_patient_table
-from lungdet_mmdet.ct.file_grid import FileGrid
+from lungdet_mmdet.ct.geometry import FileGrid
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import Luna16Folder
 from lungdet_mmdet.preparation.manifest import (

@@ -30,8 +30,14 @@ from lungdet_mmdet.scoring.ceiling import (
     perfect_sensitivities,
     positive_boxes,
 )
-from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, count_by_band
-from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
+from lungdet_mmdet.scoring.slab_records import (
+    PAPER_BANDS_MM,
+    Slab,
+    SlabDetections,
+    SlabSet,
+    TruthBox,
+    count_by_band,
+)
 from lungdet_mmdet.splits.labels import findings_to_ignore, label_scan
 from lungdet_mmdet.splits.prepared import PreparedScan, PreparedSlab
 from lungdet_mmdet.splits.protocols import FOLD_RATES, N_FOLDS, PAPER_RATES, STRICT_RATES

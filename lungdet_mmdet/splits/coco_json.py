@@ -18,8 +18,14 @@ from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.annotations.tables import UNKNOWN_DIAMETER, Finding, Nodule
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, count_by_band
-from lungdet_mmdet.scoring.slab_records import NODULE_CATEGORY, Slab, SlabSet, TruthBox
+from lungdet_mmdet.scoring.slab_records import (
+    NODULE_CATEGORY,
+    PAPER_BANDS_MM,
+    Slab,
+    SlabSet,
+    TruthBox,
+    count_by_band,
+)
 from lungdet_mmdet.series_name import check_series_name
 from lungdet_mmdet.splits.labels import LabelledSlab, SlabLabel, Status
 from lungdet_mmdet.splits.prepared import centre_of

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.ct.file_grid import FileGrid
-from lungdet_mmdet.ct.geometry import IDENTITY_DIRECTION, MAX_VOXELS
+from lungdet_mmdet.ct.geometry import IDENTITY_DIRECTION, MAX_VOXELS, FileGrid
 from lungdet_mmdet.errors import LungDetError, TruncatedFileError
 from lungdet_mmdet.input_file import MAX_DEFLATE_RATIO, check_input_file
 
@@ -51,19 +50,11 @@ class MetaImageFields:
         """Return a field's truth as MetaIO sees it."""
         return self.text(name, default).startswith(_TRUE_INITIALS)
 
-    def whole_numbers(self, name: str) -> tuple[int, ...]:
-        """Return a field's whole numbers; LungDetError where it is missing or holds others."""
-        return self._numbers(name, int, "whole numbers")
-
-    def numbers(self, name: str) -> tuple[float, ...]:
-        """Return a field's numbers; LungDetError where it is missing or holds something else."""
-        return self._numbers(name, float, "numbers")
-
     def whole_number(self, name: str, default: int) -> int:
         """Return a field's one whole number; LungDetError where it holds something else."""
         if name not in self.values:
             return default
-        numbers = self.whole_numbers(name)
+        numbers = self.numbers(name, int)
         if len(numbers) != 1:
             raise LungDetError(
                 f"{self.path}: header field {name} is '{self.values[name]}': one number is "
@@ -71,12 +62,13 @@ class MetaImageFields:
             )
         return numbers[0]
 
-    def _numbers(self, name: str, kind: type, what: str) -> tuple:
+    def numbers(self, name: str, kind: type = float) -> tuple:
+        """Return a field's numbers; LungDetError where it is missing or holds something else."""
         if name not in self.values:
             raise LungDetError(
                 f"{self.path}: header field {name} is missing; copy or convert the scan again"
             )
-        words = self.values[name].split()
+        words, what = self.values[name].split(), "whole numbers" if kind is int else "numbers"
         try:
             # Python reads 6_4 as 64, and the digits of every script; MetaIO does not.
             if not all(_NUMBER_LETTERS.fullmatch(word) for word in words):
@@ -89,17 +81,15 @@ class MetaImageFields:
             ) from None
 
 
-def _shortened(text: str, limit: int = 80) -> str:
-    return text if len(text) <= limit else f"{text[:limit]}..."
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def read_fields(path: Path) -> MetaImageFields:
     """Read the fields of a header up to ElementDataFile, which is its last.
 
-    Raises
-    ------
-    LungDetError
-        If the file cannot be read, is no header, or names one field twice with different values.
+    Raises LungDetError if the file cannot be read, is no header, or names one field twice with
+    different values.
     """
     try:
         with path.open("rb") as file:
@@ -228,7 +218,7 @@ class MetaImageHeader:
 
 
 def _size_xyz(fields: MetaImageFields) -> tuple[int, int, int]:
-    size = fields.whole_numbers("DimSize")
+    size = fields.numbers("DimSize", int)
     n_dims = fields.whole_number("NDims", 3)
     if len(size) != 3 or n_dims != 3:
         raise LungDetError(
@@ -319,28 +309,22 @@ def read_metaimage_header(path: Path | str) -> MetaImageHeader:
     path = Path(path)
     check_input_file(path)
     fields = read_fields(path)
-    header = _unchecked_header(fields)
-    _check_bytes(header, on_disk=header.data_path.stat().st_size, fields=fields)
-    return header
-
-
-def _unchecked_header(fields: MetaImageFields) -> MetaImageHeader:
     size, spacing = _size_xyz(fields), _spacing_xyz_mm(fields)
     _check_place(fields, size, spacing)
     element_type = _element_type(fields)
-    data_path = data_file_beside(fields.path, fields.text("ElementDataFile"))
+    data_path = data_file_beside(path, fields.text("ElementDataFile"))
+    on_disk = data_path.stat().st_size
     offset = fields.n_bytes
-    if data_path != fields.path:
+    if data_path != path:
         # -1 says that the pixels are the last bytes of the file, whatever stands before them.
         offset = max(fields.whole_number("HeaderSize", 0), 0)
     data_bytes = math.prod(size) * BYTES_OF_ELEMENT[element_type]
     compressed = fields.is_true("CompressedData", "False")
     if compressed:
         # MetaIO takes 0 and a missing field to mean the rest of the file.
-        rest = data_path.stat().st_size - offset
-        data_bytes = fields.whole_number("CompressedDataSize", 0) or max(rest, 1)
-    return MetaImageHeader(
-        path=fields.path,
+        data_bytes = fields.whole_number("CompressedDataSize", 0) or max(on_disk - offset, 1)
+    header = MetaImageHeader(
+        path=path,
         data_path=data_path,
         data_offset=offset,
         data_bytes=data_bytes,
@@ -349,6 +333,8 @@ def _unchecked_header(fields: MetaImageFields) -> MetaImageHeader:
         element_type=element_type,
         compressed=compressed,
     )
+    _check_bytes(header, on_disk=on_disk, fields=fields)
+    return header
 
 
 def _check_bytes(header: MetaImageHeader, *, on_disk: int, fields: MetaImageFields) -> None:

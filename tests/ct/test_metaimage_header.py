@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
+from lungdet_mmdet.ct.metaimage_header import read_metaimage_header
 from lungdet_mmdet.errors import LungDetError
 
 FIELDS = {

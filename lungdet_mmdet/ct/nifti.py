@@ -14,21 +14,24 @@ import math
 import struct
 import zlib
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.ct.file_grid import FileGrid
-from lungdet_mmdet.ct.geometry import MAX_VOXELS
+from lungdet_mmdet.ct.geometry import MAX_VOXELS, FileGrid
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.input_file import remaining_bytes
+from lungdet_mmdet.input_file import MAX_DEFLATE_RATIO
 
 _NIFTI1_BYTES, _NIFTI2_BYTES = 348, 540
-_BITS_OF_DATATYPE = {2: 8, 256: 8, 4: 16, 512: 16, 8: 32, 768: 32, 16: 32} | dict.fromkeys(
-    (64, 1024, 1280), 64
-)
-
-
+_CHUNK_BYTES = 1 << 24
+_File = gzip.GzipFile | BufferedReader
+_TYPES = {
+    2: "u1", 256: "i1", 4: "i2", 512: "u2", 8: "i4", 768: "u4", 16: "f4", 64: "f8", 1024: "i8",
+    1280: "u8",
+}  # fmt: skip
+# From NIfTI's axes (right, anterior, superior) to ours (left, posterior, superior).
+_RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 # qform and sform may differ by rounding; by more, a scan would lie in two places.
 MAX_DISAGREEMENT_VOXELS = 0.25
 SPACING_TOLERANCE_REL = 1e-3
@@ -142,7 +145,8 @@ def _parsed(path: Path, head: bytes) -> NiftiHeader:
 def _check_header(path: Path, header: NiftiHeader) -> None:
     sizes = header.sizes
     is_sound = 1 <= len(sizes) <= 7 and min(sizes) >= 1 and math.prod(sizes) <= MAX_VOXELS
-    bits = _BITS_OF_DATATYPE.get(header.datatype, header.bitpix)
+    kind = _TYPES.get(header.datatype)
+    bits = 8 * np.dtype(kind).itemsize if kind else header.bitpix
     offset_is_sound = math.isfinite(header.vox_offset) and header.vox_offset >= 0
     if not is_sound or header.bitpix != bits or bits < 1 or not offset_is_sound:
         raise LungDetError(
@@ -160,14 +164,11 @@ def _check_header(path: Path, header: NiftiHeader) -> None:
     slope, inter = header.scl_slope, header.scl_inter
     # Both mean that nothing is scaled, but readers differ on an intercept beside them.
     has_no_slope = slope == 0 or math.isnan(slope)
-    has_inter = inter != 0 and not math.isnan(inter)
-    vanishes = not has_no_slope and abs(slope) < MIN_SLOPE
-    if math.isinf(slope) or math.isinf(inter) or vanishes or (has_no_slope and has_inter):
-        raise LungDetError(
-            f"{path}: the NIfTI header has scl_slope {slope} and scl_inter {inter}: Hounsfield "
-            "values cannot be told from these; convert the scan again"
-        )
-    if not has_no_slope and math.isnan(inter):
+    if has_no_slope:
+        is_clear = inter == 0 or math.isnan(inter)
+    else:
+        is_clear = math.isfinite(inter) and MIN_SLOPE <= abs(slope) < math.inf
+    if not is_clear:
         raise LungDetError(
             f"{path}: the NIfTI header has scl_slope {slope} and scl_inter {inter}: Hounsfield "
             "values cannot be told from these; convert the scan again"
@@ -218,75 +219,38 @@ def _check_place(path: Path, header: NiftiHeader) -> None:
             )
 
 
-def read_nifti_header(path: Path) -> NiftiHeader:
-    """Read the header alone: what it states is checked, not what follows it.
+def _is_compressed(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
 
-    Raises
-    ------
-    LungDetError
-        If it is no sound one.
-    """
-    try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            header = _parsed(path, file.read(_NIFTI2_BYTES))
-    except (OSError, EOFError, zlib.error) as error:
-        raise LungDetError(
-            f"{path}: cannot be read ({error}); copy or download it again"
-        ) from error
+
+def _opened(path: Path) -> _File:
+    return gzip.open(path) if _is_compressed(path) else path.open("rb")
+
+
+def _read_header(path: Path, file: _File) -> NiftiHeader:
+    header = _parsed(path, file.read(_NIFTI2_BYTES))
     _check_header(path, header)
     _check_place(path, header)
     return header
 
 
-def check_nifti(path: Path) -> NiftiHeader:
-    """Check a NIfTI file (.nii or .nii.gz); return its header.
+def read_nifti_header(path: Path) -> NiftiHeader:
+    """Read the header alone: what it states is checked, not what follows it.
 
-    It must hold as many bytes as the header promises, and the header's statements must agree. A
-    compressed file is decompressed once for this; nothing is kept.
-
-    Raises
-    ------
-    LungDetError
-        If it does not, its header is no sound one, or its compressed stream is damaged.
+    Raises LungDetError if it is no sound one, or its statements about the grid contradict each
+    other.
     """
-    is_compressed = path.name.lower().endswith(".gz")
     try:
-        with gzip.open(path) if is_compressed else path.open("rb") as file:
-            head = file.read(_NIFTI2_BYTES)
-            header = _parsed(path, head)
-            _check_header(path, header)
-            promised = int(header.vox_offset) + header.pixel_bytes
-            slice_bytes = header.pixel_bytes // math.prod(header.sizes[2:])
-            if is_compressed:
-                found = len(head)
-                found += remaining_bytes(file, at_most=promised + slice_bytes - found)
-            else:
-                found = path.stat().st_size
+        with _opened(path) as file:
+            return _read_header(path, file)
     except (OSError, EOFError, zlib.error) as error:
         raise LungDetError(
-            f"{path}: cannot be decompressed ({error}); the file is truncated or damaged: copy or "
-            "download it again"
+            f"{path}: cannot be read ({error}); copy or download it again"
         ) from error
-    if not promised <= found < promised + slice_bytes:
-        raise LungDetError(
-            f"{path}: {found} bytes, the header promises {promised} with dim {header.dim} and "
-            f"datatype {header.datatype}: the file is truncated or its header wrong; copy or "
-            "convert it again"
-        )
-    _check_place(path, header)
-    return header
 
 
-_TYPES = {2: "u1", 256: "i1", 4: "i2", 512: "u2", 8: "i4", 768: "u4", 16: "f4", 64: "f8"} | {
-    1024: "i8",
-    1280: "u8",
-}
-# From NIfTI's axes (right, anterior, superior) to ours (left, posterior, superior).
-_RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
-
-
-def read_nifti(path: Path, header: NiftiHeader) -> tuple[np.ndarray, FileGrid, tuple[str, ...]]:
-    """Read a NIfTI file that :func:`check_nifti` has passed.
+def read_nifti(path: Path) -> tuple[np.ndarray, FileGrid, tuple[str, ...]]:
+    """Read a NIfTI file (.nii or .nii.gz), which must hold as many bytes as its header promises.
 
     Returns
     -------
@@ -297,28 +261,56 @@ def read_nifti(path: Path, header: NiftiHeader) -> tuple[np.ndarray, FileGrid, t
     Raises
     ------
     LungDetError
-        If it is no 3-D volume of single numbers.
+        As `read_nifti_header`; or if it is no 3-D volume of single numbers, is truncated or too
+        long, or its compressed stream is damaged.
     """
-    if header.datatype not in _TYPES or [n for n in header.sizes if n > 1][3:]:
+    try:
+        with _opened(path) as file:
+            header = _read_header(path, file)
+            sizes = (*header.sizes, 1, 1)[:3]
+            if header.datatype not in _TYPES or math.prod(header.sizes) != math.prod(sizes):
+                raise LungDetError(
+                    f"{path}: {len(header.sizes)}-D with "
+                    f"{1 if header.datatype in _TYPES else 'several'} values per pixel; one 3-D "
+                    "scalar CT volume is needed: convert a single series"
+                )
+            data = _pixels(path, file, header)
+    except (OSError, EOFError, zlib.error) as error:
         raise LungDetError(
-            f"{path}: {len(header.sizes)}-D with {1 if header.datatype in _TYPES else 'several'} "
-            "values per pixel; one 3-D scalar CT volume is needed: convert a single series"
-        )
-    sizes = (*header.sizes, 1, 1)[:3]
-    if math.prod(header.sizes) != math.prod(sizes):
-        raise LungDetError(
-            f"{path}: {len(header.sizes)}-D with 1 values per pixel; one 3-D scalar CT volume is "
-            "needed: convert a single series"
-        )
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-        file.seek(int(header.vox_offset))
-        data = file.read(header.pixel_bytes)
+            f"{path}: cannot be decompressed ({error}); the file is truncated or damaged: copy or "
+            "download it again"
+        ) from error
     values = np.frombuffer(data, dtype=header.order + _TYPES[header.datatype])
     values = values.reshape(sizes[::-1]).astype(values.dtype.newbyteorder("="), copy=False)
     slope, inter = header.scl_slope, header.scl_inter
     if slope != 0 and not math.isnan(slope) and (slope, inter) != (1.0, 0.0):
         values = values * slope + inter
     return values, *nifti_grid(header)
+
+
+def _pixels(path: Path, file: _File, header: NiftiHeader) -> bytearray:
+    """Return the bytes of the pixels; a compressed file is read to its checksum behind them."""
+    offset, data = int(header.vox_offset), bytearray()
+    promised = offset + header.pixel_bytes
+    slice_bytes = header.pixel_bytes // math.prod(header.sizes[2:])
+    size = path.stat().st_size
+    found = 0 if _is_compressed(path) else size
+    # A file this short cannot hold more: nothing has to be read to know.
+    if promised <= size * (MAX_DEFLATE_RATIO if _is_compressed(path) else 1):
+        file.seek(offset)
+        # In pieces: memory for all of them is asked for as they come.
+        while chunk := file.read(min(header.pixel_bytes - len(data), _CHUNK_BYTES)):
+            data += chunk
+        if _is_compressed(path):
+            file.read(slice_bytes)
+            found = file.tell()
+    if not promised <= found < promised + slice_bytes:
+        raise LungDetError(
+            f"{path}: {found} bytes, the header promises {promised} with dim {header.dim} and "
+            f"datatype {header.datatype}: the file is truncated or its header wrong; copy or "
+            "convert it again"
+        )
+    return data
 
 
 def nifti_grid(header: NiftiHeader) -> tuple[FileGrid, tuple[str, ...]]:

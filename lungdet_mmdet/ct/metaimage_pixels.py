@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from lungdet_mmdet.ct.files.metaimage_header import MetaImageHeader
 from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.metaimage_header import MetaImageHeader
 from lungdet_mmdet.errors import LungDetError, TruncatedFileError
 from lungdet_mmdet.runs.atomic_files import FOLDER_SUFFIX, output_error
 
@@ -126,14 +126,12 @@ def _write(
         folder.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.mkdtemp(dir=folder, prefix=f".{name}.lungdet-", suffix=FOLDER_SUFFIX)
         # Level 1: noise hardly compresses, higher levels only take longer.
-        sitk.WriteImage(_image_of(volume, geometry), f"{scratch}/{name}{suffixes[-1]}", compress, 1)
+        file = f"{scratch}/{name}{suffixes[-1]}"
+        _write_image(file, volume, geometry, compress=compress, level=1)
         for suffix in suffixes:
             os.replace(f"{scratch}/{name}{suffix}", folder / f"{name}{suffix}")
     except OSError as error:
         raise output_error(folder, error) from error
-    except RuntimeError as error:  # SimpleITK's way to say that it cannot write
-        reason = OSError(None, str(error).strip().splitlines()[-1])
-        raise output_error(folder, reason) from error
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -154,16 +152,20 @@ def write_nifti(path: Path, volume: np.ndarray, geometry: ScanGeometry) -> None:
         If the file cannot be written.
     """
     try:
-        sitk.WriteImage(_image_of(volume, geometry), str(path), True)
-    except RuntimeError as error:  # SimpleITK's way to say that it cannot write
+        _write_image(str(path), volume, geometry, compress=True)
+    except OSError as error:
         path.unlink(missing_ok=True)
-        reason = OSError(None, str(error).strip().splitlines()[-1])
-        raise output_error(path, reason) from error
+        raise output_error(path, error) from error
 
 
-def _image_of(volume: np.ndarray, geometry: ScanGeometry) -> sitk.Image:
+def _write_image(
+    path: str, volume: np.ndarray, geometry: ScanGeometry, *, compress: bool, level: int = -1
+) -> None:
     image = sitk.GetImageFromArray(volume)
     image.SetSpacing(geometry.spacing_xyz_mm.tolist())
     image.SetOrigin(geometry.origin_xyz_mm)
     image.SetDirection(geometry.direction)
-    return image
+    try:
+        sitk.WriteImage(image, path, compress, level)
+    except RuntimeError as error:  # SimpleITK's way to say that it cannot write
+        raise OSError(None, str(error).strip().splitlines()[-1]) from error
