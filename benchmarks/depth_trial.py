@@ -18,8 +18,13 @@ from numpy.typing import NDArray
 
 from lungdet_mmdet.ct.slabs import DEPTH_STEPS
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, size_bands
-from lungdet_mmdet.scoring.slab_records import CORE_SHARE, core_pixels, read_depths
+from lungdet_mmdet.scoring.slab_records import (
+    CORE_SHARE,
+    PAPER_BANDS_MM,
+    core_pixels,
+    read_depths,
+    size_bands,
+)
 from lungdet_mmdet.splits.labels import label_scan
 from lungdet_mmdet.splits.prepared import PreparedScan, read_prepared
 

@@ -25,7 +25,7 @@ import SimpleITK as sitk
 
 from lungdet_mmdet.apis.infer import DetectJob, DetectorOptions, detect_scans, fingerprint
 from lungdet_mmdet.apis.model_file import file_sha256
-from lungdet_mmdet.apis.scan_results import read_result
+from lungdet_mmdet.apis.results_folder import read_result
 from lungdet_mmdet.ct.scan_inputs import ScanInput
 from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
 from lungdet_mmdet.luna16.folder import read_luna16_folder

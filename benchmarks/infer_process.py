@@ -22,7 +22,7 @@ from benchmarks.infer import InferRun
 from benchmarks.measured_process import peak_rss_mb
 from lungdet_mmdet.apis.scan_detector import ScanDetector
 from lungdet_mmdet.apis.scan_results import write_findings
-from lungdet_mmdet.ops.attention_choice import mmcv_attention_restored
+from lungdet_mmdet.ops.attention_choice import attention_replaced, mmcv_attention
 from lungdet_mmdet.preparation.scan_job import set_threads
 
 
@@ -37,8 +37,8 @@ def _measured_process(order: dict[str, Any]) -> dict[str, Any]:
     )
     if order["way"] == "compare":
         return _compare(detector, order["scan"])
-    attention = mmcv_attention_restored if order["mmcv_attention"] else contextlib.nullcontext
-    with attention():
+    of_mmcv = attention_replaced(mmcv_attention())
+    with of_mmcv if order["mmcv_attention"] else contextlib.nullcontext():
         return _one_way(detector, order)
 
 
@@ -68,7 +68,7 @@ def _compare(detector: ScanDetector, scan: str) -> dict[str, float]:
     """Compare every query's box on every slab: no cut by rank, which rounding could move."""
     detector.keep_all_boxes()
     ours = detector.analyse(scan).detections
-    with mmcv_attention_restored():
+    with attention_replaced(mmcv_attention()):
         theirs = detector.analyse(scan).detections
     found = [
         box_differences((a.boxes_xyxy_px, a.scores), (b.boxes_xyxy_px, b.scores))

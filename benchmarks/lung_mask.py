@@ -16,13 +16,13 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from lungdet_mmdet.ct.contrast import LUNG_LEVEL_HU, LUNG_WIDTH_HU
 from lungdet_mmdet.ct.lungs.grid import CoarseGrid
 from lungdet_mmdet.ct.lungs.mask import segment_lungs
 from lungdet_mmdet.ct.lungs.parts import LEFT, RIGHT
 from lungdet_mmdet.ct.lungs.segmentation import LungSegmentation
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.ct.resample import resample_volume
+from lungdet_mmdet.ct.scan import LUNG_LEVEL_HU, LUNG_WIDTH_HU
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 
 RESAMPLED_ZYX_MM = (1.25, 0.7, 0.7)

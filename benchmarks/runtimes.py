@@ -22,16 +22,19 @@ import numpy as np
 import torch
 
 from benchmarks.measured_process import measure_in_process
-from lungdet_mmdet.apis.model_building import SlabNetwork, random_slab, slab_network, traced
-from lungdet_mmdet.apis.publishing import (
+from lungdet_mmdet.apis.exporting import (
     SlabFunction,
+    SlabNetwork,
+    random_slab,
     run_onnx,
     run_openvino,
+    slab_network,
+    traced,
     write_onnx,
     write_openvino,
 )
-from lungdet_mmdet.apis.scan_detector import three_channels
-from lungdet_mmdet.ops.attention_choice import mmcv_attention_restored
+from lungdet_mmdet.apis.model_building import three_channels
+from lungdet_mmdet.ops.attention_choice import attention_replaced, mmcv_attention
 
 PYTORCH = "PyTorch"
 
@@ -90,7 +93,7 @@ def _pytorch(network: SlabNetwork) -> Iterator[SlabFunction]:
 
 @contextmanager
 def _mmcv_attention(network: SlabNetwork) -> Iterator[SlabFunction]:
-    with mmcv_attention_restored(), _pytorch(network) as run:
+    with attention_replaced(mmcv_attention()), _pytorch(network) as run:
         yield run
 
 

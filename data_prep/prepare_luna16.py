@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet prepare``, from a checkout."""
 
-from lungdet_mmdet.commands.prepare_luna16 import main
+from lungdet_mmdet.commands.preparing import prepare as main
 from lungdet_mmdet.runs.command_line import run_and_exit
 
 if __name__ == "__main__":

@@ -4,39 +4,39 @@
 from __future__ import annotations
 
 import difflib
-import importlib
+import pkgutil
 import sys
 
 import lungdet_mmdet
 from lungdet_mmdet.runs.command_line import run_and_exit
 
-# Subcommand: the module whose main() it is, and what it does.
+# Subcommand: the function that it is, and what it does.
 COMMANDS = {
-    "doctor": ("doctor", "say what works on this machine, what does not, and what to do"),
-    "infer": ("commands.infer", "find nodules in CT scans"),
-    "corrections": ("commands.corrections", "join what readers said on the pages of scans"),
-    "phantom": ("commands.make_phantom", "make up scans with known nodules"),
-    "download": ("commands.download_luna16", "fetch LUNA16, or check a copy of it"),
-    "convert": ("commands.convert_dicom", "bring DICOM series to LUNA16's layout"),
-    "lidc-labels": ("commands.lidc_labels", "nodule masks from the outlines of LIDC's readers"),
-    "insert": ("commands.insert_nodules", "set real nodules into real lungs of other patients"),
-    "prepare": ("commands.prepare_luna16", "scans into slabs, boxes, and a report"),
-    "split": ("commands.make_splits", "divide prepared scans into train, val and test"),
-    "browse": ("commands.browse_dataset", "pictures of the slabs as the detector is shown them"),
-    "train": ("commands.train", "train a detector"),
-    "test": ("commands.test", "test a detector on slabs and scans"),
-    "cross-validate": ("commands.cross_validate", "LUNA16's ten folds, pooled"),
-    "froc": ("commands.froc", "score a submission by LUNA16's rules"),
-    "compare": ("commands.compare", "one table over tested runs"),
-    "visualize": ("commands.visualize", "figures of preparation and of predictions"),
-    "publish": ("commands.publish_model", "a model file that cannot run code"),
-    "export": ("commands.export", "the network as ONNX or OpenVINO"),
-    "label-study": ("commands.label_study", "sphere labels against readers' outlines"),
-    "stock": ("commands.stock", "run one of mmdet's own tools"),
-    "reproduce": ("commands.reproduce", "the whole way from LUNA16 to the paper's table"),
-    "demo": ("commands.demo", "the whole job on phantoms"),
-    "ablation": ("commands.ablation", "the paper's comparisons on phantoms"),
-    "make-model": ("commands.make_model", "train the model in the box anew"),
+    "doctor": ("doctor:main", "say what works on this machine, what does not, and what to do"),
+    "infer": ("commands.models:infer", "find nodules in CT scans"),
+    "corrections": ("commands.labels:corrections", "join what readers said on the pages of scans"),
+    "phantom": ("commands.data:phantom", "make up scans with known nodules"),
+    "download": ("commands.data:download", "fetch LUNA16, or check a copy of it"),
+    "convert": ("commands.data:convert", "bring DICOM series to LUNA16's layout"),
+    "lidc-labels": ("commands.labels:lidc_labels", "nodule masks from outlines of LIDC's readers"),
+    "insert": ("commands.data:insert", "set real nodules into real lungs of other patients"),
+    "prepare": ("commands.preparing:prepare", "scans into slabs, boxes, and a report"),
+    "split": ("commands.preparing:split", "divide prepared scans into train, val and test"),
+    "browse": ("commands.pictures:browse", "pictures of the slabs as the detector is shown them"),
+    "train": ("commands.training:train", "train a detector"),
+    "test": ("commands.training:run_test", "test a detector on slabs and scans"),
+    "cross-validate": ("commands.scoring:cross_validate", "LUNA16's ten folds, pooled"),
+    "froc": ("commands.scoring:froc", "score a submission by LUNA16's rules"),
+    "compare": ("commands.scoring:compare", "one table over tested runs"),
+    "visualize": ("commands.pictures:visualize", "figures of preparation and of predictions"),
+    "publish": ("commands.models:publish", "a model file that cannot run code"),
+    "export": ("commands.models:export", "the network as ONNX or OpenVINO"),
+    "label-study": ("commands.labels:label_study", "sphere labels against readers' outlines"),
+    "stock": ("commands.training:stock", "run one of mmdet's own tools"),
+    "reproduce": ("commands.recipes:reproduce", "the whole way from LUNA16 to the paper's table"),
+    "demo": ("commands.demos:demo", "the whole job on phantoms"),
+    "ablation": ("commands.demos:ablation", "the paper's comparisons on phantoms"),
+    "make-model": ("commands.recipes:make_model", "train the model in the box anew"),
 }
 
 
@@ -68,7 +68,7 @@ def dispatch() -> int:
         print(f"lungdet: no command {name!r}, the nearest is {near!r}", file=sys.stderr)
         return 2
     sys.argv = [f"lungdet {name}", *arguments]
-    return importlib.import_module(f"lungdet_mmdet.{COMMANDS[name][0]}").main()
+    return pkgutil.resolve_name(f"lungdet_mmdet.{COMMANDS[name][0]}")()
 
 
 def main() -> None:

@@ -129,7 +129,7 @@ def test_science_layer_loads_without_any_framework():
     code = (
         "import sys\n"
         "import lungdet_mmdet.ct.slabs, lungdet_mmdet.ct.reading, lungdet_mmdet.ct.resample\n"
-        "import lungdet_mmdet.annotations.tables, lungdet_mmdet.scoring.size_bands\n"
+        "import lungdet_mmdet.annotations.tables, lungdet_mmdet.scoring.slab_records\n"
         "bad = {'torch', 'mmengine', 'mmcv', 'mmdet'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {bad}' if bad else 0)\n"
     )

@@ -3,7 +3,7 @@ import re
 import pytest
 
 import lungdet_mmdet
-from lungdet_mmdet.commands import test, train
+from lungdet_mmdet.commands.training import run_test_options, train_options
 
 
 def test_every_folder_with_modules_is_a_package(repository):
@@ -49,14 +49,15 @@ def test_every_module_says_its_licence(repository):
 
 
 @pytest.mark.parametrize(
-    ("command", "line"), [(train, "config.py"), (test, "config.py best.pth")], ids=["train", "test"]
+    ("tool", "options", "line"),
+    [("train", train_options, "config.py"), ("test", run_test_options, "config.py best.pth")],
 )
-def test_mim_can_call_the_tools(repository, capsys, command, line):
+def test_mim_can_call_the_tools(repository, capsys, tool, options, line):
     # mim runs .mim/tools/NAME.py, and looks in its help for an option of its own, --gpus.
-    script = repository / "tools" / f"{command.__name__.rpartition('.')[2]}.py"
-    assert command.__name__ in script.read_text()
-    args = command.parse_args([*line.split(), "--launcher", "none", "--work-dir", "work"])
+    script = (repository / "tools" / f"{tool}.py").read_text()
+    assert f"import {options.__name__.removesuffix('_options')} as main\n" in script
+    args = options([*line.split(), "--launcher", "none", "--work-dir", "work"])
     assert args.launcher == "none"
     with pytest.raises(SystemExit):
-        command.parse_args(["-h"])
+        options(["-h"])
     assert "--gpus" not in capsys.readouterr().out

@@ -131,7 +131,7 @@ def run_prep(args: argparse.Namespace) -> tuple[list[str], dict]:
         folder_lines,
         scan_lines,
     )
-    from lungdet_mmdet.apis.config_text import config_from_file
+    from lungdet_mmdet.engine.by_name import config_from_file
     from lungdet_mmdet.preparation.prep_pipeline import prep_steps
 
     if args.path.is_dir() != bool(args.workers):

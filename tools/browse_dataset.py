@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet browse``, from a checkout."""
 
-from lungdet_mmdet.commands.browse_dataset import main
+from lungdet_mmdet.commands.pictures import browse as main
 from lungdet_mmdet.runs.command_line import run_and_exit
 
 if __name__ == "__main__":

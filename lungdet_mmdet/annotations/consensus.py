@@ -273,10 +273,7 @@ def nodules_on_grid(
 ) -> list[ConsensusNodule]:
     """Return the consensus nodules of a series in voxels of its file's grid.
 
-    Raises
-    ------
-    LungDetError
-        If the grid is not axial, or its pixels have another size than the readers'.
+    Raises LungDetError if the grid is not axial, or its pixels have another size than the readers'.
     """
     along_z = geometry.normal_xyz[2]
     dz, dy, dx = geometry.spacing_zyx_mm
@@ -312,10 +309,7 @@ def centre_of(placed: PlacedMask, geometry: ScanGeometry) -> tuple[float, float,
 def consensus_spheres(series: LidcSeries, scan: ScanInput) -> list[Nodule]:
     """Return the nodules of three readers or more as spheres of their volume.
 
-    Raises
-    ------
-    LungDetError
-        If the scan's grid does not fit the contours.
+    Raises LungDetError if the scan's grid does not fit the contours.
     """
     geometry = scan.grid().checked(source=str(scan.path))
     voxel_mm3 = float(np.prod(geometry.spacing_zyx_mm))

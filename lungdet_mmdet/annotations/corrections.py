@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lungdet_mmdet.annotations.csv_rows import CsvRows, read_csv_rows
-from lungdet_mmdet.annotations.tables import MAX_DIAMETER_MM
+from lungdet_mmdet.annotations.tables import MAX_DIAMETER_MM, CsvRows, read_csv_rows
 from lungdet_mmdet.ct.geometry import MAX_COORDINATE_MM
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.series_name import check_series_name

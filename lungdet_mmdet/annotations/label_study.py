@@ -17,6 +17,7 @@ from lungdet_mmdet.annotations.lidc import LidcSeries
 from lungdet_mmdet.annotations.mask_nodules import sphere_diameter_mm
 from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM, cut_sphere
 from lungdet_mmdet.annotations.tables import Nodule, by_series
+from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 
 # A nodule of table and readers has one height, to a slice or so, and about one size.
 _NEAR_Z_MM = 3.0
@@ -60,9 +61,8 @@ def study_labels(
     series: Iterable[LidcSeries],
     table: Sequence[Nodule],
     *,
-    thickness_mm: float = 7.5,
+    thickness_mm: float = SLAB_THICKNESS_MM,
     n_shifts: int = 3,
-    min_overlap_mm: float = MIN_OVERLAP_MM,
     seed: int = 0,
 ) -> LabelStudy:
     """Cut every nodule that table and readers share by slabs at random heights.
@@ -73,7 +73,6 @@ def study_labels(
     table : LUNA16's nodules.
     thickness_mm : of the slabs.
     n_shifts : random slab grids per nodule.
-    min_overlap_mm : depth of the sphere from which a slab counts.
     seed : of the heights.
     """
     rng = np.random.default_rng(seed)
@@ -93,16 +92,7 @@ def study_labels(
         for row, member in pairs:
             for _ in range(n_shifts):
                 first = float(rng.uniform(0, thickness_mm))
-                cuts += _cuts(
-                    row,
-                    member,
-                    z_mm,
-                    found.pixel_mm,
-                    spacing,
-                    first,
-                    thickness_mm,
-                    min_overlap_mm,
-                )
+                cuts += _cuts(row, member, z_mm, found.pixel_mm, first, thickness_mm)
     return LabelStudy(tuple(cuts), len(table), of_readers, matched)
 
 
@@ -158,10 +148,8 @@ def _cuts(
     nodule: ConsensusNodule,
     z_mm: np.ndarray,
     pixel_mm: float,
-    spacing_mm: float,
     first_mm: float,
     thickness_mm: float,
-    min_overlap_mm: float,
 ) -> list[SlabCut]:
     radius, centre = 0.5 * row.diameter_mm, row.centre_xyz_mm[2]
     number = np.floor((centre - radius - first_mm) / thickness_mm)
@@ -170,13 +158,10 @@ def _cuts(
         number += 1
         high = low + thickness_mm
         overlap, section = cut_sphere(*np.array([centre, radius, low, high]))
-        if overlap < min_overlap_mm:
+        if overlap < MIN_OVERLAP_MM:
             continue
-        boxes = [
-            box
-            for mask in nodule.masks
-            if (box := _box_mm(mask, z_mm, pixel_mm, spacing_mm, low, high)) is not None
-        ]
+        found = (_box_mm(mask, z_mm, pixel_mm, low, high) for mask in nodule.masks)
+        boxes = [box for box in found if box is not None]
         # A slab that only few readers see is no label by consensus.
         if 2 * len(boxes) < len(nodule.masks) or len(boxes) < 2:
             continue
@@ -185,12 +170,7 @@ def _cuts(
 
 
 def _box_mm(
-    placed: PlacedMask,
-    z_mm: np.ndarray,
-    pixel_mm: float,
-    spacing_mm: float,
-    low: float,
-    high: float,
+    placed: PlacedMask, z_mm: np.ndarray, pixel_mm: float, low: float, high: float
 ) -> np.ndarray | None:
     """Return one reader's tight box (x0, y0, x1, y1) over the slices whose middle is in a slab."""
     heights = z_mm[placed.start_zyx[0] : placed.stop_zyx[0]]

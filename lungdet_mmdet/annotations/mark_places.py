@@ -15,7 +15,7 @@ import numpy as np
 
 from lungdet_mmdet.annotations.nodule_sources import Mark, Marks
 from lungdet_mmdet.annotations.tables import UNKNOWN_DIAMETER, Finding, Nodule, check_sphere
-from lungdet_mmdet.ct.file_grid import FileGrid
+from lungdet_mmdet.ct.geometry import FileGrid
 from lungdet_mmdet.ct.reading import scan_suffix
 from lungdet_mmdet.errors import LungDetError
 
@@ -102,10 +102,7 @@ class ScanNames:
     def find(self, texts: Sequence[str], *, place: str) -> str | None:
         """Return the series UID of the first name that is known; None where none is.
 
-        Raises
-        ------
-        LungDetError
-            If a name is of several scans.
+        Raises LungDetError if a name is of several scans.
         """
         for text in texts:
             owners: set[str] = set()

@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from lungdet_mmdet.annotations.csv_rows import CsvRows, read_csv_rows
 from lungdet_mmdet.annotations.mask_nodules import sphere_diameter_mm
-from lungdet_mmdet.annotations.tables import PATIENT_NAMES, SERIES_NAMES
+from lungdet_mmdet.annotations.tables import PATIENT_NAMES, SERIES_NAMES, CsvRows, read_csv_rows
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import check_input_file
 
@@ -87,10 +86,7 @@ class AnnotationSource:
 def parse_columns(texts: Sequence[str]) -> dict[str, str]:
     """Return the roles and column names of ``ROLE=NAME`` arguments.
 
-    Raises
-    ------
-    LungDetError
-        If one has another form.
+    Raises LungDetError if one has another form.
     """
     columns = {}
     for text in texts:
@@ -104,10 +100,7 @@ def parse_columns(texts: Sequence[str]) -> dict[str, str]:
 def annotation_source(args: argparse.Namespace) -> AnnotationSource | None:
     """Return what the options of prepare_luna16.py say; None where no annotations are named.
 
-    Raises
-    ------
-    LungDetError
-        If an option has no sound value, or is there without --annotations.
+    Raises LungDetError if an option has no sound value, or is there without --annotations.
     """
     if args.annotations is None:
         if args.columns or args.coords or args.diameter_mm or args.keep:
@@ -153,10 +146,8 @@ class Marks:
 def read_marks(source: AnnotationSource) -> Marks:
     """Read a table, a markups file, or all markups below a folder.
 
-    Raises
-    ------
-    LungDetError
-        If the source is missing or unknown, a column is missing, or a value is none.
+    Raises LungDetError if the source is missing or unknown, a column is missing, or a value is
+    none.
     """
     path = source.path
     if path.is_dir():

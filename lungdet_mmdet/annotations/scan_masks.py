@@ -6,14 +6,14 @@ What is wrong with a mask never costs the scan: a flag says it, and the table's 
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lungdet_mmdet.annotations.csv_rows import read_csv_rows
 from lungdet_mmdet.annotations.lidc import RATINGS
 from lungdet_mmdet.annotations.mask_nodules import (
     LabelledNodule,
@@ -22,18 +22,99 @@ from lungdet_mmdet.annotations.mask_nodules import (
     nodules_of_labels,
     slab_masks,
 )
-from lungdet_mmdet.annotations.tables import Nodule
-from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.label_reading import (
-    DICOM_SUFFIX,
-    label_suffix,
-    place_problem,
-    read_labels,
-    referenced_series,
-)
+from lungdet_mmdet.annotations.tables import Nodule, read_csv_rows
+from lungdet_mmdet.ct.geometry import FileGrid, ScanGeometry, place_problem
+from lungdet_mmdet.ct.reading import read_volume, scan_suffix
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.runs.file_names import MASK_FOLDER, PATIENT_TABLE, RATING_TABLE
+
+DICOM_SUFFIX = ".dcm"
+
+
+def label_suffix(path: Path) -> str:
+    """Return the known suffix of a label volume (".nii.gz" counts as one), or "" if none."""
+    return DICOM_SUFFIX if path.name.lower().endswith(DICOM_SUFFIX) else scan_suffix(path)
+
+
+def read_labels(path: Path) -> tuple[np.ndarray, ScanGeometry]:
+    """Read a label volume: a MetaImage, NRRD or NIfTI file, or a DICOM segmentation.
+
+    Returns
+    -------
+    labels : integer array (z, y, x) as stored; 0 is nothing. Segments of a DICOM segmentation have
+        their segment numbers.
+    geometry : its grid.
+
+    Raises
+    ------
+    LungDetError
+        If the file is damaged, or its values are not whole numbers.
+    """
+    if label_suffix(path) == DICOM_SUFFIX:
+        return _read_dicom_seg(path)
+    values, geometry = read_volume(path)
+    if np.issubdtype(values.dtype, np.floating):
+        whole = np.rint(values)
+        if not np.array_equal(whole, values):
+            odd = values[whole != values]
+            raise LungDetError(
+                f"{path}: {odd.size} values are not whole numbers, e.g. {float(odd[0]):g}; labels "
+                "are 0, 1, 2, ...: threshold probabilities first, and store integers"
+            )
+        values = whole.astype(np.int32)
+    return values, geometry
+
+
+def referenced_series(path: Path) -> str:
+    """Return the UID of the series that a DICOM segmentation was made on.
+
+    Raises LungDetError if the file is no DICOM segmentation, or names no series.
+    """
+    _check_packages()
+    import pydicom
+
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+    except (pydicom.errors.InvalidDicomError, OSError) as error:
+        raise LungDetError(
+            f"{path}: cannot be read as DICOM ({error}); copy the segmentation again"
+        ) from None
+    series = header.get("ReferencedSeriesSequence")
+    if header.get("Modality") != "SEG" or not series:
+        raise LungDetError(
+            f"{path}: Modality is {header.get('Modality')!r} and {len(series or ())} series are "
+            "referenced; a DICOM segmentation (SEG) of one series is needed"
+        )
+    return str(series[0].SeriesInstanceUID)
+
+
+def _check_packages() -> None:
+    if any(importlib.util.find_spec(name) is None for name in ("highdicom", "pydicom")):
+        raise LungDetError("DICOM segmentations need highdicom: pip install 'lungdet-mmdet[dicom]'")
+
+
+def _read_dicom_seg(path: Path) -> tuple[np.ndarray, ScanGeometry]:
+    _check_packages()
+    import highdicom as hd
+
+    try:
+        volume = hd.seg.segread(path).get_volume(combine_segments=True)
+    # highdicom has no error of its own: what is wrong in a file comes out as any of these.
+    except (ValueError, RuntimeError, TypeError, AttributeError, KeyError, OSError) as error:
+        raise LungDetError(
+            f"{path}: cannot be read as a DICOM segmentation on a regular grid ({error}); export "
+            "it again, without overlapping segments"
+        ) from error
+    # highdicom's axes are those of the array; here the columns are x, y, z.
+    grid = FileGrid(
+        size_zyx=volume.spatial_shape,
+        spacing_xyz_mm=np.array(volume.spacing)[::-1],
+        origin_xyz_mm=np.array(volume.position),
+        axes_xyz=np.asarray(volume.direction)[:, ::-1],
+    )
+    return np.asarray(volume.array), grid.checked(source=str(path))
+
 
 # Centres this much of the diameter apart are of one nodule, but worth a look.
 _FAR_SHARE = 0.25
@@ -66,12 +147,8 @@ def read_mask_folder(root: Path) -> NoduleMaskFolder:
     """Find the masks ``UID.mha`` (``.mhd``, ``.nrrd``, ``.nii``, ``.nii.gz``) or ``*.dcm``.
 
     They lie in the folder itself or in ``masks/``, as ``lungdet lidc-labels`` writes them. DICOM
-    segmentations say by themselves which series they belong to.
-
-    Raises
-    ------
-    LungDetError
-        If the folder is missing or holds no mask, or a series has two.
+    segmentations say by themselves which series they belong to. Raises LungDetError if the folder
+    is missing or holds no mask, or a series has two.
     """
     root = Path(root)
     if not root.is_dir():
@@ -230,9 +307,11 @@ def _flags(
             f"nodule mask {name} has {geometry.size_zyx} voxels, the scan "
             f"{scan_geometry.size_zyx}: resampled"
         )
-    for found in labelled:
-        if found.components > 1:
-            flags.append(f"nodule mask {name}: label {found.label} is in {found.components} parts")
+    flags += [
+        f"nodule mask {name}: label {found.label} is in {found.components} parts"
+        for found in labelled
+        if found.components > 1
+    ]
     others = len(labelled) - len(matched)
     if table and others:
         flags.append(f"nodule mask {name}: {others} nodules are not in the table and count")
@@ -265,13 +344,11 @@ def mask_record(
         "centre_xyz_mm": [round(value, 3) for value in found.centre_xyz_mm],
         "diameter_mm": round(found.diameter_mm, 3),
         "slabs": [
-            {
-                "index": slab.index,
+            asdict(slab)
+            | {
                 "overlap_mm": round(slab.overlap_mm, 4),
                 "box_xyxy_px": list(slab.box_xyxy_px),
                 "visible_share": round(slab.visible_share, 4),
-                "rle": slab.rle,
-                "cuts_middle": slab.cuts_middle,
             }
             for slab in slab_masks(found, geometry, target, slabs)
         ],

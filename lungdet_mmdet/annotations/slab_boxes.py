@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -26,32 +24,26 @@ POSITIVE_RULES: tuple[PositiveRule, ...] = ("overlap", "half", "midplane")
 _TIE_MM = 1e-6
 
 
-@dataclass(frozen=True)
 class SlabStack:
-    """The slabs of one scan as arrays, for boxes of many spheres at once."""
+    """The slabs of one scan as arrays, for boxes of many spheres at once.
 
-    slabs: tuple[SlabGeometry, ...]
+    Attributes
+    ----------
+    faces_mm : (S, 2) low and high face along the normal.
+    spacing_xy_mm : (S, 2) pixel size.
+    origins_xyz_mm : (S, 3) world position of pixel (0, 0)'s centre.
+    axes_xyz : (S, 3, 3) matrices whose columns are image x, image y and normal in world space.
+    """
 
-    @cached_property
-    def faces_mm(self) -> np.ndarray:
-        """(S, 2) low and high face along the normal."""
-        return np.array([slab.z_range_mm for slab in self.slabs], dtype=float).reshape(-1, 2)
+    def __init__(self, slabs: tuple[SlabGeometry, ...]) -> None:
+        def rows(name: str, *shape: int) -> np.ndarray:
+            return np.array([getattr(slab, name) for slab in slabs], float).reshape(-1, *shape)
 
-    @cached_property
-    def spacing_xy_mm(self) -> np.ndarray:
-        """(S, 2) pixel size."""
-        return np.array([slab.spacing_xy_mm for slab in self.slabs], dtype=float).reshape(-1, 2)
-
-    @cached_property
-    def origins_xyz_mm(self) -> np.ndarray:
-        """(S, 3) world position of pixel (0, 0)'s centre."""
-        return np.array([slab.origin_xyz_mm for slab in self.slabs], dtype=float).reshape(-1, 3)
-
-    @cached_property
-    def axes_xyz(self) -> np.ndarray:
-        """(S, 3, 3) matrices whose columns are image x, image y and normal in world space."""
-        directions = np.array([slab.direction for slab in self.slabs], dtype=float)
-        return directions.reshape(-1, 3, 3)
+        self.slabs = slabs
+        self.faces_mm = rows("z_range_mm", 2)
+        self.spacing_xy_mm = rows("spacing_xy_mm", 2)
+        self.origins_xyz_mm = rows("origin_xyz_mm", 3)
+        self.axes_xyz = rows("direction", 3, 3)
 
 
 def cut_sphere(

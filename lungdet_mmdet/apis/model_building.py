@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a model file to what can be asked: device, network, and the pipeline that feeds it slabs."""
+"""From a model file to what can be asked: device, network, slabs in, boxes out."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import contextlib
 import copy
 import multiprocessing
 import re
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from lungdet_mmdet.apis.model_file import ModelFile
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.ops.attention_choice import attention_replaced, mmcv_attention
+from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
 
 
 def choose_device(name: str) -> torch.device:
@@ -39,6 +39,8 @@ def choose_device(name: str) -> torch.device:
 
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+
+
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -131,7 +133,7 @@ def build_slab_pipeline(model_file: ModelFile) -> Any:
     Returns
     -------
     Compose
-        Takes what :func:`~lungdet_mmdet.apis.scan_detector.slab_input` returns.
+        Takes what :func:`~lungdet_mmdet.apis.model_building.slab_input` returns.
 
     Raises
     ------
@@ -154,137 +156,67 @@ def build_slab_pipeline(model_file: ModelFile) -> Any:
     return Compose([TRANSFORMS.build(step) for step in (loading, *others)])
 
 
-POINTS = "get_encoder_reference_points"
-"""Method of Deformable-DETR's and DINO's encoder; DETR's has none."""
+def three_channels(image: np.ndarray) -> np.ndarray:
+    """Return a slab (y, x) as (y, x, 3), three equal channels, as OpenCV reads a grey PNG."""
+    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
 
 
-class SlabNetwork(torch.nn.Module):
-    """A DETR-like detector as a plain function of one slab.
+def slab_input(image: np.ndarray, slab: Slab) -> dict[str, Any]:
+    """Return what the model's own pipeline expects, under the names of the prepared dataset.
 
     Parameters
     ----------
-    detector : mmdet's detector, in evaluation mode on the CPU.
-    size_yx : height and width of the slab in pixels.
+    image : uint8 array (y, x) or (y, x, 3).
+    slab : where it lies.
     """
-
-    def __init__(self, detector: Any, size_yx: tuple[int, int]) -> None:
-        super().__init__()
-        self.detector = detector
-        self.size_yx = size_yx
-        divisor = detector.data_preprocessor.pad_size_divisor
-        self.padding_yx = (-size_yx[0] % divisor, -size_yx[1] % divisor)
-        with torch.no_grad():
-            features = detector.extract_feat(self._normalised(torch.zeros(1, 3, *size_yx)))
-            self.encoder_inputs, self.decoder_inputs = detector.pre_transformer(
-                features, [self._sample()]
-            )
-        self.encoder_inputs.pop("feat")
-        self.level_shapes = [tuple(feature.shape[-2:]) for feature in features]
-
-    def forward(self, slab: Tensor) -> tuple[Tensor, Tensor]:
-        """Return boxes and scores of one slab.
-
-        Parameters
-        ----------
-        slab : (1, 3, height, width) grey values 0 to 255 as prepared, grey in all channels.
-
-        Returns
-        -------
-        boxes_xyxy_px : (queries, 4).
-        scores : (queries,) probability of a nodule.
-        """
-        detector = self.detector
-        features = detector.extract_feat(self._normalised(slab))
-        flat = torch.cat([feature.flatten(2).permute(0, 2, 1) for feature in features], dim=1)
-        memory = detector.forward_encoder(feat=flat, **self.encoder_inputs)
-        queries, head_inputs = detector.pre_decoder(**memory)
-        states = detector.forward_decoder(**{**self.decoder_inputs, **queries})
-        logits, centres = detector.bbox_head(**head_inputs, **states)
-        height, width = self.size_yx
-        cx, cy, w, h = centres[-1][0].unbind(-1)
-        boxes = torch.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), dim=-1)
-        boxes = boxes * boxes.new_tensor([width, height, width, height])
-        logits = logits[-1][0]
-        sigmoid = detector.bbox_head.loss_cls.use_sigmoid
-        scores = logits.sigmoid()[:, 0] if sigmoid else logits.softmax(-1)[:, 0]
-        return boxes, scores
-
-    def _normalised(self, slab: Tensor) -> Tensor:
-        """Subtract the mean, divide by the deviation, pad below and to the right."""
-        preprocessor = self.detector.data_preprocessor
-        image = (slab - preprocessor.mean) / preprocessor.std
-        down, right = self.padding_yx
-        return torch.nn.functional.pad(image, (0, right, 0, down))
-
-    def _sample(self) -> Any:
-        from mmdet.structures import DetDataSample
-
-        (height, width), (down, right) = self.size_yx, self.padding_yx
-        shapes = {"img_shape": (height, width), "batch_input_shape": (height + down, width + right)}
-        return DetDataSample(metainfo=shapes)
+    record = slab.geometry.as_record()
+    return {
+        "img": three_channels(image),
+        "img_id": slab.img_id,
+        "seriesuid": slab.seriesuid,
+        "slab_index": slab.geometry.index,
+        **{key: record[key] for key in ("z_range_mm", "spacing", "origin", "direction")},
+    }
 
 
-def slab_network(model: ModelFile, size_yx: tuple[int, int]) -> SlabNetwork:
-    """Return a model file's network for slabs of one size.
+LOOKS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
+"""A slab as it is, mirrored left to right, front to back, and both ways."""
 
-    Raises
-    ------
-    LungDetError
-        If the model is no DETR or the size makes no sense.
+
+CHECKED_FROM = 0.05
+"""Boxes of this score and more are compared, on the slab with the best score of the scan."""
+
+
+def detection_change(exact: SlabDetections, other: SlabDetections) -> tuple[float, float]:
+    """Return the largest change of a score, and of a box's side in pixels, on one slab.
+
+    Boxes from ``CHECKED_FROM`` on are compared with the nearest one of the other result, both ways.
     """
-    from mmdet.models.detectors.base_detr import DetectionTransformer
-
-    if min(size_yx) < 1:
-        raise LungDetError(f"slab size is {size_yx[0]} x {size_yx[1]}: both must be positive")
-    detector = build_model(model, torch.device("cpu"))
-    if not isinstance(detector, DetectionTransformer):
-        raise LungDetError(
-            f"{model.name}: its detector is {type(detector).__name__}; only DETR, Deformable-DETR "
-            "and DINO can be exported"
-        )
-    window = getattr(detector, "window_px", None)
-    if window is not None and tuple(size_yx) != (window, window):
-        raise LungDetError(
-            f"{model.name}: its network sees windows of {window} x {window} px, not slabs of "
-            f"{size_yx[0]} x {size_yx[1]}; export it for --size {window} {window} and cut windows"
-        )
-    return SlabNetwork(detector, size_yx).eval()
+    score = box_px = 0.0
+    for one, two in ((exact, other), (other, exact)):
+        kept = one.scores >= CHECKED_FROM
+        for box, value in zip(one.boxes_xyxy_px[kept], one.scores[kept], strict=True):
+            if not len(two.scores):
+                return float(value), 0.0
+            sides = np.abs(two.boxes_xyxy_px - box).max(axis=1)
+            # Of several boxes on one nodule the nearest in place and score is the same one.
+            nearest = int(np.argmin(sides + np.abs(two.scores - value)))
+            score = max(score, abs(float(two.scores[nearest] - value)))
+            box_px = max(box_px, float(sides[nearest]))
+    return round(score, 6), round(box_px, 4)
 
 
-def traced(network: SlabNetwork) -> torch.jit.ScriptModule:
-    """Return the network as a graph of tensor operations."""
-    example = random_slab(network.size_yx, seed=0)
-    # Tracing warns of every Python number in mmdet; here all of them are meant to be constants.
-    with torch.no_grad(), warnings.catch_warnings(), _constant_positions(network):
-        warnings.simplefilter("ignore")
-        return torch.jit.trace(network, example, check_trace=False)
+def mirrored_back(found: SlabDetections, size_yx: Sequence[int], look: tuple) -> SlabDetections:
+    """Return boxes found on a mirrored slab as boxes on the slab itself.
 
-
-@contextlib.contextmanager
-def _constant_positions(network: SlabNetwork) -> Iterator[None]:
-    """Let the trace see mmcv's own attention, and reference points as constants."""
-    own, encoder = mmcv_attention(), network.detector.encoder
-
-    # Sizes as Python numbers: a split by traced numbers has no counterpart in ONNX.
-    def attention(value: Tensor, _: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-        return own(value, network.level_shapes, locations, weights)
-
-    with attention_replaced(attention):
-        if not hasattr(encoder, POINTS):
-            yield
-            return
-        inputs = network.encoder_inputs
-        points = getattr(encoder, POINTS)(
-            inputs["spatial_shapes"], inputs["valid_ratios"], device="cpu"
-        )
-        setattr(encoder, POINTS, lambda *_, **__: points)
-        try:
-            yield
-        finally:
-            delattr(encoder, POINTS)
-
-
-def random_slab(size_yx: tuple[int, int], *, seed: int) -> Tensor:
-    """Return a (1, 3, height, width) slab of random grey, three equal channels."""
-    draw = torch.Generator().manual_seed(seed)
-    return torch.rand(1, 1, *size_yx, generator=draw).mul(255.0).expand(-1, 3, -1, -1).contiguous()
+    Parameters
+    ----------
+    found : boxes in pixels of the mirrored slab.
+    size_yx : height and width of the slab.
+    look : how it was mirrored, one of ``LOOKS``.
+    """
+    boxes = found.boxes_xyxy_px.copy()
+    for axis, size in ((0, size_yx[1]), (1, size_yx[0])):
+        if look[1 - axis].step == -1:
+            boxes[:, axis::2] = size - boxes[:, axis::2][:, ::-1]
+    return replace(found, boxes_xyxy_px=boxes)

@@ -6,30 +6,36 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dataset import pseudo_collate
 
 from lungdet_mmdet.apis.model_building import (
+    LOOKS,
     build_model,
     build_slab_pipeline,
     check_precision,
     choose_device,
+    detection_change,
     in_precision,
+    mirrored_back,
+    slab_input,
 )
 from lungdet_mmdet.apis.model_file import ModelFile, read_model_file
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.ct.scan import CTScan
-from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, SlabGeometry
+from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.metrics import detections_of
 from lungdet_mmdet.ops.detr_heads import run_heads_in_full_precision
-from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, build_prep_pipeline
+from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, build_prep_pipeline, with_stride
 from lungdet_mmdet.scoring.candidates import Candidate, fuse_looks, merge_slab_detections
 from lungdet_mmdet.scoring.froc import MAX_MARKS_PER_SCAN
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, with_depths
@@ -109,99 +115,20 @@ def prepared_scan(read: Callable[[], CTScan], pipeline: Any, *, source: str) -> 
     return PreparedScan(scan, source, results, seconds)
 
 
-def three_channels(image: np.ndarray) -> np.ndarray:
-    """Return a slab (y, x) as (y, x, 3), three equal channels, as OpenCV reads a grey PNG."""
-    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
-
-
-def slab_input(image: np.ndarray, slab: Slab) -> dict[str, Any]:
-    """Return what the model's own pipeline expects, under the names of the prepared dataset.
-
-    Parameters
-    ----------
-    image : uint8 array (y, x) or (y, x, 3).
-    slab : where it lies.
-    """
-    record = slab.geometry.as_record()
-    return {
-        "img": three_channels(image),
-        "img_id": slab.img_id,
-        "seriesuid": slab.seriesuid,
-        "slab_index": slab.geometry.index,
-        **{key: record[key] for key in ("z_range_mm", "spacing", "origin", "direction")},
-    }
-
-
-def with_stride(steps: list[dict], stride_mm: float | None) -> list[dict]:
-    """Return the prep pipeline with another distance of neighbouring slabs.
-
-    Raises
-    ------
-    LungDetError
-        If the stride is not positive or exceeds the slab thickness, which would leave gaps, or the
-        model looks at single slices or at no slabs of this package's making.
-    """
-    if stride_mm is None:
-        return steps
-    slabs = [s for s in steps if s["type"] == "MIPSlabs"]
-    thickness = min((s.get("thickness_mm", SLAB_THICKNESS_MM) for s in slabs), default=0.0)
-    if not thickness > 0:
-        raise LungDetError(
-            f"slab stride is {stride_mm} mm, but this model looks at every slice or has no step "
-            "MIPSlabs: there is nothing between its slabs to look at; leave out --stride-mm"
-        )
-    if not 0.0 < stride_mm <= thickness:
-        raise LungDetError(
-            f"slab stride is {stride_mm} mm: it must be above 0 and at most the slab thickness, "
-            f"{thickness} mm, or nodules between the slabs are never seen"
-        )
-    return [{**s, "stride_mm": stride_mm} if s["type"] == "MIPSlabs" else s for s in steps]
-
-
 DEFAULT_THRESHOLD = 0.5
 """Used where neither the caller nor the model file names one."""
 
-LOOKS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
-"""A slab as it is, mirrored left to right, front to back, and both ways."""
 
 MAX_SCORE_CHANGE, MAX_BOX_CHANGE_PX = 0.02, 1.0
 """What a lower precision may change; a scan in which it does more is looked at in 32 bits."""
 
-CHECKED_FROM = 0.05
-"""Boxes of this score and more are compared, on the slab with the best score of the scan."""
 
 DEFAULT_BATCH = {"cpu": 1, "cuda": 4}
 """Slabs in a batch by device type; on a CPU more of them take memory and save no time."""
 
+
 MAX_AT_ONCE = 4
 """Batches that threads of a CPU look at beside each other; each holds its own layers in memory."""
-
-
-@dataclass(frozen=True)
-class _PrecisionCheck:
-    """What is told of the model's precision on a scan, and what of it is worth a flag."""
-
-    about: dict[str, Any] = field(default_factory=dict)
-    flags: tuple[str, ...] = ()
-
-
-def detection_change(exact: SlabDetections, other: SlabDetections) -> tuple[float, float]:
-    """Return the largest change of a score, and of a box's side in pixels, on one slab.
-
-    Boxes from ``CHECKED_FROM`` on are compared with the nearest one of the other result, both ways.
-    """
-    score = box_px = 0.0
-    for one, two in ((exact, other), (other, exact)):
-        kept = one.scores >= CHECKED_FROM
-        for box, value in zip(one.boxes_xyxy_px[kept], one.scores[kept], strict=True):
-            if not len(two.scores):
-                return float(value), 0.0
-            sides = np.abs(two.boxes_xyxy_px - box).max(axis=1)
-            # Of several boxes on one nodule the nearest in place and score is the same one.
-            nearest = int(np.argmin(sides + np.abs(two.scores - value)))
-            score = max(score, abs(float(two.scores[nearest] - value)))
-            box_px = max(box_px, float(sides[nearest]))
-    return round(score, 6), round(box_px, 4)
 
 
 class ScanDetector:
@@ -324,11 +251,10 @@ class ScanDetector:
         LungDetError
             If the scan cannot be used.
         """
-        if isinstance(scan, CTScan):
-            in_memory = scan
-            return self.look_at(prepared_scan(lambda: in_memory, self.pipeline, source=source))
-        read = partial(read_scan, scan)
-        return self.look_at(prepared_scan(read, self.pipeline, source=str(scan)))
+        in_memory = isinstance(scan, CTScan)
+        read = (lambda: scan) if in_memory else partial(read_scan, scan)
+        place = source if in_memory else str(scan)
+        return self.look_at(prepared_scan(read, self.pipeline, source=place))
 
     def look_at(self, prepared: PreparedScan) -> ScanFindings:
         """Return everything about a scan that was prepared by this detector's ``pipeline``."""
@@ -336,7 +262,7 @@ class ScanDetector:
         scan, source, results = prepared.scan, prepared.source, prepared.results
         geometries = tuple(results["slab_geometries"])
         slabs = [Slab(geometry.index, scan.seriesuid, geometry) for geometry in geometries]
-        detections, precision = self._detect_precisely(results["slabs"], slabs)
+        detections, about_precision, remarks = self._detect_precisely(results["slabs"], slabs)
         depths = results.get("slab_depths")
         if depths is not None:
             detections = [
@@ -351,7 +277,7 @@ class ScanDetector:
         moments.append(time.perf_counter())
         geometry, summary = results["geometry"], results["lung_summary"]
         of_model = self._model_flags(scan.seriesuid)
-        flags = [*results["scan_flags"], *summary["flags"], *precision.flags, *of_model]
+        flags = [*results["scan_flags"], *summary["flags"], *remarks, *of_model]
         return ScanFindings(
             scan=scan,
             source=source,
@@ -365,7 +291,7 @@ class ScanDetector:
             candidates=tuple(candidates),
             threshold=self.threshold,
             flags=tuple(dict.fromkeys(flags)),
-            model=self._about() | precision.about,
+            model=self._about() | about_precision,
             joined=tuple(joined),
             seconds={
                 **prepared.seconds,
@@ -382,24 +308,27 @@ class ScanDetector:
 
     def _detect_precisely(
         self, images: np.ndarray, slabs: list[Slab]
-    ) -> tuple[list[SlabDetections], _PrecisionCheck]:
-        """Detect in the precision asked for, as far as it changes next to nothing."""
+    ) -> tuple[list[SlabDetections], dict[str, Any], list[str]]:
+        """Detect in the precision asked for, as far as it changes next to nothing.
+
+        Also returns what is told of the precision, and what of it is worth a flag.
+        """
         found = self._detect_slabs(images, slabs, self.precision)
         if self.precision == "fp32" or not slabs:
-            return found, _PrecisionCheck()
+            return found, {}, []
         best = max(range(len(found)), key=lambda i: found[i].top_score)
         one = slice(best, best + 1)
         (exact,) = self._detect_slabs(images[one], slabs[one], "fp32")
         score, box_px = detection_change(exact, found[best])
         about = {"precision": self.precision, "score_change": score, "box_change_px": box_px}
         if score <= MAX_SCORE_CHANGE and box_px <= MAX_BOX_CHANGE_PX:
-            return found, _PrecisionCheck(about)
+            return found, about, []
         flag = (
             f"{self.precision} changed a score by {score:.3f} or a box by {box_px:.1f} px on slab "
             f"{slabs[best].geometry.index}: the network looked at this scan in fp32 instead"
         )
         found = self._detect_slabs(images, slabs, "fp32")
-        return found, _PrecisionCheck(about | {"precision": "fp32"}, (flag,))
+        return found, about | {"precision": "fp32"}, [flag]
 
     def _detect_slabs(
         self, images: np.ndarray, slabs: list[Slab], precision: str
@@ -417,13 +346,12 @@ class ScanDetector:
         threads = torch.get_num_threads() if self.device.type == "cpu" else 1
         at_once = min(threads, len(batches), MAX_AT_ONCE)
         if at_once < 2:
-            found = map(detect, batches)
-            return [of_slab for of_batch in found for of_slab in of_batch]
+            return list(chain.from_iterable(map(detect, batches)))
         try:
             with ThreadPoolExecutor(
                 at_once, initializer=torch.set_num_threads, initargs=(threads // at_once,)
             ) as pool:
-                return [of_slab for batch in pool.map(detect, batches) for of_slab in batch]
+                return list(chain.from_iterable(pool.map(detect, batches)))
         finally:
             torch.set_num_threads(threads)
 
@@ -447,12 +375,7 @@ class ScanDetector:
             feed(slab_input(np.ascontiguousarray(image[look]), slab))
             for image, slab in zip(images, slabs, strict=True)
         ]
-        samples = model.test_step(
-            {
-                "inputs": [item["inputs"] for item in packed],
-                "data_samples": [item["data_samples"] for item in packed],
-            }
-        )
+        samples = model.test_step(pseudo_collate(packed))
         found = detections_of([sample.to_dict() for sample in samples])
         return [mirrored_back(of_slab, images.shape[1:3], look) for of_slab in found]
 
@@ -484,19 +407,3 @@ def check_same_slabs(model_files: Sequence[ModelFile]) -> None:
                 f"{other.name} looks at slabs prepared in another way than those of {first.name}: "
                 "an ensemble needs models of one prep_pipeline"
             )
-
-
-def mirrored_back(found: SlabDetections, size_yx: Sequence[int], look: tuple) -> SlabDetections:
-    """Return boxes found on a mirrored slab as boxes on the slab itself.
-
-    Parameters
-    ----------
-    found : boxes in pixels of the mirrored slab.
-    size_yx : height and width of the slab.
-    look : how it was mirrored, one of ``LOOKS``.
-    """
-    boxes = found.boxes_xyxy_px.copy()
-    for axis, size in ((0, size_yx[1]), (1, size_yx[0])):
-        if look[1 - axis].step == -1:
-            boxes[:, axis::2] = size - boxes[:, axis::2][:, ::-1]
-    return replace(found, boxes_xyxy_px=boxes)

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of one scan's result: their names, what a result depends on, and how it is written."""
+"""The files of one scan's result: their names, the page's content, and how they are written."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from lungdet_mmdet.apis.candidate_files import (
+    NOTICE,
     candidate_records,
     candidates_csv,
     candidates_json,
@@ -20,28 +22,47 @@ from lungdet_mmdet.apis.candidate_files import (
     slicer_markups,
 )
 from lungdet_mmdet.apis.dicom_report import DICOM_NAMES, has_highdicom, write_dicom
-from lungdet_mmdet.apis.report_scan import report_scan, scan_overview
 from lungdet_mmdet.apis.scan_detector import ScanFindings
 from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.ct.dicom.reading import slice_stack
-from lungdet_mmdet.ct.files.metaimage_pixels import write_nifti
-from lungdet_mmdet.ct.scan_inputs import InputList, ScanInput
-from lungdet_mmdet.errors import LungDetError, printable
+from lungdet_mmdet.ct.metaimage_pixels import write_nifti
+from lungdet_mmdet.ct.scan_inputs import ScanInput
+from lungdet_mmdet.ct.slabs import SlabGeometry
+from lungdet_mmdet.errors import printable
+from lungdet_mmdet.reports.ct_planes import nodule_crops, overview, stored_slices
 from lungdet_mmdet.reports.page import encoded_jpeg
-from lungdet_mmdet.reports.scan_report import report_html
-from lungdet_mmdet.runs.atomic_files import OutputError, read_json_or, write_bytes, write_json
+from lungdet_mmdet.reports.scan_report import (
+    ReportBox,
+    ReportCandidate,
+    ReportScan,
+    ReportSlab,
+    ReportSlices,
+    report_html,
+)
+from lungdet_mmdet.runs.atomic_files import OutputError, write_bytes, write_json
 from lungdet_mmdet.runs.file_names import REPORT_NAME
-from lungdet_mmdet.runs.scan_runs import ScanFailure, failure_of
 from lungdet_mmdet.series_name import series_name_of
 from lungdet_mmdet.splits.prepared import NOT_PATIENTS
 
 CSV_NAME = "candidates.csv"
+
+
 JSON_NAME = "candidates.json"
+
+
 SLICER_NAME = "candidates.mrk.json"
+
+
 LABEL_MAP_NAME = "candidates_boxes.nii.gz"
+
+
 THUMBNAIL_NAME = "thumbnail.jpg"
+
+
 # In the folder of an earlier result whose scan could not be used this time.
 OUTDATED_NAME = "outdated.txt"
+
+
 OUTPUT_NAMES = frozenset(
     {
         CSV_NAME,
@@ -54,140 +75,10 @@ OUTPUT_NAMES = frozenset(
         *DICOM_NAMES.values(),
     }
 )
+
+
 REPORTS = ("full", "slabs", "none")
 """Kinds of page: with all slices of the CT, with the detector's slabs alone, no page."""
-
-
-@dataclass(frozen=True)
-class EarlierResult:
-    """What is asked of a scan's result on disk, without its candidates themselves.
-
-    Parameters
-    ----------
-    fingerprint : what it depends on.
-    place : digest of where the scan lay; None where the result does not say.
-    is_whole : whether no file of it was left unwritten.
-    verdict : on the lung mask.
-    cautions, flags : as the result has them.
-    threshold : of the scores.
-    candidates, positives : how many there are, and how many at or above the threshold.
-    score : of the best candidate; 0.0 without any.
-    largest_mm : diameter of the largest at or above the threshold, or None.
-    """
-
-    fingerprint: Mapping[str, str] = field(default_factory=dict)
-    place: str | None = None
-    is_whole: bool = True
-    verdict: str = "ok"
-    cautions: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
-    threshold: float | None = None
-    candidates: int = 0
-    positives: int = 0
-    score: float = 0.0
-    largest_mm: float | None = None
-
-    @classmethod
-    def from_content(cls, content: Mapping[str, Any]) -> EarlierResult:
-        """Return what the content of a ``candidates.json`` says."""
-        candidates, fingerprint = content.get("candidates", []), content.get("fingerprint")
-        positives = [c for c in candidates if c["above_threshold"]]
-        return cls(
-            fingerprint=fingerprint if isinstance(fingerprint, dict) else {},
-            place=content.get("place"),
-            is_whole=not content.get("unwritten"),
-            verdict=str(content.get("lungs", {}).get("verdict", "ok")),
-            cautions=tuple(sys.intern(str(text)) for text in content.get("cautions", ())),
-            flags=tuple(sys.intern(str(text)) for text in content.get("flags", ())),
-            threshold=content.get("threshold"),
-            candidates=len(candidates),
-            positives=len(positives),
-            score=max((c["score"] for c in candidates), default=0.0),
-            largest_mm=max((c["diameter_mm"] for c in positives), default=None),
-        )
-
-
-def earlier_result(folder: Path) -> EarlierResult | None:
-    """Return what a result's ``candidates.json`` says; None where there is no whole one.
-
-    A file that has not changed since this process read it is not read again.
-    """
-    path = os.path.join(folder, JSON_NAME)
-    try:
-        state = os.stat(path)
-    except OSError:
-        return None
-    return read_result(path, (state.st_ino, state.st_size, state.st_mtime_ns))
-
-
-@lru_cache(maxsize=100_000)
-def read_result(path: str, state: tuple[int, int, int]) -> EarlierResult | None:
-    """Read a ``candidates.json``; `state` tells one content from another."""
-    content = read_json_or(Path(path), {})
-    try:
-        return EarlierResult.from_content(content) if content else None
-    except (AttributeError, KeyError, TypeError):  # another program's file
-        return None
-
-
-def is_result_of(scan: ScanInput, result: EarlierResult) -> bool:
-    """Say whether an earlier result is this scan's: of the same place, or moved here as it was."""
-    if result.place == scan.place_digest():
-        return True
-    before = result.fingerprint
-    if result.place is None and scan.name == anonymous_name(str(before.get("scan"))):
-        return True
-    # Two patients' files can have one name, size and time: their bytes decide.
-    looks_the_same = "files" in before and before["files"] == scan.files_digest()
-    return looks_the_same and before.get("scan") == scan.content_digest()
-
-
-def anonymous_name(content_digest: str) -> str:
-    """Return the name of a scan that tells nothing but what its bytes are."""
-    return f"scan-{content_digest[:12]}"
-
-
-def anonymous_names(listed: InputList) -> InputList:
-    """Return the inputs under names that tell nothing but that two scans are the same."""
-    scans, failures = [], list(listed.failures)
-    for scan in listed.scans:
-        try:
-            name = anonymous_name(scan.content_digest())
-        except (LungDetError, OSError) as error:
-            failures.append(failure_of(scan.name, error))
-            continue
-        scans.append(replace(scan, name=name, title=name))
-    return InputList(scans, failures, listed.notes)
-
-
-def scans_with_folders(
-    scans: Sequence[ScanInput], out_dir: Path
-) -> tuple[list[ScanInput], list[ScanFailure]]:
-    """Name each scan by the folder that is its own, or free: never by that of another scan.
-
-    A name such as ``ct`` is of many scans, in this run and in those before.
-    """
-    placed: list[ScanInput] = []
-    failures: list[ScanFailure] = []
-    taken: set[str] = set()
-    for scan in scans:
-        names = dict.fromkeys((scan.name, scan.title or scan.name, scan.long_name))
-        names = [name for name in names if name.lower() not in taken]
-        try:
-            found = {name: earlier_result(out_dir / name) for name in names}
-            own = [n for n, result in found.items() if result and is_result_of(scan, result)]
-        except (LungDetError, OSError) as error:
-            failures.append(failure_of(scan.name, error))
-            continue
-        free = [n for n in names if found[n] is None and n in (scan.name, scan.long_name)]
-        name = next(iter([*own, *free]), None)
-        if name is None:
-            reason = f"{scan.path}: the same scan as another input, whose result it shares"
-            failures.append(ScanFailure(scan.name, "input", reason))
-            continue
-        taken.add(name.lower())
-        placed.append(replace(scan, name=name))
-    return placed, failures
 
 
 def write_findings(
@@ -262,6 +153,8 @@ def write_findings(
 
 
 _Records = Sequence[Mapping[str, Any]]
+
+
 _Maker = Callable[[Path, ScanFindings, _Records], None]
 
 
@@ -285,3 +178,157 @@ def _make_report(
 ) -> None:
     page = report_scan(findings, records, name=name, with_slices=with_slices)
     write_bytes(path, report_html(page).encode("utf-8"))
+
+
+MAX_CROPPED = 30
+
+
+OUTLINE_TOLERANCE_PX = 0.8
+
+
+def report_scan(
+    findings: ScanFindings,
+    records: Sequence[Mapping[str, Any]],
+    *,
+    name: str = "",
+    with_slices: bool = True,
+) -> ReportScan:
+    """Return the report of one scan.
+
+    Parameters
+    ----------
+    findings : the result.
+    records : its candidates as plain values.
+    name : the scan's name in the tables.
+    with_slices : put the CT itself into the page; without it the page shows slabs alone.
+    """
+    boxes = _boxes_of_slabs(findings)
+    slabs = [
+        ReportSlab(
+            image=image,
+            z_range_mm=geometry.z_range_mm,
+            boxes=boxes.get(geometry.index, ()),
+            outline_xy_px=lung_outline(findings, geometry),
+        )
+        for image, geometry in zip(findings.slabs, findings.slab_geometries, strict=True)
+    ]
+    return ReportScan(
+        title=findings.scan.seriesuid,
+        notice=NOTICE,
+        facts=_facts(findings),
+        flags=[flag.replace("_", " ") for flag in findings.flags],
+        threshold=findings.threshold,
+        spacing_xy_mm=findings.slab_geometries[0].spacing_xy_mm,
+        slabs=slabs,
+        candidates=[_candidate(findings, record) for record in records],
+        warnings=cautions(findings),
+        slices=_slices(findings) if with_slices else None,
+        name=name,
+        model_sha256=str(findings.model.get("sha256", "")),
+    )
+
+
+def _slices(findings: ScanFindings) -> ReportSlices:
+    scan = findings.scan
+    jpegs, quality = stored_slices(scan.volume_hu)
+    middle = [(n - 1) / 2 for n in scan.geometry.size_zyx]
+    points = scan.geometry.voxel_to_world([[k, *middle[1:]] for k in range(len(jpegs))])
+    in_file = scan.file_geometry.world_to_voxel(points)[:, 0]
+    # A file whose slices run from ear to ear has no number for one from front to back.
+    is_same_way = np.allclose(in_file, np.rint(in_file), atol=0.01) and len(
+        np.unique(np.rint(in_file))
+    ) == len(jpegs)
+    return ReportSlices(
+        jpegs=jpegs,
+        quality=quality,
+        geometry=scan.geometry,
+        file_slices=np.rint(in_file).astype(int).tolist() if is_same_way else None,
+    )
+
+
+def scan_overview(findings: ScanFindings) -> np.ndarray:
+    """Return a small RGB picture of the scan through its best candidate, or through its middle."""
+    best = findings.candidates[0] if findings.candidates else None
+    grid = findings.scan.geometry
+    middle = grid.voxel_to_world((np.asarray(grid.size_zyx) - 1) / 2)
+    return overview(
+        findings.scan.volume_hu,
+        grid,
+        best.centre_xyz_mm if best else tuple(middle.tolist()),
+        mark_mm=best.diameter_mm if best else None,
+    )
+
+
+def lung_outline(findings: ScanFindings, geometry: SlabGeometry) -> list[np.ndarray]:
+    """Return the outlines (N, 2) in pixels x, y of the lungs as far as they lie in a slab."""
+    low, high = geometry.z_range_mm
+    inside = (findings.lung_mask_z > low) & (findings.lung_mask_z < high)
+    flat = np.ascontiguousarray(findings.lung_mask[inside].max(axis=0, initial=0), dtype=np.uint8)
+    lines, _ = cv2.findContours(flat, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    lines = [cv2.approxPolyDP(line, OUTLINE_TOLERANCE_PX, True) for line in lines]
+    return [line[:, 0, :] for line in lines if len(line) > 2]
+
+
+def _boxes_of_slabs(findings: ScanFindings) -> dict[int, list[ReportBox]]:
+    """Return the best box of each candidate on each slab, by slab."""
+    found = {detection.img_id: detection for detection in findings.detections}
+    boxes: dict[int, list[ReportBox]] = {}
+    for rank, joined in enumerate(findings.joined, start=1):
+        best: dict[int, int] = {}
+        for slab, row in joined.tolist():
+            scores = found[slab].scores
+            if slab not in best or scores[row] > scores[best[slab]]:
+                best[slab] = row
+        for slab, row in best.items():
+            corners = tuple(found[slab].boxes_xyxy_px[row].tolist())
+            boxes.setdefault(slab, []).append(
+                ReportBox(corners, float(found[slab].scores[row]), rank)
+            )
+    return boxes
+
+
+def _candidate(findings: ScanFindings, record: Mapping[str, Any]) -> ReportCandidate:
+    normal = findings.slab_geometries[0].axes_xyz[:, 2]
+    centre = np.asarray(record["centre_xyz_mm"])
+    height = float(normal @ centre)
+    middles = [float(np.mean(g.z_range_mm)) for g in findings.slab_geometries]
+    crops: dict[str, np.ndarray] = {}
+    if record["rank"] <= MAX_CROPPED:
+        crops = nodule_crops(
+            findings.scan.volume_hu, findings.scan.geometry, tuple(record["centre_xyz_mm"])
+        )
+    return ReportCandidate(
+        rank=record["rank"],
+        score=record["score"],
+        diameter_mm=record["diameter_mm"],
+        centre_xyz_mm=tuple(record["centre_xyz_mm"]),
+        voxel_xyz=tuple(record["voxel_xyz"]),
+        slab=min(record["slab_indices"], key=lambda i: abs(middles[i] - height)),
+        slab_indices=record["slab_indices"],
+        is_positive=record["above_threshold"],
+        at_xyz=tuple(findings.scan.geometry.world_to_voxel(centre)[::-1].tolist()),
+        image=record.get("dicom_image", {}).get("instance_number"),
+        crops=crops,
+    )
+
+
+def _facts(findings: ScanFindings) -> list[tuple[str, str]]:
+    grid, summary = findings.scan.file_geometry, findings.lung_summary
+    columns, rows, slices = grid.size_zyx[::-1]
+    dx, dy, dz = grid.spacing_xyz_mm
+    low, high = findings.slab_geometries[0].z_range_mm
+    data = findings.model.get("data") or {}
+    facts = [
+        ("series", findings.scan.seriesuid),
+        ("read from", Path(findings.source).name),
+        ("grid", f"{columns} x {rows} x {slices} voxels of {dx:g} x {dy:g} x {dz:g} mm"),
+        ("origin (LPS)", ", ".join(f"{v:.2f}" for v in grid.origin_xyz_mm) + " mm"),
+        ("direction", ", ".join(f"{v:.4g}" for v in grid.direction)),
+        ("slabs", f"{len(findings.slab_geometries)} of {high - low:.2f} mm"),
+        ("lung volume", f"{summary.get('volume_l', float('nan')):.2f} l"),
+        ("lung mask", f"{summary.get('method', '?')}, verdict: {summary.get('verdict', '?')}"),
+        ("model", str(findings.model.get("name", ""))),
+        ("model trained on", str(data.get("name") or "not stated")),
+        ("threshold", f"{findings.threshold:.3f}"),
+    ]
+    return [(name, value) for name, value in facts if value]

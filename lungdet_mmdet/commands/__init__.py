@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the command ``lungdet`` does, one module for each subcommand: parse, call, print."""
+"""What the command ``lungdet`` does, a function for each subcommand: parse, call, print."""
 
 from argparse import ArgumentParser
 

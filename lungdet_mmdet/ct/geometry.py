@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a voxel lies in the patient: spacing, origin and direction of a grid."""
+"""Where a voxel lies in the patient: spacing, origin and direction of a grid, and of a file's."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 
@@ -175,42 +176,130 @@ MIN_SPACING_MM = 0.01
 MAX_EXTENT_MM = 3000.0
 # Frames of reference begin within the scanner's room.
 MAX_COORDINATE_MM = 1e5
+# Gantries tilt by up to 30 degrees.
+MAX_TILT_DEG = 40.0
+# Below this, axes are at right angles but for the rounding of whoever wrote them.
+_RIGHT_ANGLE = 1e-3
 
 
-def geometry_of_file(
-    *,
-    size_zyx: tuple[int, int, int],
-    spacing_zyx_mm: tuple[float, float, float],
-    origin_xyz_mm: tuple[float, float, float],
-    direction: tuple[float, ...],
-    source: str,
-) -> ScanGeometry:
-    """Return a scan's grid as its file states it.
+@dataclass(frozen=True)
+class FileGrid:
+    """A grid whose slice axis may lean, as scanners with a tilted gantry make it.
 
     Parameters
     ----------
-    size_zyx, spacing_zyx_mm, origin_xyz_mm, direction : see :class:`ScanGeometry`.
-    source : the file, for messages.
-
-    Raises
-    ------
-    LungDetError
-        Naming the file, if it is no grid, or none on which a patient can have lain.
+    size_zyx : voxels along z, y, x.
+    spacing_xyz_mm : (3,) distance of voxels along the grid's own axes.
+    origin_xyz_mm : (3,) centre of the first voxel.
+    axes_xyz : (3, 3), its columns are the directions of the axes x, y, z.
     """
-    try:
-        geometry = ScanGeometry(size_zyx, spacing_zyx_mm, origin_xyz_mm, direction)
-    except LungDetError as error:
-        raise LungDetError(f"{source}: {error}; convert the scan again from DICOM") from error
-    extent_mm = np.multiply(size_zyx, spacing_zyx_mm)
-    if min(spacing_zyx_mm) < MIN_SPACING_MM or extent_mm.max() > MAX_EXTENT_MM:
-        raise LungDetError(
-            f"{source}: {size_zyx} voxels (z, y, x) with a spacing of {spacing_zyx_mm} mm: the "
-            f"spacing must be at least {MIN_SPACING_MM:g} mm and no side longer than "
-            f"{MAX_EXTENT_MM:g} mm; is the spacing in another unit? Convert the scan again"
+
+    size_zyx: tuple[int, int, int]
+    spacing_xyz_mm: np.ndarray
+    origin_xyz_mm: np.ndarray
+    axes_xyz: np.ndarray
+
+    @property
+    def tilt_deg(self) -> float:
+        """Angle between the slice axis and the slices' normal; 0.0 where there is none to mend.
+
+        Only a grid whose slices are rectangles and whose axes have a length can be mended.
+        """
+        axes = self.axes_xyz
+        if not np.all(np.isfinite(axes)):
+            return 0.0
+        lengths = np.linalg.norm(axes, axis=0)
+        in_plane = abs(float(axes[:, 0] @ axes[:, 1]))
+        if np.abs(lengths - 1.0).max() > _RIGHT_ANGLE or in_plane > _RIGHT_ANGLE:
+            return 0.0
+        sine = float(np.hypot(*(axes[:, :2].T @ axes[:, 2])))
+        return math.degrees(math.asin(min(sine, 1.0))) if sine > _RIGHT_ANGLE else 0.0
+
+    def voxel_to_world(self, points_xyz: np.ndarray) -> np.ndarray:
+        """Map voxel coordinates x, y, z (N, 3) or (3,) to world points; voxel i's centre is i."""
+        offset = np.asarray(points_xyz, dtype=float) * self.spacing_xyz_mm
+        return self.origin_xyz_mm + offset @ self.axes_xyz.T
+
+    def world_to_voxel(self, points_xyz_mm: np.ndarray) -> np.ndarray:
+        """Map world points (N, 3) or (3,) to voxel coordinates x, y, z."""
+        offset = np.asarray(points_xyz_mm, dtype=float) - self.origin_xyz_mm
+        return offset @ np.linalg.inv(self.axes_xyz).T / self.spacing_xyz_mm
+
+    def checked(self, *, source: str) -> ScanGeometry:
+        """Return the regular grid of the unmoved slices.
+
+        Raises LungDetError naming the file, if it is no grid or none on which a patient can have
+        lain, or if it leans too far to be mended.
+        """
+        tilt = self.tilt_deg
+        if tilt > MAX_TILT_DEG:
+            raise LungDetError(
+                f"{source}: its slices lean by {tilt:.0f} degrees, more than any gantry "
+                f"({MAX_TILT_DEG:g}): a sheared volume has to be resampled to a regular grid first"
+            )
+        axes, (dx, dy, dz) = self.axes_xyz, self.spacing_xyz_mm.tolist()
+        if tilt:
+            normal = np.cross(axes[:, 0], axes[:, 1])
+            along = float(normal @ axes[:, 2])
+            axes = np.stack([axes[:, 0], axes[:, 1], math.copysign(1.0, along) * normal], axis=1)
+            dz = abs(along) * dz
+        spacing_zyx_mm, (x, y, z) = (dz, dy, dx), self.origin_xyz_mm.tolist()
+        try:
+            geometry = ScanGeometry(
+                self.size_zyx, spacing_zyx_mm, (x, y, z), tuple(axes.ravel().tolist())
+            )
+        except LungDetError as error:
+            raise LungDetError(f"{source}: {error}; convert the scan again from DICOM") from error
+        extent_mm = np.multiply(self.size_zyx, spacing_zyx_mm)
+        if min(spacing_zyx_mm) < MIN_SPACING_MM or extent_mm.max() > MAX_EXTENT_MM:
+            raise LungDetError(
+                f"{source}: {self.size_zyx} voxels (z, y, x) with a spacing of {spacing_zyx_mm} "
+                f"mm: the spacing must be at least {MIN_SPACING_MM:g} mm and no side longer than "
+                f"{MAX_EXTENT_MM:g} mm; is the spacing in another unit? Convert the scan again"
+            )
+        if max(map(abs, (x, y, z))) > MAX_COORDINATE_MM:
+            raise LungDetError(
+                f"{source}: the origin (x, y, z) is {(x, y, z)} mm: no patient lies further than "
+                f"{MAX_COORDINATE_MM:g} mm from the scanner; convert the scan again from DICOM"
+            )
+        return geometry
+
+
+def place_problem(labels: ScanGeometry, scan: ScanGeometry, *, source: str) -> str | None:
+    """Say why a label volume cannot belong to a scan by its grid; None where it may.
+
+    Any grid may carry labels, except one that is the scan's own but for its place: that is a lost
+    or changed origin.
+    """
+    if labels.size_zyx == scan.size_zyx and np.allclose(
+        labels.spacing_zyx_mm, scan.spacing_zyx_mm, rtol=1e-3
+    ):
+        near = 0.5 * min(scan.spacing_zyx_mm)
+        ends = np.array([np.zeros(3), np.subtract(labels.size_zyx, 1)])
+        moved = labels.voxel_to_world(ends) - scan.voxel_to_world(ends)
+        # The same voxels may come in another order, as NIfTI tools store them.
+        is_same_box = np.allclose(_box(labels), _box(scan), atol=near)
+        if not np.allclose(moved, 0.0, atol=near) and not is_same_box:
+            x, y, z = (round(float(value), 2) for value in moved[0])
+            return (
+                f"{source}: has the scan's size and spacing but lies ({x:g}, {y:g}, {z:g}) mm off; "
+                "copy origin and direction from the scan"
+            )
+    low, high = _box(scan)
+    own_low, own_high = _box(labels)
+    if np.any(own_high < low) or np.any(own_low > high):
+        own_from, own_to, start, stop = (
+            f"({', '.join(f'{value:.0f}' for value in point)})"
+            for point in (own_low, own_high, low, high)
         )
-    if np.abs(origin_xyz_mm).max() > MAX_COORDINATE_MM:
-        raise LungDetError(
-            f"{source}: the origin (x, y, z) is {origin_xyz_mm} mm: no patient lies further than "
-            f"{MAX_COORDINATE_MM:g} mm from the scanner; convert the scan again from DICOM"
+        return (
+            f"{source}: spans {own_from} to {own_to} mm, the scan {start} to {stop} mm; it belongs "
+            "to another scan"
         )
-    return geometry
+    return None
+
+
+def _box(geometry: ScanGeometry) -> tuple[np.ndarray, np.ndarray]:
+    corners = list(product(*((0, n - 1) for n in geometry.size_zyx)))
+    world = geometry.voxel_to_world(np.array(corners))
+    return world.min(axis=0), world.max(axis=0)

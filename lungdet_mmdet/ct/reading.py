@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,15 +15,14 @@ import numpy as np
 import SimpleITK as sitk
 
 from lungdet_mmdet.ct.dicom.reading import read_dicom_folder
-from lungdet_mmdet.ct.file_grid import FileGrid, regular
-from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
-from lungdet_mmdet.ct.files.metaimage_pixels import check_compressed_pixels
-from lungdet_mmdet.ct.files.nifti import check_nifti, nifti_grid, read_nifti, read_nifti_header
-from lungdet_mmdet.ct.files.nrrd_check import check_nrrd
-from lungdet_mmdet.ct.geometry import MAX_VOXELS, ScanGeometry, to_canonical
+from lungdet_mmdet.ct.geometry import MAX_VOXELS, FileGrid, ScanGeometry, to_canonical
+from lungdet_mmdet.ct.metaimage_header import read_metaimage_header
+from lungdet_mmdet.ct.metaimage_pixels import check_compressed_pixels
+from lungdet_mmdet.ct.nifti import nifti_grid, read_nifti, read_nifti_header
+from lungdet_mmdet.ct.resample import regular
 from lungdet_mmdet.ct.scan import CTScan, as_int16_hu
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.input_file import check_input_file
+from lungdet_mmdet.input_file import MAX_DEFLATE_RATIO, check_input_file, remaining_bytes
 
 METAIMAGE_SUFFIXES = (".mhd", ".mha")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -73,12 +75,17 @@ def read_scan(path: Path | str, *, series_uid: str | None = None) -> CTScan:
     if path.is_dir():
         return read_dicom_folder(path, series_uid=series_uid)
     values, grid, flags = _read_file(path)
-    return _canonical_scan(
-        values,
-        grid,
+    source = str(path)
+    volume, file_geometry, tilt_flags = regular(
+        as_int16_hu(values, source=source), grid, source=source
+    )
+    volume_hu, geometry = to_canonical(volume, file_geometry)
+    return CTScan(
+        volume_hu=np.ascontiguousarray(volume_hu),
+        geometry=geometry,
+        file_geometry=file_geometry,
         seriesuid=path.name[: -len(scan_suffix(path))],
-        source=str(path),
-        flags=flags,
+        flags=(*flags, *tilt_flags),
     )
 
 
@@ -102,10 +109,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, ScanGeometry]:
 def read_file_grid(path: Path) -> FileGrid:
     """Return the grid that a scan file states, without its pixels.
 
-    Raises
-    ------
-    LungDetError
-        As `read_scan`, but for what only the pixels can tell.
+    Raises LungDetError as `read_scan`, but for what only the pixels can tell.
     """
     check_input_file(path)
     suffix = scan_suffix(path)
@@ -145,7 +149,7 @@ def _read_file(path: Path) -> tuple[np.ndarray, FileGrid, tuple[str, ...]]:
         )
     check_input_file(path)
     if suffix in NIFTI_SUFFIXES:
-        return read_nifti(path, check_nifti(path))
+        return read_nifti(path)
     if suffix == ".nrrd":
         check_nrrd(path)
         values, grid = _read_pixels(path, size_xyz=None)
@@ -183,32 +187,143 @@ def _read_pixels(
     return sitk.GetArrayFromImage(image), grid_of_image(image)
 
 
-def scan_from_image(
-    image: sitk.Image, *, seriesuid: str, source: str, flags: tuple[str, ...] = ()
-) -> CTScan:
-    """Turn a 3-D scalar SimpleITK image of Hounsfield values into a :class:`CTScan`."""
-    values = sitk.GetArrayFromImage(image)
-    return _canonical_scan(
-        values, grid_of_image(image), seriesuid=seriesuid, source=source, flags=flags
-    )
+_HEADER_LIMIT_BYTES = 65536
+_VECTOR, _QUOTED = re.compile(r"\(([^()]*)\)"), re.compile(r'"([^"]*)"')
+# Nothing said, or said that nothing is known, is millimetres by custom.
+_MILLIMETRES = frozenset(
+    {"mm", "millimeter", "millimetre", "millimeters", "millimetres", "", "???"}
+)
+SPACING_TOLERANCE_REL = 1e-3
+# The format's names of one type; spaces stand for any number of them.
+_BYTES_OF_TYPE = {
+    1: "signed char,int8,int8_t,uchar,unsigned char,uint8,uint8_t",
+    2: "short,short int,signed short,signed short int,int16,int16_t,"
+    "ushort,unsigned short,unsigned short int,uint16,uint16_t",
+    4: "int,signed int,int32,int32_t,uint,unsigned int,uint32,uint32_t,float",
+    8: "longlong,long long,long long int,signed long long,signed long long int,int64,int64_t,"
+    "ulonglong,unsigned long long,unsigned long long int,uint64,uint64_t,double",
+}
 
 
-def _canonical_scan(
-    values: np.ndarray,
-    grid: FileGrid,
-    *,
-    seriesuid: str,
-    source: str,
-    flags: tuple[str, ...] = (),
-) -> CTScan:
-    volume, file_geometry, tilt_flags = regular(
-        as_int16_hu(values, source=source), grid, source=source
-    )
-    volume_hu, geometry = to_canonical(volume, file_geometry)
-    return CTScan(
-        volume_hu=np.ascontiguousarray(volume_hu),
-        geometry=geometry,
-        file_geometry=file_geometry,
-        seriesuid=seriesuid,
-        flags=(*flags, *tilt_flags),
-    )
+def check_nrrd(path: Path) -> None:
+    """Check that all pixels of a NRRD file are in it, and whole, before SimpleITK reads it.
+
+    That follows a header to a data file anywhere on the disk, asks for memory for whatever size it
+    states, and reads damaged gzip pixels, or more pixels than there should be, without a word.
+
+    Gzip pixels are decompressed once for this; nothing is kept. Raises LungDetError if the header
+    names another file, cannot be understood, or promises another number of bytes than there are, or
+    the compressed pixels are damaged.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEADER_LIMIT_BYTES)
+    if not head.startswith(b"NRRD"):
+        raise LungDetError(f"{path}: cannot be read: not a NRRD file; convert the scan again")
+    fields, offset = _nrrd_fields(head)
+    separate = fields.get("data file", fields.get("datafile"))
+    if separate is not None:
+        raise LungDetError(
+            f"{path}: the header names a separate data file ('{separate}'); for safety "
+            "only pixels inside the .nrrd file are read: save the scan as one .nrrd or .mha"
+        )
+    skips = {name for name in fields if name.replace(" ", "") in ("lineskip", "byteskip")}
+    encoding = fields.get("encoding", "").lower()
+    if skips or encoding not in ("raw", "gzip", "gz"):
+        raise LungDetError(
+            f"{path}: encoding '{encoding}'{', ' if skips else ''}{', '.join(sorted(skips))}: only "
+            "raw and gzip pixels right behind the header are read; save the scan again"
+        )
+    promised, slice_bytes = _promised_bytes(path, fields)
+    _check_nrrd_place(path, fields)
+    held = path.stat().st_size - offset
+    if encoding != "raw":
+        if promised > MAX_DEFLATE_RATIO * held:
+            held = 0  # no stream this short holds as much: nothing has to be read to know
+        else:
+            held = _decompressed_bytes(path, offset, promised + slice_bytes)
+    if not promised <= held < promised + slice_bytes:
+        raise LungDetError(
+            f"{path}: {held} bytes of pixels, the header promises {promised} with sizes "
+            f"'{fields['sizes']}' and type '{fields.get('type')}': the file is truncated or its "
+            "header wrong; copy or convert it again"
+        )
+
+
+def _nrrd_fields(head: bytes) -> tuple[dict[str, str], int]:
+    """Return the fields up to the blank line, and the offset of the first byte behind it."""
+    ends = [(head.find(mark), len(mark)) for mark in (b"\n\n", b"\r\n\r\n")]
+    end, length = min((e for e in ends if e[0] >= 0), default=(len(head), 0))
+    fields: dict[str, str] = {}
+    for line in head[:end].splitlines():
+        name, _, value = line.decode("latin-1").partition(":")
+        fields[name.strip().lower()] = value.strip()
+    return fields, end + length
+
+
+def _promised_bytes(path: Path, fields: dict[str, str]) -> tuple[int, int]:
+    """Return the bytes of all pixels, and of one slice."""
+    words = fields.get("sizes", "").split()
+    # Nothing has 20 digits; Python refuses to read thousands of them.
+    sizes = [int(w) for w in words if w.isascii() and w.isdecimal() and len(w) < 20]
+    kind = " ".join(fields.get("type", "").lower().split())
+    n_bytes = next((n for n, names in _BYTES_OF_TYPE.items() if kind in names.split(",")), 0)
+    is_sound = sizes and len(sizes) == len(words) and 0 < math.prod(sizes) <= MAX_VOXELS
+    if not (is_sound and n_bytes):
+        raise LungDetError(
+            f"{path}: the header has sizes '{fields.get('sizes', '')[:80]}' and type '{kind[:80]}'"
+            f": needed are sizes of at least 1, at most {MAX_VOXELS} voxels and a type of numbers; "
+            "convert the scan again"
+        )
+    total = math.prod(sizes) * n_bytes
+    return total, total // sizes[-1]
+
+
+def _check_nrrd_place(path: Path, fields: dict[str, str]) -> None:
+    """Refuse a header without spacings, in another unit, or with spacings that disagree."""
+    directions = _VECTOR.findall(fields.get("space directions", ""))
+    spacings = fields.get("spacings", "").split()
+    stated = [value for word in spacings for value in _numbers([word]) if value > 0]
+    if not directions and not stated:
+        raise LungDetError(
+            f"{path}: the header has neither 'spacings' nor 'space directions': the size of a "
+            "voxel is not known; convert the scan again from DICOM"
+        )
+    units = {u.lower() for u in _QUOTED.findall(fields.get("space units", ""))}
+    units |= {u.lower() for u in _QUOTED.findall(fields.get("units", ""))}
+    if units - _MILLIMETRES:
+        raise LungDetError(
+            f"{path}: the header gives lengths in {', '.join(sorted(units - _MILLIMETRES))}, and "
+            "only millimetres are read; convert the scan again"
+        )
+    if directions and spacings:
+        lengths = [math.hypot(*v) for text in directions if (v := _numbers(text.split(",")))]
+        if len(lengths) == len(stated) and any(
+            abs(a - b) > SPACING_TOLERANCE_REL * b for a, b in zip(lengths, stated, strict=True)
+        ):
+            raise LungDetError(
+                f"{path}: the header states two spacings: 'spacings' {stated}, and {lengths} in "
+                "its 'space directions'; convert the scan again from DICOM"
+            )
+
+
+def _numbers(words: list[str]) -> list[float]:
+    """Return finite numbers, or nothing where one of the words is none."""
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        return []
+    return values if all(map(math.isfinite, values)) else []
+
+
+def _decompressed_bytes(path: Path, offset: int, limit: int) -> int:
+    """Return how many bytes the gzip stream holds, counted up to `limit`."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        try:
+            with gzip.open(file) as stream:
+                return remaining_bytes(stream, at_most=limit)
+        except (OSError, EOFError, zlib.error) as error:
+            raise LungDetError(
+                f"{path}: the compressed pixels are damaged ({error}); the file is truncated or "
+                "damaged: copy or download it again"
+            ) from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scan on another grid: resampled to a spacing, cut to a box of slices, rows and columns."""
+"""A scan on another grid: resampled, straightened, cut to a box of slices, rows and columns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import math
 import cv2
 import numpy as np
 
-from lungdet_mmdet.ct.geometry import MAX_VOXELS, ScanGeometry
+from lungdet_mmdet.ct.geometry import MAX_VOXELS, FileGrid, ScanGeometry
+from lungdet_mmdet.ct.scan import AIR_HU
 from lungdet_mmdet.errors import LungDetError
 
 # Spacings closer than this give the same grid to within a hundredth of a voxel over 1000 voxels.
@@ -109,6 +110,80 @@ def resample_volume(
         else:
             cv2.addWeighted(resized[low], 1.0 - weight, resized[low + 1], weight, 0.0, dst=out[z])
     return out, target
+
+
+def shifted_slices(
+    volume: np.ndarray, frame: ScanGeometry, drift_px: np.ndarray, *, source: str
+) -> tuple[np.ndarray, ScanGeometry]:
+    """Bring slices that run off within their planes to a common frame.
+
+    Parameters
+    ----------
+    volume : int16 array (z, y, x).
+    frame : grid of the first slice, and of all if none were moved.
+    drift_px : (z, 2), how far each slice lies off along x and y, in pixels.
+    source : the scan, for messages.
+
+    Returns
+    -------
+    volume, geometry : wide enough for all slices; what is new is air.
+
+    Raises
+    ------
+    LungDetError
+        If the frame would be too large.
+    """
+    corner_px = np.floor(drift_px.min(axis=0))
+    margin = (np.ceil(drift_px.max(axis=0)) - corner_px).astype(int)
+    if len(volume) * (volume.shape[1] + margin[1]) * (volume.shape[2] + margin[0]) > MAX_VOXELS:
+        raise LungDetError(
+            f"{source}: slices of {volume.shape[1:]} pixels run off by {margin[::-1]} pixels: too "
+            "large to be straightened; export the series again"
+        )
+    size_yx = (volume.shape[1] + int(margin[1]), volume.shape[2] + int(margin[0]))
+    out = np.empty((len(volume), *size_yx), dtype=np.int16)
+    for index, (dx, dy) in enumerate(drift_px - corner_px):
+        out[index] = cv2.warpAffine(
+            volume[index],
+            np.array([[1.0, 0.0, dx], [0.0, 1.0, dy]]),
+            size_yx[::-1],
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=AIR_HU,
+        )
+    return out, frame.cropped((0, int(corner_px[1]), int(corner_px[0])), out.shape)
+
+
+def regular(
+    values: np.ndarray, grid: FileGrid, *, source: str
+) -> tuple[np.ndarray, ScanGeometry, tuple[str, ...]]:
+    """Return voxels and their regular grid; slices of a tilted gantry are moved in their planes.
+
+    Parameters
+    ----------
+    values : int16 array (z, y, x) of Hounsfield units.
+    grid : as the file states it.
+    source : the file, for messages.
+
+    Returns
+    -------
+    values, geometry, flags : wider, and with a flag, where slices had to be moved.
+
+    Raises
+    ------
+    LungDetError
+        If the grid is none, or leans too far.
+    """
+    geometry = grid.checked(source=source)
+    tilt = grid.tilt_deg
+    if not tilt:
+        return values, geometry, ()
+    step = grid.axes_xyz[:, 2] * grid.spacing_xyz_mm[2]
+    offsets = np.arange(grid.size_zyx[0])[:, None] * step @ geometry.axes_xyz
+    values, geometry = shifted_slices(
+        values, geometry, offsets[:, :2] / geometry.spacing_xyz_mm[:2], source=source
+    )
+    return values, geometry, (f"gantry tilt of {tilt:.1f} degrees straightened",)
 
 
 def nearest_on_grid(

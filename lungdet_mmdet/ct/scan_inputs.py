@@ -11,17 +11,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from lungdet_mmdet.ct.dicom.folder_files import sort_files
-from lungdet_mmdet.ct.dicom.grid import grid_of_slices
-from lungdet_mmdet.ct.dicom.reading import read_dicom_series, slice_stack
+from lungdet_mmdet.ct.dicom.reading import grid_of_slices, read_dicom_series, slice_stack
 from lungdet_mmdet.ct.dicom.series import (
     DicomSeries,
     choose_series,
     lost_series_message,
+    sort_files,
     survey_files,
 )
-from lungdet_mmdet.ct.file_grid import FileGrid
-from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
+from lungdet_mmdet.ct.geometry import FileGrid
+from lungdet_mmdet.ct.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.reading import (
     METAIMAGE_SUFFIXES,
     SCAN_SUFFIXES,

@@ -104,12 +104,8 @@ class SlabGeometry:
     def from_record(cls, record: Mapping[str, Any]) -> SlabGeometry:
         """Read a slab of ``scan.json`` or an image of a COCO file of the prepared dataset.
 
-        Further fields are left alone.
-
-        Raises
-        ------
-        LungDetError
-            If a field is missing or is not what it should be.
+        Further fields are left alone. Raises LungDetError if a field is missing or is not what it
+        should be.
         """
         try:
             low, high = (float(value) for value in record["z_range_mm"])
@@ -151,12 +147,8 @@ def slab_slices(
     A slab takes the ``round(thickness / spacing)`` slices (at least one) from its first slice on;
     first slices are ``stride`` apart, or one slab where stride is None. The last slab ends with the
     scan and may be thinner; slabs that would lie wholly inside the one before are left out. Unless
-    the stride is larger than the thickness, every slice is in a slab.
-
-    Raises
-    ------
-    LungDetError
-        If thickness is negative, stride or spacing not positive, or one of them not finite.
+    the stride is larger than the thickness, every slice is in a slab. Raises LungDetError if
+    thickness is negative, stride or spacing not positive, or one of them not finite.
     """
     if not 0 < slice_spacing_mm < math.inf:
         raise LungDetError(

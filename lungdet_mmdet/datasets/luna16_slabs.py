@@ -198,10 +198,7 @@ def _loading_masks(step: Any) -> Any:
 def check_holds_slabs(path: str | Path, content: Mapping[str, Any]) -> None:
     """Refuse a part of a split that is empty: a few scans cannot be divided in three.
 
-    Raises
-    ------
-    LungDetError
-        Naming the annotation file and the remedy.
+    Raises LungDetError naming the annotation file and the remedy.
     """
     if not content["images"]:
         raise LungDetError(

@@ -27,16 +27,16 @@ from lungdet_mmdet.scoring.froc import (
     evaluate_froc,
     match_marks_of_split,
 )
-from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, size_bands
 from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
 from lungdet_mmdet.scoring.slab_records import (
+    PAPER_BANDS_MM,
     SlabDetections,
     SlabSet,
     missing_depths_note,
     read_depths,
+    size_bands,
     unique_by_slab,
     with_depths,
-    write_predictions,
 )
 from lungdet_mmdet.scoring.slab_scores import (
     check_threshold_rule,
@@ -45,7 +45,12 @@ from lungdet_mmdet.scoring.slab_scores import (
     size_band_scores,
 )
 from lungdet_mmdet.scoring.split_scores import split_figures
-from lungdet_mmdet.scoring.submission import Marks, marks_of_candidates, write_submission
+from lungdet_mmdet.scoring.submission import (
+    Marks,
+    marks_of_candidates,
+    write_predictions,
+    write_submission,
+)
 from lungdet_mmdet.splits.coco_json import read_slab_set
 
 

@@ -37,11 +37,7 @@ from lungdet_mmdet.scoring.slab_records import (
     missing_depths_note,
     read_depths,
 )
-from lungdet_mmdet.scoring.split_scores import (
-    ScoringOptions,
-    SplitScores,
-    score_split,
-)
+from lungdet_mmdet.scoring.split_scores import ScoringOptions, SplitScores, score_split
 from lungdet_mmdet.splits.coco_json import label_text, read_coco, read_slab_set, summarise
 
 METRIC_PREFIX = "lung/"

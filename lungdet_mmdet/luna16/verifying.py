@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lungdet_mmdet.annotations.tables import read_nodules, read_series, read_subsets
-from lungdet_mmdet.ct.files.metaimage_header import read_metaimage_header
+from lungdet_mmdet.ct.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, read_scan
 from lungdet_mmdet.ct.scan_inputs import lies_in_masks
 from lungdet_mmdet.errors import LungDetError, MissingFileError, TruncatedFileError

@@ -173,10 +173,7 @@ class SlabDINO(DINO):
     def loss(self, batch_inputs: Tensor, batch_data_samples: list[DetDataSample]) -> dict:
         """Return DINO's losses and the dense ones.
 
-        Raises
-        ------
-        LungDetError
-            If the pictures are not windows of the size that prediction will cut.
+        Raises LungDetError if the pictures are not windows of the size that prediction will cut.
         """
         if tuple(batch_inputs.shape[2:]) != (self.window_px, self.window_px):
             height, width = batch_inputs.shape[2:]

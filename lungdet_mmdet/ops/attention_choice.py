@@ -255,13 +255,6 @@ def mmcv_attention() -> Callable[..., Tensor]:
 
 
 @contextmanager
-def mmcv_attention_restored() -> Iterator[None]:
-    """Let mmcv use its own function for a while, to compare."""
-    with attention_replaced(mmcv_attention()):
-        yield
-
-
-@contextmanager
 def attention_replaced(function: Callable[..., Tensor]) -> Iterator[None]:
     """Let mmcv use any function for a while: to export to other runtimes.
 

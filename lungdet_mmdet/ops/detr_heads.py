@@ -109,10 +109,7 @@ class BatchMatching:
     ) -> tuple:
         """Return what mmdet's method does, from the same arguments.
 
-        Raises
-        ------
-        LungDetError
-            If the network's output is not finite; naming the slabs.
+        Raises LungDetError if the network's output is not finite; naming the slabs.
         """
         from mmdet.models.task_modules.assigners import HungarianAssigner
 

@@ -89,10 +89,8 @@ def install_finder() -> None:
 def check_extension() -> None:
     """Load ``mmcv._ext``, compiled or standing in.
 
-    Raises
-    ------
-    LungDetError
-        If mmcv's compiled extension is there and does not load, as after a change of torch.
+    Raises LungDetError if mmcv's compiled extension is there and does not load, as after a change
+    of torch.
     """
     # The extension is linked against torch's libraries, which have to be loaded first.
     import torch

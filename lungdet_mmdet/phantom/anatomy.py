@@ -134,7 +134,7 @@ class Anatomy:
     def mediastinum(self, x: np.ndarray, y: np.ndarray, z: Height) -> np.ndarray:
         """Distance to everything that lies between the lungs, the spine included."""
         middle = _at(z, _COLUMN_HALF_WIDTH, _COLUMN_Z)
-        front = self.junction_mm + _clip((-25.0 - z) * 0.25, 0.0, 10.0)
+        front = self.junction_mm + _plain(np.clip((-25.0 - z) * 0.25, 0.0, 10.0))
         # The tissue behind the breastbone widens towards it.
         front = front + 0.5 * np.maximum(-y - 70.0, 0.0)
         half_width = front + (middle - front) / (1.0 + np.exp(-(y + 40.0) / 6.0))
@@ -186,15 +186,13 @@ def _heart_axes() -> np.ndarray:
 
 
 def _at(z: Height, values: np.ndarray, heights: np.ndarray = _Z) -> Height:
-    """Look a profile up; a plain float for one height keeps float32 slices float32."""
-    found = np.interp(z, heights, values)
-    return float(found) if np.ndim(found) == 0 else found
+    """Look a profile up at one height, or at many."""
+    return _plain(np.interp(z, heights, values))
 
 
-def _clip(value: Height, low: float, high: float) -> Height:
-    """Limit one height's value, or many."""
-    limited = np.clip(value, low, high)
-    return float(limited) if np.ndim(limited) == 0 else limited
+def _plain(value: Height) -> Height:
+    """Return one height's value as a plain float, which keeps float32 slices float32."""
+    return float(value) if np.ndim(value) == 0 else value
 
 
 def _reaches(z: Height, a: float, b: float, radius: float) -> bool:
@@ -274,7 +272,8 @@ def grow_pulmonary_trees(
                 airways.append(_beside(tree, leaves >= AIRWAY_MIN_LEAVES, side))
     lumens = concatenate(airways)
     wall = np.where(np.arange(len(lumens)) < n_central, 1.5, 0.45 + 0.2 * lumens.end_radius)
-    return PulmonaryTrees(concatenate(vessels) if vessels else _none(), lumens, n_central, wall)
+    drawn = concatenate(vessels) if vessels else lumens.part(slice(0, 0))
+    return PulmonaryTrees(drawn, lumens, n_central, wall)
 
 
 def sample_in_lung(
@@ -396,8 +395,3 @@ def _central_airways(anatomy: Anatomy) -> Tubes:
         np.array([row[2] for row in path]) * scale[0],
         np.array([row[3] for row in path]) * scale[0],
     )
-
-
-def _none() -> Tubes:
-    """No tubes at all."""
-    return Tubes(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros(0))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage, write_mha
+from lungdet_mmdet.ct.metaimage_pixels import write_metaimage, write_mha
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.findings import PhantomNodule
 from lungdet_mmdet.phantom.scan import DEFAULT_MEAN_NODULES, Recipe, build_scan
@@ -176,10 +176,7 @@ def _results(
 def refuse_foreign_scans(out_dir: Path, own: Collection[tuple[str, str]]) -> None:
     """Raise if a cohort's folder holds a scan that is not written: ``own`` names subset and series.
 
-    Raises
-    ------
-    LungDetError
-        Naming the file.
+    Raises LungDetError naming the file.
     """
     for path in sorted(out_dir.glob("subset*/*.mhd")):
         if (path.parent.name, path.stem) not in own:

@@ -72,36 +72,23 @@ def draw_nodule(
     """
     radius = 0.5 * (drawn_mm or nodule.diameter_mm)
     centre = np.array(nodule.centre_xyz_mm)
+    reach = 1.3 * radius + 1.0
     shape = _LobedEllipsoid(rng, radius)
     solid_hu = float(rng.uniform(*SOLID_HU))
     if nodule.texture == "solid":
         if radius > 2.0 and rng.random() < 0.06:
             solid_hu = float(rng.uniform(180.0, 420.0))  # calcified
-        _draw_body(volume_hu, grid, centre, radius, shape, solid_hu, labels, label)
+        draw_blob(
+            volume_hu, grid, centre, reach, shape, tissue_hu=solid_hu, labels=labels, label=label
+        )
         if radius > 4.0 and rng.random() < 0.4:
             _draw_spicules(volume_hu, grid, centre, radius, rng)
         return
     veil_hu = float(rng.uniform(*GROUND_GLASS_HU))
-    _draw_body(volume_hu, grid, centre, radius, shape, veil_hu, labels, label)
+    draw_blob(volume_hu, grid, centre, reach, shape, tissue_hu=veil_hu, labels=labels, label=label)
     if nodule.texture == "part-solid":
         core = _LobedEllipsoid(rng, radius * float(rng.uniform(0.45, 0.65)))
         draw_blob(volume_hu, grid, centre, radius + 1.0, core, tissue_hu=solid_hu)
-
-
-def _draw_body(
-    volume_hu: np.ndarray,
-    grid: Grid,
-    centre: np.ndarray,
-    radius: float,
-    shape: _LobedEllipsoid,
-    tissue_hu: float,
-    labels: np.ndarray | None,
-    label: int,
-) -> None:
-    reach = 1.3 * radius + 1.0
-    draw_blob(
-        volume_hu, grid, centre, reach, shape, tissue_hu=tissue_hu, labels=labels, label=label
-    )
 
 
 class _LobedEllipsoid:

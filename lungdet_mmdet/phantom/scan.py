@@ -25,8 +25,7 @@ from lungdet_mmdet.phantom.organs import Surroundings, paint_slice
 LOWEST_HU = -1024
 
 _THICKNESS_MM = {
-    "small": ((2.5, 2.75, 3.0), (0.3, 0.4, 0.3)),
-    "fine": ((2.5, 2.75, 3.0), (0.3, 0.4, 0.3)),
+    **dict.fromkeys(("small", "fine"), ((2.5, 2.75, 3.0), (0.3, 0.4, 0.3))),
     "full": (
         (0.6, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0),
         (0.04, 0.06, 0.2, 0.25, 0.1, 0.1, 0.2, 0.05),
@@ -100,7 +99,7 @@ class Protocol:
         return ScanGeometry(
             size_zyx=grid.size_zyx,
             spacing_zyx_mm=grid.spacing_zyx_mm,
-            origin_xyz_mm=(float(origin[0]), float(origin[1]), float(origin[2])),
+            origin_xyz_mm=tuple(origin.tolist()),
             direction=tuple(float(v) + 0.0 for v in axes.ravel()),
         )
 
@@ -200,9 +199,8 @@ def paint_tissues(
     side = np.where(grid.axis_mm(2) > 0, LABEL_LEFT_LUNG, LABEL_RIGHT_LUNG).astype(np.uint8)
     for k, z in enumerate(grid.axis_mm(0) / scale_z):
         canvas = SliceCanvas(x, y, float(z), pixel_mm=pixel_mm)
-        lung = paint_slice(
-            anatomy, surroundings, canvas, smooth_texture((x.shape[0], x.shape[1]), rng)
-        )
+        texture = smooth_texture((len(x), len(x[0])), rng)
+        lung = paint_slice(anatomy, surroundings, canvas, texture)
         volume[k] = np.rint(_enlarged(canvas.hu, (n_rows, n_columns)))
         labels[k] = (_enlarged(lung, (n_rows, n_columns)) < 0) * side
     return volume, labels
@@ -211,9 +209,8 @@ def paint_tissues(
 def _enlarged(image: np.ndarray, size_yx: tuple[int, int]) -> np.ndarray:
     """Return a slice on the full pixel grid, as float32."""
     image = image.astype(np.float32, copy=False)
-    if image.shape == size_yx:
-        return image
-    return cv2.resize(image, size_yx[::-1], interpolation=cv2.INTER_LINEAR)
+    is_full = image.shape == size_yx
+    return image if is_full else cv2.resize(image, size_yx[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def draw_trees(
@@ -373,7 +370,8 @@ def _draw_findings(
             nodules.append(placed)
             draw_nodule(volume, grid, placed, rng, labels=nodule_labels, label=len(nodules))
     n_micro = recipe.excluded_count
-    n_micro = int(rng.poisson(_MEAN_MICRO_NODULES)) if n_micro is None else n_micro
+    if n_micro is None:
+        n_micro = int(rng.poisson(_MEAN_MICRO_NODULES))
     excluded = []
     for _ in range(n_micro):
         drawn_mm = float(rng.uniform(1.6, 2.9))
@@ -399,6 +397,6 @@ def _in_world(findings: list[PhantomNodule], protocol: Protocol) -> tuple[Phanto
     """Return the findings with their positions in world mm."""
     moved = []
     for finding in findings:
-        x, y, z = protocol.to_world(np.array([finding.centre_xyz_mm]))[0]
-        moved.append(replace(finding, centre_xyz_mm=(float(x), float(y), float(z))))
+        x, y, z = protocol.to_world(np.array([finding.centre_xyz_mm]))[0].tolist()
+        moved.append(replace(finding, centre_xyz_mm=(x, y, z)))
     return tuple(moved)

@@ -13,7 +13,7 @@ from typing import Any
 from lungdet_mmdet.annotations.mark_places import question_of_lungs, question_of_scans
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.annotations.tables import Nodule, write_patient_table
-from lungdet_mmdet.ct.file_grid import FileGrid
+from lungdet_mmdet.ct.geometry import FileGrid
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import Luna16Folder
 from lungdet_mmdet.preparation.manifest import (
@@ -31,11 +31,7 @@ from lungdet_mmdet.preparation.resume import (
     read_record,
     why_not_current,
 )
-from lungdet_mmdet.preparation.scan_job import (
-    ScanTiming,
-    prepare_scan,
-    preview_path,
-)
+from lungdet_mmdet.preparation.scan_job import ScanTiming, prepare_scan, preview_path
 from lungdet_mmdet.reports.prep_report import prep_report_html
 from lungdet_mmdet.runs.atomic_files import (
     only_run_in,

@@ -17,10 +17,7 @@ from lungdet_mmdet.errors import printable
 from lungdet_mmdet.luna16.folder import Luna16Folder, ScanOnDisk
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, code_marks, is_of
 from lungdet_mmdet.preparation.resume import read_record
-from lungdet_mmdet.preparation.scan_job import (
-    findings_record,
-    nodule_fields,
-)
+from lungdet_mmdet.preparation.scan_job import findings_record, nodule_fields
 from lungdet_mmdet.runs.atomic_files import output_error
 from lungdet_mmdet.runs.file_names import SLAB_FOLDER
 from lungdet_mmdet.runs.scan_runs import MISNAMED, ScanFailure

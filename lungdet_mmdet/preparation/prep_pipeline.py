@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import lungdet_mmdet
+from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 from lungdet_mmdet.errors import LungDetError
 
 PIXELS_VERSION = 4
@@ -22,6 +23,8 @@ Raise it by hand with every change of code that changes slabs, masks or the cove
 cohorts prepared before are then prepared again, and models trained on them are flagged.
 ``tests/preparation/test_golden_pixels.py`` fails when pixels change and this number does not.
 """
+
+
 CODE = f"{lungdet_mmdet.__version__}, pixels {PIXELS_VERSION}"
 """The version of the package and of its pixels: what work done in several places must agree in."""
 
@@ -45,6 +48,8 @@ def digest(value: object) -> str:
 # The steps of this package are at hand without the whole plugin, which would import mmdet's
 # data sets and models into every worker: seconds and 200 MB each.
 _OWN_STEPS = "lungdet_mmdet.datasets.transforms"
+
+
 _WHOLE_PLUGIN = "lungdet_mmdet.plugin"
 
 
@@ -193,3 +198,29 @@ def check_code(sent_by: str) -> None:
             f"this worker ({socket.gethostname()}) has lungdet_mmdet {CODE}, the run has "
             f"{sent_by}; install the same version on all machines"
         )
+
+
+def with_stride(steps: list[dict], stride_mm: float | None) -> list[dict]:
+    """Return the prep pipeline with another distance of neighbouring slabs.
+
+    Raises
+    ------
+    LungDetError
+        If the stride is not positive or exceeds the slab thickness, which would leave gaps, or the
+        model looks at single slices or at no slabs of this package's making.
+    """
+    if stride_mm is None:
+        return steps
+    slabs = [s for s in steps if s["type"] == "MIPSlabs"]
+    thickness = min((s.get("thickness_mm", SLAB_THICKNESS_MM) for s in slabs), default=0.0)
+    if not thickness > 0:
+        raise LungDetError(
+            f"slab stride is {stride_mm} mm, but this model looks at every slice or has no step "
+            "MIPSlabs: there is nothing between its slabs to look at; leave out --stride-mm"
+        )
+    if not 0.0 < stride_mm <= thickness:
+        raise LungDetError(
+            f"slab stride is {stride_mm} mm: it must be above 0 and at most the slab thickness, "
+            f"{thickness} mm, or nodules between the slabs are never seen"
+        )
+    return [{**s, "stride_mm": stride_mm} if s["type"] == "MIPSlabs" else s for s in steps]

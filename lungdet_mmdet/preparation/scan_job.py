@@ -14,8 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from lungdet_mmdet.annotations.mark_places import RAS_TO_LPS
-from lungdet_mmdet.annotations.mask_nodules import LabelledNodule, on_grid
-from lungdet_mmdet.annotations.nodule_location import nodule_location
+from lungdet_mmdet.annotations.mask_nodules import LabelledNodule, nodule_location, on_grid
 from lungdet_mmdet.annotations.scan_masks import ScanMasks, mask_record, masks_of_scan
 from lungdet_mmdet.annotations.slab_boxes import core_value, nodule_coverage
 from lungdet_mmdet.annotations.tables import Nodule

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a scan: planes through it, crops, an overview, and its slices for a page."""
+"""Pictures of a scan: planes through it, crops, strips, an overview, its slices for a page."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from lungdet_mmdet.ct.contrast import window_hu
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.scan import AIR_HU
+from lungdet_mmdet.ct.scan import AIR_HU, window_hu
+from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 from lungdet_mmdet.reports.page import encoded_jpeg
 
 CROP_MM = 60.0
@@ -118,6 +118,82 @@ def overview(
             cv2.circle(picture, at, radius, MARK_RGB, 1, cv2.LINE_AA)
         tiles.append(picture)
     return np.concatenate(tiles, axis=1)
+
+
+STRIP_TILE_PX = 160
+OUTLINE_RGB = (255, 220, 60)
+STRIP_COLUMNS = (
+    "before", "after", "outline", "7.5 mm before", "7.5 mm after", "coronal", "sagittal",
+)  # fmt: skip
+
+
+def nodule_strips(
+    before_hu: np.ndarray,
+    after_hu: np.ndarray,
+    labels: np.ndarray,
+    geometry: ScanGeometry,
+    centres_xyz_mm: Sequence[tuple[float, float, float]],
+) -> bytes | None:
+    """Return a JPEG of one strip per nodule, ``STRIP_COLUMNS`` side by side; None without nodules.
+
+    Parameters
+    ----------
+    before_hu, after_hu : int16 (z, y, x), the scan without and with the nodules.
+    labels : (z, y, x), 0 outside the nodules.
+    geometry : the grid of all three.
+    centres_xyz_mm : the nodules in world mm, as they are to be shown from top to bottom.
+    """
+    strips = []
+    for centre in centres_xyz_mm:
+        old, new = (
+            nodule_crops(volume, geometry, centre, size_px=STRIP_TILE_PX)
+            for volume in (before_hu, after_hu)
+        )
+        marked = _outlined(new["axial"], labels, geometry, centre)
+        slabs = [_projection(volume, geometry, centre) for volume in (before_hu, after_hu)]
+        tiles = [old["axial"], new["axial"], marked, *slabs, new["coronal"], new["sagittal"]]
+        strips.append(np.concatenate([_coloured(tile) for tile in tiles], axis=1))
+    if not strips:
+        return None
+    return encoded_jpeg(np.concatenate(strips, axis=0), quality=80, thin_colours=False)
+
+
+def _coloured(tile: np.ndarray) -> np.ndarray:
+    picture = tile if tile.ndim == 3 else cv2.cvtColor(tile, cv2.COLOR_GRAY2RGB)
+    picture[:, -1] = 0
+    picture[-1] = 0
+    return picture
+
+
+def _around(
+    volume: np.ndarray, geometry: ScanGeometry, centre, depth: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the slices around a point (depth, y, x), and their map to a tile."""
+    z, y, x = geometry.world_to_voxel(np.asarray(centre))
+    first = min(max(round(z - 0.5 * (depth - 1)), 0), max(0, len(volume) - depth))
+    dy, dx = (s * STRIP_TILE_PX / CROP_MM for s in geometry.spacing_zyx_mm[1:])
+    middle = 0.5 * (STRIP_TILE_PX - 1)
+    to_tile = np.array([[dx, 0.0, middle - dx * x], [0.0, dy, middle - dy * y]])
+    return volume[first : first + depth], to_tile
+
+
+def _projection(volume: np.ndarray, geometry: ScanGeometry, centre) -> np.ndarray:
+    depth = max(1, round(SLAB_THICKNESS_MM / geometry.spacing_zyx_mm[0]))
+    slices, to_tile = _around(volume, geometry, centre, depth)
+    grey = window_hu(slices.max(axis=0)[None])[0]
+    return cv2.warpAffine(grey, to_tile, (STRIP_TILE_PX, STRIP_TILE_PX), flags=cv2.INTER_LINEAR)
+
+
+def _outlined(tile: np.ndarray, labels: np.ndarray, geometry: ScanGeometry, centre) -> np.ndarray:
+    slices, to_tile = _around(labels, geometry, centre, 1)
+    inside = (slices[0] > 0).astype(np.uint8) * 255
+    share = cv2.warpAffine(inside, to_tile, (STRIP_TILE_PX, STRIP_TILE_PX), flags=cv2.INTER_LINEAR)
+    contours, _ = cv2.findContours(
+        (share > 127).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
+    )
+    picture = cv2.cvtColor(tile, cv2.COLOR_GRAY2RGB)
+    cv2.drawContours(picture, contours, -1, OUTLINE_RGB, 1)
+    return picture
 
 
 CAPTURE_PX = 1024

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
+from lungdet_mmdet.ct.resample import in_plane_bounds
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 from lungdet_mmdet.reports.page import image_uri, render
 
@@ -184,36 +185,30 @@ def _tile(
             (share > 127).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
         )
         cv2.drawContours(picture, contours, -1, colour, 1, cv2.LINE_AA)
+    fine = 1 << _SUBPIXEL_BITS
     for nodule in nodules:
         y = ((nodule.centre_zyx[1] + 0.5 - rows.start) * dy) * scale - 0.5
         x = ((nodule.centre_zyx[2] + 0.5 - columns.start) * dx) * scale - 0.5
         # A rim of three pixels keeps the circle off the nodule.
         radius = 0.5 * nodule.diameter_mm * scale + 3
         colour = COVERED_COLOUR if nodule.coverage >= WELL_COVERED else UNCOVERED_COLOUR
-        _circle(picture, x, y, radius, colour)
+        centre = (round(x * fine), round(y * fine))
+        cv2.circle(
+            picture, centre, round(radius * fine), colour, 1, cv2.LINE_AA, shift=_SUBPIXEL_BITS
+        )
     tile = np.zeros((tile_px, tile_px, 3), dtype=np.uint8)
     top, left = (tile_px - size[1]) // 2, (tile_px - size[0]) // 2
     tile[top : top + size[1], left : left + size[0]] = picture
     return tile
 
 
-def _circle(
-    picture: np.ndarray, x: float, y: float, radius: float, colour: tuple[int, int, int]
-) -> None:
-    fine = 1 << _SUBPIXEL_BITS
-    centre = (round(x * fine), round(y * fine))
-    cv2.circle(picture, centre, round(radius * fine), colour, 1, cv2.LINE_AA, shift=_SUBPIXEL_BITS)
-
-
 def _patient_box(projection_hu: np.ndarray) -> tuple[slice, slice]:
     """Return the box around everything denser than air, or the whole slice."""
     tissue = projection_hu > TISSUE_HU
-    box = []
-    for axis in (1, 0):
-        hit = np.flatnonzero(tissue.any(axis=axis))
-        size = projection_hu.shape[1 - axis]
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, size))
-    return box[0], box[1]
+    if not tissue.any():
+        tissue[:] = True
+    rows, columns = in_plane_bounds(tissue[None], margin_yx=(0, 0))
+    return slice(*rows), slice(*columns)
 
 
 COLUMNS = (
@@ -250,12 +245,8 @@ def worst_first(scans: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             return (0, 0.0, 0, uid)
         coverage = least_coverage(scan)
         verdict = scan["lung_mask"]["verdict"]
-        if verdict == "implausible":
-            level = 1
-        elif coverage < WELL_COVERED:
-            level = 2
-        else:
-            level = 4 if verdict == "ok" else 3
+        well = 4 if verdict == "ok" else 3
+        level = 1 if verdict == "implausible" else 2 if coverage < WELL_COVERED else well
         return (level, coverage, -len(scan["flags"]), uid)
 
     return sorted(scans, key=badness)
@@ -272,6 +263,7 @@ def _row(rank: int, scan: dict[str, Any], preview: bytes | None) -> dict[str, An
     nodules = sorted(
         scan["nodules"], key=lambda n: (n["coverage"] is not None, n["coverage"] or 0.0)
     )
+    stage = f"{scan['stage']}: " if scan.get("stage") else ""
     volumes = scan["lung_mask"]["lung_volumes_l"] if is_prepared else ()
     return {
         "scan": scan,
@@ -287,7 +279,7 @@ def _row(rank: int, scan: dict[str, Any], preview: bytes | None) -> dict[str, An
             "kept": _or_empty(scan["nonzero_share"]),
             "slabs": scan["slabs"],
         },
-        "reason": None if is_prepared else _reason(scan),
+        "reason": None if is_prepared else f"{stage}{scan.get('reason')}",
         "preview": preview,
         "chips": _chips(scan),
         "volumes": " + ".join(f"{part:.2f}" for part in volumes),
@@ -296,22 +288,12 @@ def _row(rank: int, scan: dict[str, Any], preview: bytes | None) -> dict[str, An
     }
 
 
-def _percent(share: float) -> str:
-    # Rounded down: 0.896 is not the 90 % that counts as well covered.
-    return f"{math.floor(100 * share + 1e-9)}%"
-
-
 def _or_empty(value: float | None) -> float | str:
     return "" if value is None else value
 
 
 def _verdict(scan: dict[str, Any]) -> str:
     return scan["lung_mask"]["verdict"] if scan["status"] == "ok" else scan["status"]
-
-
-def _reason(scan: dict[str, Any]) -> str:
-    stage = f"{scan['stage']}: " if scan.get("stage") else ""
-    return f"{stage}{scan.get('reason')}"
 
 
 def _chips(scan: dict[str, Any]) -> list[tuple[str, str]]:
@@ -327,7 +309,8 @@ def _nodule(nodule: dict[str, Any]) -> tuple[str, bool]:
     text, coverage = f"{nodule['diameter_mm']:.1f} mm", nodule["coverage"]
     if coverage is None:
         return text, False
-    return f"{text}\u00a0{_percent(coverage)}", coverage < WELL_COVERED
+    # Rounded down: 0.896 is not the 90 % that counts as well covered.
+    return f"{text}\u00a0{math.floor(100 * coverage + 1e-9)}%", coverage < WELL_COVERED
 
 
 # Groups of rows, worst first, and how the page calls them.

@@ -125,10 +125,7 @@ class ReportScan:
 def report_html(scan: ReportScan) -> str:
     """Return the page as one HTML text; images are in it, nothing is loaded from elsewhere.
 
-    Raises
-    ------
-    LungDetError
-        If there is no slab, or a slab cannot be encoded.
+    Raises LungDetError if there is no slab, or a slab cannot be encoded.
     """
     if not scan.slabs:
         raise LungDetError(f"{scan.title}: no slab to show")

@@ -21,10 +21,10 @@ from lungdet_mmdet.scoring.anomaly import AnomalyUnits
 from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult
 from lungdet_mmdet.scoring.intervals import Interval
 from lungdet_mmdet.scoring.results import threshold_text
-from lungdet_mmdet.scoring.review_cases import TruthScore
+from lungdet_mmdet.scoring.review_cases import PAPER_IOU, TruthScore
 from lungdet_mmdet.scoring.run_comparison import RunScores
-from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM
-from lungdet_mmdet.scoring.slab_matching import PAPER_IOU, MatchedSlabs
+from lungdet_mmdet.scoring.slab_matching import MatchedSlabs
+from lungdet_mmdet.scoring.slab_records import PAPER_BANDS_MM
 from lungdet_mmdet.scoring.slab_scores import precision_recall_curve
 
 SIZE_INCHES = (5.0, 3.9)
@@ -42,7 +42,7 @@ def save_precision_recall_plot(
 
     A given threshold is marked by a dot on every line. Bands without a nodule get no line.
     """
-    figure, axes = _figure(title, "recall", "precision")
+    figure, axes = _labelled(title, "recall", "precision")
     iou_row = matched.iou_row(PAPER_IOU)
     for matches in matched.bands:
         n_nodules = int(matches.nodules_per_series.sum())
@@ -63,7 +63,7 @@ def save_precision_recall_plot(
 
 def save_froc_plot(path: str | Path, result: FrocResult, *, title: str) -> None:
     """Draw sensitivity against false positives per scan, with the 95 % band at the seven rates."""
-    figure, axes = _figure(title, "false positives per scan", "sensitivity")
+    figure, axes = _labelled(title, "false positives per scan", "sensitivity")
     rates = np.geomspace(FP_RATES[0], FP_RATES[-1], 500)
     matches = result.matches
     label = f"CPM {result.cpm_text}\n{matches.n_nodules} nodules in {len(matches.series)} scans"
@@ -84,7 +84,7 @@ def save_score_histogram(
     path: str | Path, units: AnomalyUnits, *, title: str, threshold: float | None = None
 ) -> None:
     """Draw how the highest scores of positive and of healthy slabs (or scans) are spread."""
-    figure, axes = _figure(title, f"highest box score of the {units.name}", f"{units.name}s")
+    figure, axes = _labelled(title, f"highest box score of the {units.name}", f"{units.name}s")
     for name, chosen in (("healthy", ~units.is_positive), ("with a nodule", units.is_positive)):
         label = f"{name} (n = {int(np.count_nonzero(chosen))})"
         axes.hist(units.scores[chosen], bins=HISTOGRAM_BINS.tolist(), alpha=0.55, label=label)
@@ -108,7 +108,7 @@ def save_size_score_plot(
     edges_mm: Sequence[float] = PAPER_BANDS_MM,
 ) -> None:
     """Draw the best score on each annotated nodule box against its diameter."""
-    figure, axes = _figure(title, "annotated diameter (mm)", "best score on the nodule")
+    figure, axes = _labelled(title, "annotated diameter (mm)", "best score on the nodule")
     diameters = [item.box.diameter_mm for item in scored]
     axes.scatter(
         diameters,
@@ -126,15 +126,19 @@ def save_size_score_plot(
     _save(figure, path)
 
 
-def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+def _labelled(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    figure, axes = _figure(title, size=SIZE_INCHES)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _figure(title: str, *, size: tuple[float, float]) -> tuple[Figure, Axes]:
     # A figure of its own, not pyplot's: nothing global, no window system.
-    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=8.5)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.grid(alpha=0.3)
     return figure, axes
 
 
@@ -164,9 +168,7 @@ def save_comparison_plot(
     path: str | Path, runs: Sequence[RunScores], keys: Sequence[str], *, title: str
 ) -> None:
     """Draw one group per figure and one dot with its 95 % interval per run, as PNG."""
-    figure = Figure(figsize=(max(5.0, 0.8 * len(keys) + 1.5), 3.9), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = _figure(title, size=(max(5.0, 0.8 * len(keys) + 1.5), 3.9))
     offsets = np.linspace(-0.3, 0.3, len(runs)) if len(runs) > 1 else np.zeros(1)
     for run, offset in zip(runs, offsets, strict=True):
         values = np.array([run.value(key) for key in keys])
@@ -179,7 +181,6 @@ def save_comparison_plot(
     axes.set_xticks(range(len(keys)), keys, rotation=30, ha="right", fontsize=8)
     axes.set_ylim(0.0, 1.02)
     axes.grid(axis="y", alpha=0.3)
-    axes.set_title(title, fontsize=8.5)
     axes.legend(fontsize=8)
     _save(figure, path)
 
@@ -190,9 +191,6 @@ _SPHERE, _READER = "#b3560f", "#1f5fa8"
 
 def label_study_png(study: LabelStudy) -> bytes:
     """Return a PNG: median, quartiles and the share below 0.5, by annotated diameter."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     overlap, misses = figure.subplots(1, 2)

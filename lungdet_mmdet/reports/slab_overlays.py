@@ -148,10 +148,7 @@ def detection_boxes(boxes_xyxy_px: np.ndarray, scores: np.ndarray) -> list[Overl
 def read_slab(path: str | Path) -> np.ndarray:
     """Read a slab PNG as uint8 (y, x).
 
-    Raises
-    ------
-    LungDetError
-        If the file is missing or no image.
+    Raises LungDetError if the file is missing or no image.
     """
     slab = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if slab is None:
@@ -162,10 +159,7 @@ def read_slab(path: str | Path) -> np.ndarray:
 def write_png(path: str | Path, picture: np.ndarray) -> None:
     """Write an RGB picture (y, x, 3).
 
-    Raises
-    ------
-    LungDetError
-        If the file cannot be written.
+    Raises LungDetError if the file cannot be written.
     """
     if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
         raise LungDetError(f"{path}: cannot be written")

@@ -29,7 +29,10 @@ from lungdet_mmdet.scoring.results import (
     section_title,
 )
 from lungdet_mmdet.scoring.review_cases import (
+    HIT,
+    PAPER_IOU,
     FalsePositive,
+    SlabOutcome,
     TruthScore,
     best_per_nodule,
     loudest_false_positives,
@@ -37,7 +40,6 @@ from lungdet_mmdet.scoring.review_cases import (
     truth_scores,
     worst_misses,
 )
-from lungdet_mmdet.scoring.slab_matching import HIT, PAPER_IOU, SlabOutcome
 from lungdet_mmdet.scoring.slab_records import Slab
 from lungdet_mmdet.scoring.split_scores import SplitScores
 

@@ -9,6 +9,8 @@ torch is loaded, since that is when OpenMP reads its settings.
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import math
 import os
 import shlex
@@ -124,6 +126,13 @@ def _standing(stream: TextIO | None) -> TextIO:
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (lives as the process does)
     return _Unbreakable(stream)  # type: ignore[return-value]
+
+
+def command_parser(command: Callable[..., int]) -> argparse.ArgumentParser:
+    """Return a parser for the options of a command, which its docstring describes."""
+    return argparse.ArgumentParser(
+        description=inspect.getdoc(command), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def run_and_exit(main: Callable[[], int]) -> NoReturn:

@@ -184,7 +184,6 @@ def run_per_scan(
     max_at_work: int = 1,
     description: str = "scans",
     on_result: Callable[[Any], None] | None = None,
-    on_failure: Callable[[ScanFailure], None] | None = None,
 ) -> RunSummary:
     """Apply `function` to every job.
 
@@ -198,7 +197,7 @@ def run_per_scan(
     make_executor : gives a fresh executor; called again when one broke.
     max_at_work : workers of the executor; bounds how many jobs are handed over at a time.
     description : label of the progress bar.
-    on_result, on_failure : called in this process as each scan ends, e.g. to record it at once.
+    on_result : called in this process as each scan is done, e.g. to record it at once.
 
     Returns
     -------
@@ -217,7 +216,7 @@ def run_per_scan(
         smoothing=0.1,
         mininterval=0.1 if sys.stderr.isatty() else LOG_EVERY_S,
     ) as bar:
-        run = _Run(function, make_executor, on_result, on_failure, bar)
+        run = _Run(function, make_executor, on_result, bar)
         try:
             with sigterm_interrupts():
                 suspects = run.work_off(jobs, at_work=max(1, max_at_work) * QUEUED_PER_WORKER)
@@ -253,13 +252,11 @@ class _Run:
         function: Callable[[Any], Any],
         make_executor: ExecutorFactory,
         on_result: Callable[[Any], None] | None,
-        on_failure: Callable[[ScanFailure], None] | None,
         bar: tqdm,
     ) -> None:
         self.function = functools.partial(call_guarded, function)
         self.make_executor = make_executor
         self.on_result = on_result
-        self.on_failure = on_failure
         self.bar = bar
         self.summary = RunSummary()
 
@@ -267,8 +264,6 @@ class _Run:
         self.summary.failures.append(failure)
         if failure.ends_the_run:
             self.summary.stopped_by = failure
-        if self.on_failure is not None:
-            self.on_failure(failure)
         self.bar.set_postfix(failed=len(self.summary.failures), refresh=False)
         self.bar.update()
 

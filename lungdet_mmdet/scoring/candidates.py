@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.size_bands import equivalent_diameter
-from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
+from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, equivalent_diameter
 
 # Boxes under this share of the candidate's score have no say in where it lies and how large it is:
 # detectors return a hundred faint, loose boxes a slab, and their weights add up.

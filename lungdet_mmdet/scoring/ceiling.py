@@ -18,8 +18,15 @@ from numpy.typing import NDArray
 from lungdet_mmdet.scoring.candidates import candidates_by_series
 from lungdet_mmdet.scoring.froc import match_marks
 from lungdet_mmdet.scoring.intervals import finite_or_none
-from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, size_bands
-from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox, with_depths
+from lungdet_mmdet.scoring.slab_records import (
+    PAPER_BANDS_MM,
+    Slab,
+    SlabDetections,
+    SlabSet,
+    TruthBox,
+    size_bands,
+    with_depths,
+)
 from lungdet_mmdet.scoring.submission import marks_of_candidates
 
 ReadDepths = Callable[[Slab], "NDArray[np.uint8] | None"]

@@ -99,12 +99,8 @@ def match_marks(
     """Decide for every mark whether it is a hit, a duplicate, ignored or a false positive.
 
     Marks, nodules and findings of other series are left out. Of series ``not_looked_at`` the
-    nodules are missed, but they are no scans without false positives.
-
-    Raises
-    ------
-    LungDetError
-        When there is no series, or one is named twice.
+    nodules are missed, but they are no scans without false positives. Raises LungDetError when
+    there is no series, or one is named twice.
     """
     if not series or len(set(series)) != len(series):
         raise LungDetError(

@@ -37,10 +37,7 @@ def resample_weights(
 ) -> NDArray[np.float64]:
     """Return how often each scan is in each resample: (S, B), every column sums to S.
 
-    Raises
-    ------
-    LungDetError
-        When there is no scan, or fewer than one resample is asked for.
+    Raises LungDetError when there is no scan, or fewer than one resample is asked for.
     """
     if n_scans < 1 or n_resamples < 1:
         raise LungDetError(

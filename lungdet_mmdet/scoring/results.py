@@ -14,8 +14,7 @@ from lungdet_mmdet.scoring.intervals import (
     interval_text,
     limits_to_show,
 )
-from lungdet_mmdet.scoring.size_bands import SizeBand, size_bands
-from lungdet_mmdet.scoring.slab_records import SlabSet
+from lungdet_mmdet.scoring.slab_records import SizeBand, SlabSet, size_bands
 from lungdet_mmdet.scoring.slab_scores import key_suffix
 from lungdet_mmdet.scoring.split_scores import LOCATION, SplitScores, group_names
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cases worth a look: what was found, missed and falsely marked, slab by slab."""
+"""What was found, missed and falsely marked, slab by slab; and the cases worth a look."""
 
 from __future__ import annotations
 
@@ -10,8 +10,79 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from lungdet_mmdet.scoring.slab_matching import UNMATCHED, SlabOutcome
-from lungdet_mmdet.scoring.slab_records import TruthBox
+from lungdet_mmdet.scoring.slab_records import Slab, TruthBox
+
+PAPER_IOU = 0.5
+HIT, FALSE_POSITIVE, IGNORED = "hit", "false positive", "ignored"
+UNMATCHED = -1
+
+
+@dataclass(frozen=True)
+class SlabOutcome:
+    """One slab with the detections that were looked at, each matched to at most one box.
+
+    Matched at ``PAPER_IOU`` as COCO does, over all sizes: the best score chooses first, a nodule
+    box is found once. A second detection on it is a false positive; one that lies in an ignore
+    region by at least that share of its own area is neither right nor wrong.
+
+    Parameters
+    ----------
+    slab : with its annotated boxes.
+    boxes_xyxy_px, scores : (D, 4) and (D,), best score first.
+    truth_rows : (D,) row in ``slab.boxes`` that each is matched to, ``UNMATCHED`` for none.
+    """
+
+    slab: Slab
+    boxes_xyxy_px: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    truth_rows: NDArray[np.intp]
+
+    def at(self, threshold: float) -> SlabOutcome:
+        """Return the outcome of the detections that score ``threshold`` or more.
+
+        Better scores choose before weaker ones, so leaving these out changes no match of those.
+        """
+        kept = self.scores >= threshold
+        return SlabOutcome(
+            self.slab, self.boxes_xyxy_px[kept], self.scores[kept], self.truth_rows[kept]
+        )
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """Per detection "hit", "false positive" or "ignored"."""
+        return tuple(
+            FALSE_POSITIVE
+            if row == UNMATCHED
+            else (IGNORED if self.slab.boxes[row].is_ignored else HIT)
+            for row in self.truth_rows
+        )
+
+    @property
+    def nodule_scores(self) -> tuple[tuple[TruthBox, float], ...]:
+        """Every nodule box with the score of the detection that found it, 0.0 where none did."""
+        score_of = dict(zip(self.truth_rows.tolist(), self.scores.tolist(), strict=True))
+        return tuple(
+            (box, score_of.get(row, 0.0))
+            for row, box in enumerate(self.slab.boxes)
+            if not box.is_ignored
+        )
+
+    @property
+    def found(self) -> tuple[TruthBox, ...]:
+        """The nodule boxes that a detection hit."""
+        hit = (self.slab.boxes[row] for row in np.unique(self.truth_rows[self.truth_rows >= 0]))
+        return tuple(box for box in hit if not box.is_ignored)
+
+    @property
+    def missed(self) -> tuple[TruthBox, ...]:
+        """The nodule boxes that none did."""
+        unhit = (box for row, box in enumerate(self.slab.boxes) if row not in self.truth_rows)
+        return tuple(box for box in unhit if not box.is_ignored)
+
+    @property
+    def top_false_positive(self) -> float:
+        """Highest score of a false positive, 0.0 without one."""
+        return float(self.scores[self.truth_rows == UNMATCHED].max(initial=0.0))
 
 
 @dataclass(frozen=True)

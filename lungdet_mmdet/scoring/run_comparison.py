@@ -63,10 +63,7 @@ class RunScores:
 def read_run(path: str | Path) -> RunScores:
     """Read a work directory's ``metrics.json``, or the file itself.
 
-    Raises
-    ------
-    LungDetError
-        If it is missing or not of that form.
+    Raises LungDetError if it is missing or not of that form.
     """
     path = Path(path)
     if path.is_dir():
@@ -106,10 +103,7 @@ def _run_of(content: Mapping[str, Any], *, name: str) -> RunScores:
 def sorted_runs(runs: Sequence[RunScores], key: str) -> list[RunScores]:
     """Return the runs, best first by one figure, undefined ones last.
 
-    Raises
-    ------
-    LungDetError
-        If no run has that figure.
+    Raises LungDetError if no run has that figure.
     """
     if not any(key in run.metrics for run in runs):
         known = sorted({name for run in runs for name in run.metrics})

@@ -19,21 +19,18 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.size_bands import (
-    PAPER_BANDS_MM,
-    SizeBand,
-    equivalent_diameter,
-    size_bands,
-)
+from lungdet_mmdet.scoring.review_cases import PAPER_IOU, UNMATCHED, SlabOutcome
 from lungdet_mmdet.scoring.slab_records import (
     NODULE_CATEGORY,
+    PAPER_BANDS_MM,
+    SizeBand,
     Slab,
     SlabDetections,
     SlabSet,
-    TruthBox,
+    equivalent_diameter,
+    size_bands,
 )
 
-PAPER_IOU = 0.5
 COCO_IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 DEFAULT_MAX_DETECTIONS = 100
 # pycocotools holds a dictionary for every detection: a part of the slabs at a time bounds that.
@@ -153,84 +150,6 @@ def _coco(slabs: Mapping[int, Slab], annotations: list[dict]) -> COCO:
     return coco
 
 
-HIT, FALSE_POSITIVE, IGNORED = "hit", "false positive", "ignored"
-UNMATCHED = -1
-
-
-@dataclass(frozen=True)
-class SlabOutcome:
-    """One slab with the detections that were looked at, each matched to at most one box.
-
-    Matched at ``PAPER_IOU`` as COCO does, over all sizes: the best score chooses first, a nodule
-    box is found once. A second detection on it is a false positive; one that lies in an ignore
-    region by at least that share of its own area is neither right nor wrong.
-
-    Parameters
-    ----------
-    slab : with its annotated boxes.
-    boxes_xyxy_px, scores : (D, 4) and (D,), best score first.
-    truth_rows : (D,) row in ``slab.boxes`` that each is matched to, ``UNMATCHED`` for none.
-    """
-
-    slab: Slab
-    boxes_xyxy_px: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    truth_rows: NDArray[np.intp]
-
-    def at(self, threshold: float) -> SlabOutcome:
-        """Return the outcome of the detections that score ``threshold`` or more.
-
-        Better scores choose before weaker ones, so leaving these out changes no match of those.
-        """
-        kept = self.scores >= threshold
-        return SlabOutcome(
-            self.slab, self.boxes_xyxy_px[kept], self.scores[kept], self.truth_rows[kept]
-        )
-
-    @property
-    def verdicts(self) -> tuple[str, ...]:
-        """Per detection "hit", "false positive" or "ignored"."""
-        return tuple(
-            FALSE_POSITIVE
-            if row == UNMATCHED
-            else (IGNORED if self.slab.boxes[row].is_ignored else HIT)
-            for row in self.truth_rows
-        )
-
-    @property
-    def nodule_scores(self) -> tuple[tuple[TruthBox, float], ...]:
-        """Every nodule box with the score of the detection that found it, 0.0 where none did."""
-        score_of = dict(zip(self.truth_rows.tolist(), self.scores.tolist(), strict=True))
-        return tuple(
-            (box, score_of.get(row, 0.0))
-            for row, box in enumerate(self.slab.boxes)
-            if not box.is_ignored
-        )
-
-    @property
-    def found(self) -> tuple[TruthBox, ...]:
-        """The nodule boxes that a detection hit."""
-        return self._nodules(found=True)
-
-    @property
-    def missed(self) -> tuple[TruthBox, ...]:
-        """The nodule boxes that none did."""
-        return self._nodules(found=False)
-
-    def _nodules(self, *, found: bool) -> tuple[TruthBox, ...]:
-        matched = set(self.truth_rows.tolist())
-        return tuple(
-            box
-            for row, box in enumerate(self.slab.boxes)
-            if not box.is_ignored and (row in matched) is found
-        )
-
-    @property
-    def top_false_positive(self) -> float:
-        """Highest score of a false positive, 0.0 without one."""
-        return float(self.scores[self.truth_rows == UNMATCHED].max(initial=0.0))
-
-
 @dataclass(frozen=True)
 class BandMatches:
     """The detections that count in one band, best score first, and whether each is right.
@@ -281,10 +200,7 @@ class MatchedSlabs:
 def iou_row_of(iou_thresholds: Sequence[float], iou: float) -> int:
     """Return the place of an IoU threshold among those evaluated.
 
-    Raises
-    ------
-    LungDetError
-        When it is not among them.
+    Raises LungDetError when it is not among them.
     """
     distances = np.abs(np.asarray(iou_thresholds) - iou)
     if not len(distances) or distances.min() > 1e-6:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slabs, their nodules and detections as scoring sees them: records, depths, file of detections."""
+"""Slabs, their nodules and detections as scoring sees them: size bands, records, depths."""
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,79 @@ from numpy.typing import NDArray
 from lungdet_mmdet.annotations.tables import Finding, Nodule
 from lungdet_mmdet.ct.slabs import DEPTH_STEPS, SlabGeometry
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.atomic_files import write_bytes
+
+PAPER_BANDS_MM = (7.0, 15.0)  # Lung-DETR, Table 1: up to 7, 7 to 15, over 15 mm
+
+
+@dataclass(frozen=True)
+class SizeBand:
+    """Diameters over ``lower_mm`` up to and with ``upper_mm``; "all" also holds diameter 0."""
+
+    name: str
+    lower_mm: float
+    upper_mm: float
+
+    @property
+    def coco_range(self) -> tuple[float, float]:
+        """The band as pycocotools reads it: both ends belong to the range."""
+        lowest = self.lower_mm if self.lower_mm <= 0 else np.nextafter(self.lower_mm, np.inf)
+        return float(lowest), self.upper_mm
+
+    @property
+    def limits_text(self) -> str:
+        """The limits in mm, such as "7-15 mm"."""
+        if self.lower_mm <= 0:
+            return f"<= {self.upper_mm:g} mm"
+        if math.isinf(self.upper_mm):
+            return f"> {self.lower_mm:g} mm"
+        return f"{self.lower_mm:g}-{self.upper_mm:g} mm"
+
+    def holds(self, diameter_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell for each diameter (N,) in mm whether it is in the band."""
+        lowest, highest = self.coco_range
+        return (diameter_mm >= lowest) & (diameter_mm <= highest)
+
+
+def size_bands(edges_mm: Sequence[float] = PAPER_BANDS_MM) -> tuple[SizeBand, ...]:
+    """Return the band "all" and one band per interval between the edges.
+
+    Two edges make small, medium and large; any other number of edges makes bands named by their
+    limits, such as "over_6mm_to_8mm". A diameter of exactly an edge is in the lower band. Raises
+    LungDetError when the edges are not positive and rising.
+    """
+    edges = [float(edge) for edge in edges_mm]
+    if any(low >= high for low, high in zip([0.0, *edges], edges, strict=False)):
+        raise LungDetError(f"size band edges {edges} mm: give positive, rising diameters")
+    limits = [0.0, *edges, float("inf")]
+    names = ["small", "medium", "large"]
+    if len(edges) != 2:
+        names = [
+            f"over_{low:g}mm_to_{high:g}mm" for low, high in zip(limits, limits[1:], strict=False)
+        ]
+    parts = zip(names, limits, limits[1:], strict=False) if edges else ()
+    bands = [SizeBand(name, low, high) for name, low, high in parts]
+    return (SizeBand("all", 0.0, float("inf")), *bands)
+
+
+def count_by_band(
+    diameters_mm: Sequence[float], edges_mm: Sequence[float] = PAPER_BANDS_MM
+) -> tuple[tuple[str, int], ...]:
+    """Return the limits of each band between the edges, and how many diameters lie in it."""
+    diameters = np.array(diameters_mm, dtype=np.float64)
+    return tuple(
+        (band.limits_text, int(np.count_nonzero(band.holds(diameters))))
+        for band in size_bands(edges_mm)[1:]
+    )
+
+
+def equivalent_diameter(
+    boxes_xyxy_px: NDArray[np.float64], spacing_mm: Sequence[float]
+) -> NDArray[np.float64]:
+    """Return the diameter in mm of each box (N, 4): the square root of its area in mm^2."""
+    width = np.maximum(boxes_xyxy_px[:, 2] - boxes_xyxy_px[:, 0], 0.0) * spacing_mm[0]
+    height = np.maximum(boxes_xyxy_px[:, 3] - boxes_xyxy_px[:, 1], 0.0) * spacing_mm[1]
+    return np.sqrt(width * height)
+
 
 NODULE_CATEGORY = 1
 
@@ -95,11 +167,8 @@ class SlabSet:
     def seen_by(self, detections: Iterable[SlabDetections]) -> SlabSet:
         """Return the set as far as it was looked at, see :meth:`restricted_to`.
 
-        Raises
-        ------
-        LungDetError
-            When a detection was made on another slab than the one of its image id: on another
-            split, or on slabs prepared anew.
+        Raises LungDetError when a detection was made on another slab than the one of its image id:
+        on another split, or on slabs prepared anew.
         """
         items = list(detections)
         for item in items:
@@ -121,12 +190,8 @@ class SlabSet:
 
         Series of which no slab was looked at are left out; series that have no slab in this set at
         all stay in, for they are part of the split (a healthy scan whose slabs were all thinned
-        away, a scan whose nodules are in no slab).
-
-        Raises
-        ------
-        LungDetError
-            When an image id is not in the set.
+        away, a scan whose nodules are in no slab). Raises LungDetError when an image id is not in
+        the set.
         """
         wanted = set(img_ids)
         unknown = sorted(wanted - set(self.slabs))
@@ -210,12 +275,8 @@ class SlabDetections:
 def unique_by_slab(detections: Iterable[SlabDetections]) -> list[SlabDetections]:
     """Keep the first record of every slab, ordered by image id.
 
-    Distributed runs pad the last batch with slabs that another process has already seen.
-
-    Raises
-    ------
-    LungDetError
-        When two slabs have the same image id.
+    Distributed runs pad the last batch with slabs that another process has already seen. Raises
+    LungDetError when two slabs have the same image id.
     """
     first: dict[int, SlabDetections] = {}
     for item in detections:
@@ -226,56 +287,6 @@ def unique_by_slab(detections: Iterable[SlabDetections]) -> list[SlabDetections]
                 f"{item.slab_index} of {item.seriesuid}: two splits at once; test them one by one"
             )
     return [first[img_id] for img_id in sorted(first)]
-
-
-def write_predictions(
-    path: str | Path, slab_set: SlabSet, detections: Sequence[SlabDetections]
-) -> None:
-    """Write a list of {img_id, seriesuid, slab_index, bboxes, scores}, one entry per slab.
-
-    Boxes are xyxy in slab pixels. The file appears whole or not at all.
-    """
-    rows = [
-        {
-            "img_id": item.img_id,
-            "seriesuid": slab_set.slabs[item.img_id].seriesuid,
-            "slab_index": slab_set.slabs[item.img_id].geometry.index,
-            "bboxes": item.boxes_xyxy_px.tolist(),
-            "scores": item.scores.tolist(),
-        }
-        for item in detections
-    ]
-    # Without the indents of other files: a large split has millions of numbers.
-    write_bytes(Path(path), json.dumps(rows).encode("utf-8"))
-
-
-def read_predictions(path: str | Path) -> list[SlabDetections]:
-    """Read what ``write_predictions`` wrote.
-
-    Raises
-    ------
-    LungDetError
-        When the file is missing or not of that form.
-    """
-    path = Path(path)
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return [
-            SlabDetections(
-                row["img_id"],
-                np.asarray(row["bboxes"]),
-                np.asarray(row["scores"]),
-                seriesuid=row["seriesuid"],
-                slab_index=row["slab_index"],
-            )
-            for row in rows
-        ]
-    except FileNotFoundError:
-        raise LungDetError(f"{path}: no such prediction file; run the test command first") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise LungDetError(
-            f"{path}: not a prediction file of this package ({error}); run the test command again"
-        ) from error
 
 
 # The core of a box: the ellipse of this share of its width and height. Further out lie the
@@ -352,10 +363,7 @@ def missing_depths_note(n_missing: int, n_slabs: int) -> str | None:
 def read_depths(path: str | Path) -> NDArray[np.uint8] | None:
     """Read the depths that preparation wrote beside a slab, or None where there is no such image.
 
-    Raises
-    ------
-    LungDetError
-        If the file is there and cannot be read.
+    Raises LungDetError if the file is there and cannot be read.
     """
     path = Path(path)
     if not path.is_file():

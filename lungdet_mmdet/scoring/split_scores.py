@@ -2,7 +2,7 @@
 """Everything a report says about one tested split, computed from its detections.
 
 By what radiologists say of a nodule (texture, subtlety, spiculation, malignancy), and by where it
-sits (:mod:`lungdet_mmdet.annotations.nodule_location`), a group's own
+sits (:mod:`lungdet_mmdet.annotations.mask_nodules`), a group's own
 nodules are to be found; all others are neither right nor wrong to find. False positives are those
 of the whole split, whatever the group.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lungdet_mmdet.annotations.nodule_location import LOCATIONS
+from lungdet_mmdet.annotations.mask_nodules import LOCATIONS
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.anomaly import AnomalyUnits, anomaly_scores, scan_units, slab_units
 from lungdet_mmdet.scoring.ceiling import Ceiling, ReadDepths, split_ceiling
@@ -34,14 +34,9 @@ from lungdet_mmdet.scoring.intervals import (
     percentile_interval,
     resample_weights,
 )
-from lungdet_mmdet.scoring.size_bands import SizeBand
-from lungdet_mmdet.scoring.slab_matching import (
-    DEFAULT_MAX_DETECTIONS,
-    PAPER_IOU,
-    MatchedSlabs,
-    match_slabs,
-)
-from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
+from lungdet_mmdet.scoring.review_cases import PAPER_IOU
+from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
+from lungdet_mmdet.scoring.slab_records import SizeBand, SlabDetections, SlabSet
 from lungdet_mmdet.scoring.slab_scores import (
     key_suffix,
     operating_point_scores,

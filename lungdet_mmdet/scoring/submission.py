@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LUNA16 submissions: ``seriesuid,coordX,coordY,coordZ,probability``, one candidate a line."""
+"""What a model found, as files: LUNA16 submissions, and the boxes of every slab.
+
+A submission has the columns ``seriesuid,coordX,coordY,coordZ,probability``, one candidate a line.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lungdet_mmdet.annotations.csv_rows import read_csv_rows
+from lungdet_mmdet.annotations.tables import read_csv_rows
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_bytes
 from lungdet_mmdet.scoring.candidates import Candidate
+from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet
 
 COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "probability")
 
@@ -48,13 +53,9 @@ def read_submission(path: str | Path, *, series: Sequence[str]) -> Marks:
     A byte order mark, CRLF line ends and semicolons are read through. Counted as warnings, with
     what they do to the result: lines of other series (left out), repeated lines (kept, for the
     official evaluation keeps them), scores outside [0, 1] (kept: only their order matters), series
-    without a line (they stay in the denominator).
-
-    Raises
-    ------
-    LungDetError
-        When the file is missing, empty or not a table, a column is missing, a coordinate or score
-        is not a finite number, or no line belongs to any of the series.
+    without a line (they stay in the denominator). Raises LungDetError when the file is missing,
+    empty or not a table, a column is missing, a coordinate or score is not a finite number, or no
+    line belongs to any of the series.
     """
     rows = read_csv_rows(path)
     known = frozenset(series)
@@ -101,3 +102,50 @@ def write_submission(path: str | Path, marks: Marks) -> None:
         # repr keeps every digit, so that reading it back gives the same result.
         lines.append(",".join([uid, *map(repr, centre), repr(score)]))
     write_bytes(Path(path), ("\n".join(lines) + "\n").encode("utf-8"))
+
+
+def write_predictions(
+    path: str | Path, slab_set: SlabSet, detections: Sequence[SlabDetections]
+) -> None:
+    """Write a list of {img_id, seriesuid, slab_index, bboxes, scores}, one entry per slab.
+
+    Boxes are xyxy in slab pixels. The file appears whole or not at all.
+    """
+    rows = [
+        {
+            "img_id": item.img_id,
+            "seriesuid": slab_set.slabs[item.img_id].seriesuid,
+            "slab_index": slab_set.slabs[item.img_id].geometry.index,
+            "bboxes": item.boxes_xyxy_px.tolist(),
+            "scores": item.scores.tolist(),
+        }
+        for item in detections
+    ]
+    # Without the indents of other files: a large split has millions of numbers.
+    write_bytes(Path(path), json.dumps(rows).encode("utf-8"))
+
+
+def read_predictions(path: str | Path) -> list[SlabDetections]:
+    """Read what ``write_predictions`` wrote.
+
+    Raises LungDetError when the file is missing or not of that form.
+    """
+    path = Path(path)
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            SlabDetections(
+                row["img_id"],
+                np.asarray(row["bboxes"]),
+                np.asarray(row["scores"]),
+                seriesuid=row["seriesuid"],
+                slab_index=row["slab_index"],
+            )
+            for row in rows
+        ]
+    except FileNotFoundError:
+        raise LungDetError(f"{path}: no such prediction file; run the test command first") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise LungDetError(
+            f"{path}: not a prediction file of this package ({error}); run the test command again"
+        ) from error

@@ -6,16 +6,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.annotations.csv_rows import read_csv_rows
-from lungdet_mmdet.annotations.tables import PATIENT_COLUMNS
+from lungdet_mmdet.annotations.tables import PATIENT_COLUMNS, read_csv_rows
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.cohort import N_SUBSETS, refuse_foreign_scans
+from lungdet_mmdet.reports.ct_planes import STRIP_COLUMNS
+from lungdet_mmdet.reports.page import image_uri, render
 from lungdet_mmdet.runs.atomic_files import (
     check_writable,
     only_run_in,
@@ -33,7 +34,6 @@ from lungdet_mmdet.runs.file_names import (
 from lungdet_mmdet.runs.scan_runs import (
     ExecutorFactory,
     RunSummary,
-    ScanFailure,
     failure_of,
     run_per_scan,
 )
@@ -44,20 +44,14 @@ from lungdet_mmdet.semireal.crops import (
     load_crop,
     measure_crop,
 )
-from lungdet_mmdet.semireal.job import (
-    SemirealJob,
-    insertion_page,
-    make_semireal_scan,
-    quantiles_text,
-    read_record,
-)
-from lungdet_mmdet.semireal.lungs import LungSource
+from lungdet_mmdet.semireal.job import LungSource, SemirealJob, make_semireal_scan, read_record
 from lungdet_mmdet.semireal.scan import Candidate
 from lungdet_mmdet.series_name import semireal_uid
 
 INSERTION_VERSION = 1
 """Raised by hand whenever the same command would write other scans: it is part of their UIDs."""
 PAGE_NAME = "insertions.html"
+MAX_SCANS_ON_PAGE = 40
 FEWEST_PATIENTS = 10
 _SPHERE_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 
@@ -139,10 +133,7 @@ def in_folds(patient_id: str, folds: Collection[int], n_folds: int) -> bool:
 def read_excluded_patients(items: Iterable[str]) -> set[str]:
     """Return patients by name, or from tables with a column ``patient_id``.
 
-    Raises
-    ------
-    LungDetError
-        If a table has no such column.
+    Raises LungDetError if a table has no such column.
     """
     patients: set[str] = set()
     for item in items:
@@ -169,11 +160,7 @@ def plan_semireal_cohort(
     A lung never gets nodules of its own patient, nor of another lung's. Unless nodules are shared,
     each patient's nodules go to the lungs of one patient only, so that a split by patients of lungs
     is one by patients of nodules too. All scans of one patient's lungs go to one subset folder.
-
-    Raises
-    ------
-    LungDetError
-        If there are no lungs, or too few patients with nodules for them.
+    Raises LungDetError if there are no lungs, or too few patients with nodules for them.
     """
     if not lungs:
         raise LungDetError("no scan was given to set nodules into")
@@ -277,6 +264,60 @@ def write_semireal_cohort(
     return summary
 
 
+def quantiles_text(diameters_mm: np.ndarray) -> str:
+    """Return the 5, 25, 50, 75 and 95 % quantiles of diameters (N,) as text."""
+    levels = np.quantile(diameters_mm, (0.05, 0.25, 0.5, 0.75, 0.95))
+    return " / ".join(f"{level:.1f}" for level in levels)
+
+
+def insertion_page(
+    records: Sequence[Mapping], pictures: Mapping[str, Path], remarks: Sequence[str]
+) -> str:
+    """Return a self-contained page: what was made, then the nodules of up to forty scans.
+
+    Parameters
+    ----------
+    records : of all scans, in order.
+    pictures : the JPEG of `nodule_strips` of each series that has one.
+    remarks : sentences for the top of the page.
+    """
+    nodules = [n for r in records for n in r["inserted"]]
+    sizes = np.array([n["diameter_mm"] for n in nodules] or [np.nan])
+    places = {p: sum(n["place"] == p for n in nodules) for p in ("isolated", "vessel", "pleural")}
+    shown = [r for r in records if r["seriesuid"] in pictures][:MAX_SCANS_ON_PAGE]
+    facts = [
+        ("scans", str(len(records))),
+        ("inserted nodules", f"{len(nodules)} of {sum(r['asked'] for r in records)} asked for"),
+        ("places", ", ".join(f"{name} {count}" for name, count in places.items())),
+        ("diameters, mm", f"{quantiles_text(sizes)} (5, 25, 50, 75, 95 % of the nodules)"),
+        ("shown below", f"{len(shown)} scans; each row: {', '.join(STRIP_COLUMNS)}; 60 mm wide"),
+    ]
+    return render(
+        "insertions.html",
+        title="Semi-real cohort",
+        style="test_report.css",
+        script=None,
+        remarks=remarks,
+        facts=facts,
+        scans=[_scan(record, pictures[record["seriesuid"]]) for record in shown],
+        image_uri=image_uri,
+    )
+
+
+def _scan(record: Mapping, picture: Path) -> dict[str, object]:
+    nodules = [
+        f"{number}. {n['crop']}, {n['place']}, {n['diameter_mm']:.1f} mm, scaled {n['scale']:.2f}"
+        for number, n in enumerate(record["inserted"], start=1)
+    ]
+    changes = ", ".join(f"{name} {value:g}" for name, value in record["variant"].items())
+    return {
+        "seriesuid": record["seriesuid"],
+        "source": f"{record['source_seriesuid']}, {changes}",
+        "jpeg": picture.read_bytes(),
+        "nodules": "; ".join(nodules),
+    }
+
+
 def screening_lines(screened: Sequence[ScreenedCrop]) -> list[str]:
     """Say how many nodules were left out, and why."""
     left_out = [crop for crop in screened if crop.faults]
@@ -310,8 +351,7 @@ def cohort_lines(summary: CohortSummary) -> list[str]:
         lines.append(
             f"diameters: {quantiles_text(sizes)} mm (5, 25, 50, 75, 95 % of the inserted nodules)"
         )
-    failed: list[ScanFailure] = summary.run.failures
-    return lines + [f"not made: {f.seriesuid}: {f.reason}" for f in failed]
+    return lines + [f"not made: {f.seriesuid}: {f.reason}" for f in summary.run.failures]
 
 
 def _is_made(job: SemirealJob) -> bool:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
-from lungdet_mmdet.annotations.csv_rows import read_csv_rows
+from lungdet_mmdet.annotations.tables import read_csv_rows
 from lungdet_mmdet.ct.reading import SCAN_SUFFIXES, read_scan, scan_suffix
 from lungdet_mmdet.errors import LungDetError
 
@@ -112,12 +111,8 @@ def list_crops(folder: Path | str) -> list[CropFile]:
     """List the nodules of a folder: ``crops.csv``, ``image/NAME.*`` and ``mask/NAME.*``.
 
     The table names ``crop`` and ``patient_id``; further columns are ignored. A column ``label``
-    says which value of the mask is the nodule, where one mask holds several.
-
-    Raises
-    ------
-    LungDetError
-        If the table is missing, names a crop twice, or an image or mask is not there.
+    says which value of the mask is the nodule, where one mask holds several. Raises LungDetError if
+    the table is missing, names a crop twice, or an image or mask is not there.
     """
     folder = Path(folder)
     table = folder / CROPS_TABLE
@@ -157,10 +152,8 @@ def _file_of(folder: Path, stem: str) -> Path:
 def load_crop(file: CropFile) -> NoduleCrop:
     """Read a nodule and cut it, with its surroundings, out of its image.
 
-    Raises
-    ------
-    LungDetError
-        If a file is damaged, image and mask differ in grid, or the mask has no such label.
+    Raises LungDetError if a file is damaged, image and mask differ in grid, or the mask has no such
+    label.
     """
     image, labels = read_scan(file.image_path), read_scan(file.mask_path)
     same_grid = image.geometry.size_zyx == labels.geometry.size_zyx and np.allclose(
@@ -186,13 +179,6 @@ def load_crop(file: CropFile) -> NoduleCrop:
     return NoduleCrop(file.name, file.patient_id, hu, mask[tuple(box)], spacing)
 
 
-def distance_outside_mm(
-    mask: np.ndarray, spacing_zyx_mm: Sequence[float] | np.ndarray
-) -> np.ndarray:
-    """Return how far each voxel lies from the mask, in mm; 0 inside."""
-    return ndimage.distance_transform_edt(~mask, sampling=spacing_zyx_mm)
-
-
 def measure_crop(crop: NoduleCrop) -> CropMeasures:
     """Measure a nodule and what surrounds it."""
     spacing = np.asarray(crop.spacing_zyx_mm)
@@ -204,7 +190,7 @@ def measure_crop(crop: NoduleCrop) -> CropMeasures:
     spread = offsets.T @ offsets / len(offsets) + np.diag(spacing**2 / 12.0)
     longest = 2.0 * float(np.sqrt(5.0 * np.linalg.eigvalsh(spread)[-1]))
     parts, _ = ndimage.label(crop.mask, np.ones((3, 3, 3)))
-    outside = distance_outside_mm(crop.mask, spacing)
+    outside = ndimage.distance_transform_edt(~crop.mask, sampling=spacing)
     pixel = float(spacing[2])
     lung = (outside > _SHELL_PIXELS * pixel) & (crop.hu < LUNG_BELOW_HU)
     enough = int(lung.sum()) >= _LEAST_SAMPLES

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from lungdet_mmdet.ct.lungs.grid import CoarseGrid
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.semireal.crops import CropMeasures, NoduleCrop, distance_outside_mm
+from lungdet_mmdet.semireal.crops import CropMeasures, NoduleCrop
 
 RIM_PIXELS = 2.0
 """Beyond the mask the nodule fades over this many of its own pixels."""
@@ -100,7 +100,7 @@ def take_apart(crop: NoduleCrop, measures: CropMeasures) -> NoduleSource:
     spacing = np.asarray(crop.spacing_zyx_mm)
     hu = np.pad(crop.hu, 1, constant_values=measures.background_hu)
     mask = np.pad(crop.mask, 1)
-    outside = distance_outside_mm(mask, spacing) / spacing[2]
+    outside = ndimage.distance_transform_edt(~mask, sampling=spacing) / spacing[2]
     alpha = np.clip(1.0 - (outside - 0.5) / RIM_PIXELS, 0.0, 1.0)
     alpha[mask] = 1.0
     # Above and below its own slices nothing is known of a nodule, and the padding holds nothing.

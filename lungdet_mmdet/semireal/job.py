@@ -1,165 +1,264 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The work on one semi-real scan of a cohort, and the pictures to judge it by eye."""
+"""One semi-real scan of a cohort: the real lungs that it is made from, their variant, the work."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from lungdet_mmdet.ct.contrast import window_hu
-from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage
+from lungdet_mmdet.annotations.tables import (
+    Finding,
+    Nodule,
+    Table,
+    by_series,
+    read_findings,
+    read_nodules,
+    read_patients,
+)
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.lungs.mask import segment_with_fallback
-from lungdet_mmdet.ct.reading import read_scan
-from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
-from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.reports.ct_planes import CROP_MM, nodule_crops
-from lungdet_mmdet.reports.page import encoded_jpeg, image_uri, render
+from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
+from lungdet_mmdet.ct.reading import read_scan, scan_suffix
+from lungdet_mmdet.ct.scan import PADDING_BELOW_HU
+from lungdet_mmdet.errors import LungDetError, printable
+from lungdet_mmdet.phantom.scan import add_noise
+from lungdet_mmdet.reports.ct_planes import nodule_strips
 from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
+from lungdet_mmdet.runs.file_names import ANNOTATION_TABLE, EXCLUDED_TABLE, PATIENT_TABLE
 from lungdet_mmdet.semireal.insertion import map_lungs
-from lungdet_mmdet.semireal.lungs import (
-    AS_IT_IS,
-    LungSource,
-    LungVariant,
-    apply_variant,
-    draw_variant,
-    moved_points,
-)
 from lungdet_mmdet.semireal.scan import Candidate, Canvas, draw_wanted, insert_nodule
 
-TILE_PX = 160
-OUTLINE = (255, 220, 60)
-JPEG_QUALITY = 80
-MAX_SCANS_ON_PAGE = 40
-COLUMNS = ("before", "after", "outline", "7.5 mm before", "7.5 mm after", "coronal", "sagittal")
+LESION_TABLE = "lesions.csv"
+LABEL_FOLDER = re.compile(r"^seg-|mask", re.IGNORECASE)
+"""Folders of such names hold label volumes, not scans."""
 
 
-def nodule_strips(
-    before_hu: np.ndarray,
-    after_hu: np.ndarray,
-    labels: np.ndarray,
-    geometry: ScanGeometry,
-    centres_xyz_mm: Sequence[tuple[float, float, float]],
-) -> bytes | None:
-    """Return a JPEG of one strip per nodule, ``COLUMNS`` side by side; None without nodules.
+@dataclass(frozen=True)
+class LungSource:
+    """One real scan.
 
     Parameters
     ----------
-    before_hu, after_hu : int16 (z, y, x), the scan without and with the nodules.
-    labels : (z, y, x), 0 outside the nodules.
-    geometry : the grid of all three.
-    centres_xyz_mm : the nodules in world mm, as they are to be shown from top to bottom.
+    seriesuid : the file's stem.
+    path : the scan, a file or a DICOM folder.
+    patient_id : whose lungs; the series itself where no table tells.
+    nodules : its own annotated nodules.
+    findings : its own irrelevant findings and lesions: regions to be ignored.
     """
-    strips = []
-    for centre in centres_xyz_mm:
-        old, new = (
-            nodule_crops(volume, geometry, centre, size_px=TILE_PX)
-            for volume in (before_hu, after_hu)
+
+    seriesuid: str
+    path: Path
+    patient_id: str
+    nodules: tuple[Nodule, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class LungSources:
+    """The scans in order of series UID, and remarks on their tables, one sentence each."""
+
+    lungs: tuple[LungSource, ...]
+    remarks: tuple[str, ...]
+
+
+def find_lungs(paths: Sequence[Path], *, patients: Path | None = None) -> LungSources:
+    """Find scans and what is known of them.
+
+    Tables are looked for beside each scan, one folder up, and in the given folder:
+    ``annotations.csv``, ``annotations_excluded.csv``, ``lesions.csv`` (columns of the former) and
+    ``patients.csv`` (``seriesuid,patient_id``).
+
+    Parameters
+    ----------
+    paths : scan files, or folders searched for them (label volumes are passed over); a folder
+        without any is read as a DICOM series.
+    patients : a further table of patients, which takes precedence.
+
+    Raises
+    ------
+    LungDetError
+        If a path is missing, a series is there twice, or a table is broken.
+    """
+    files: dict[str, tuple[Path, Path]] = {}
+    for root in paths:
+        for path in _scans_below(Path(root)):
+            name = printable(path.name)
+            uid = name[: len(name) - len(scan_suffix(path))]
+            if uid in files and files[uid][0].resolve() != path.resolve():
+                raise LungDetError(f"series {uid} is there twice: {files[uid][0]} and {path}")
+            files[uid] = (path, Path(root))
+    tables = _Tables()
+    named = read_patients(patients) if patients is not None else {}
+    lungs = [tables.describe(uid, *files[uid], named) for uid in sorted(files)]
+    unknown = [lung.seriesuid for lung in lungs if lung.patient_id == lung.seriesuid]
+    remarks = list(tables.remarks)
+    if unknown:
+        remarks.append(
+            f"{len(unknown)} scans have no patient in a table (e.g. {unknown[0]}): each counts as "
+            "a patient of its own; give --patients where two are of one patient, or one is also "
+            "among the nodules' patients"
         )
-        marked = _outlined(new["axial"], labels, geometry, centre)
-        slabs = [_projection(volume, geometry, centre) for volume in (before_hu, after_hu)]
-        tiles = [old["axial"], new["axial"], marked, *slabs, new["coronal"], new["sagittal"]]
-        strips.append(np.concatenate([_coloured(tile) for tile in tiles], axis=1))
-    if not strips:
-        return None
-    return encoded_jpeg(np.concatenate(strips, axis=0), quality=JPEG_QUALITY, thin_colours=False)
+    return LungSources(tuple(lungs), tuple(remarks))
 
 
-def quantiles_text(diameters_mm: np.ndarray) -> str:
-    """Return the 5, 25, 50, 75 and 95 % quantiles of diameters (N,) as text."""
-    levels = np.quantile(diameters_mm, (0.05, 0.25, 0.5, 0.75, 0.95))
-    return " / ".join(f"{level:.1f}" for level in levels)
+def _scans_below(root: Path) -> list[Path]:
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise LungDetError(f"{root}: no such file or folder; check the path")
+    found = []
+    for path in sorted(root.rglob("*")):
+        parts = path.relative_to(root).parts[:-1]
+        if any(LABEL_FOLDER.search(part) for part in parts):
+            continue
+        if path.is_file() and scan_suffix(path):
+            found.append(path)
+    return found or [root]
 
 
-def insertion_page(
-    records: Sequence[Mapping], pictures: Mapping[str, Path], remarks: Sequence[str]
-) -> str:
-    """Return a self-contained page: what was made, then the nodules of up to forty scans.
+class _Tables:
+    """Reads each table once."""
+
+    def __init__(self) -> None:
+        self.remarks: list[str] = []
+        self._read: dict[Path, Mapping[str, Any]] = {}
+
+    def describe(self, uid: str, path: Path, root: Path, named: Mapping[str, str]) -> LungSource:
+        """Return a scan with what its tables say of it."""
+        folders = dict.fromkeys([path.parent, path.parent.parent])
+        if root.is_dir():
+            folders[root] = None
+        lung = LungSource(uid, path, named.get(uid, uid))
+        has_table = False
+        for folder in folders:
+            if (table := folder / ANNOTATION_TABLE).is_file():
+                has_table = True
+                found = self._rows(table, read_nodules).get(uid, [])
+                lung = replace(lung, nodules=_joined(lung.nodules, found))
+            for name in (EXCLUDED_TABLE, LESION_TABLE):
+                if (table := folder / name).is_file():
+                    found = self._rows(table, read_findings).get(uid, [])
+                    lung = replace(lung, findings=_joined(lung.findings, found))
+            if lung.patient_id == uid and (table := folder / PATIENT_TABLE).is_file():
+                if table not in self._read:
+                    self._read[table] = read_patients(table)
+                lung = replace(lung, patient_id=self._read[table].get(uid, uid))
+        if not has_table:
+            self.remarks.append(
+                f"{uid}: no {ANNOTATION_TABLE} near the scan: own nodules, if any, are not known"
+            )
+        return lung
+
+    def _rows(self, table: Path, read: Callable[[Path], Table]) -> Mapping[str, Any]:
+        if table not in self._read:
+            content = read(table)
+            self.remarks.extend(content.warnings)
+            self._read[table] = by_series(content.rows)
+        return self._read[table]
+
+
+def _joined(first: tuple, second: Sequence) -> tuple:
+    return (*first, *(row for row in second if row not in first))
+
+
+THIN_SLICES_MM = 1.5
+"""Pairs of slices up to this thick may be averaged: LUNA16 reaches to 2.5 mm."""
+SMOOTHING_PIXELS = (0.4, 0.8)
+NOISE_HU = (5.0, 30.0)
+
+
+@dataclass(frozen=True)
+class LungVariant:
+    """How a scan is changed before nodules are set in.
 
     Parameters
     ----------
-    records : of all scans, in order.
-    pictures : the JPEG of `nodule_strips` of each series that has one.
-    remarks : sentences for the top of the page.
+    mirrored : left and right change places.
+    slices_joined : how many neighbouring slices are averaged to one.
+    smoothing_px : standard deviation of a Gaussian in plane, 0 for none: a softer kernel.
+    noise_hu : standard deviation of added noise, 0 for none.
     """
-    nodules = [n for r in records for n in r["inserted"]]
-    sizes = np.array([n["diameter_mm"] for n in nodules] or [np.nan])
-    places = {p: sum(n["place"] == p for n in nodules) for p in ("isolated", "vessel", "pleural")}
-    shown = [r for r in records if r["seriesuid"] in pictures][:MAX_SCANS_ON_PAGE]
-    facts = [
-        ("scans", str(len(records))),
-        ("inserted nodules", f"{len(nodules)} of {sum(r['asked'] for r in records)} asked for"),
-        ("places", ", ".join(f"{name} {count}" for name, count in places.items())),
-        ("diameters, mm", f"{quantiles_text(sizes)} (5, 25, 50, 75, 95 % of the nodules)"),
-        ("shown below", f"{len(shown)} scans; each row: {', '.join(COLUMNS)}; 60 mm wide"),
-    ]
-    return render(
-        "insertions.html",
-        title="Semi-real cohort",
-        style="test_report.css",
-        script=None,
-        remarks=remarks,
-        facts=facts,
-        scans=[_scan(record, pictures[record["seriesuid"]]) for record in shown],
-        image_uri=image_uri,
+
+    mirrored: bool = False
+    slices_joined: int = 1
+    smoothing_px: float = 0.0
+    noise_hu: float = 0.0
+
+
+AS_IT_IS = LungVariant()
+
+
+def draw_variant(rng: np.random.Generator, slice_mm: float) -> LungVariant:
+    """Draw a variant of a scan whose slices are ``slice_mm`` apart."""
+    mirrored, joined, grain = rng.random() < 0.5, rng.random() < 0.5, rng.random()
+    smoothing, noise = rng.uniform(*SMOOTHING_PIXELS), rng.uniform(*NOISE_HU)
+    return LungVariant(
+        mirrored=bool(mirrored),
+        slices_joined=2 if joined and slice_mm <= THIN_SLICES_MM else 1,
+        smoothing_px=round(float(smoothing), 3) if grain < 0.35 else 0.0,
+        noise_hu=round(float(noise), 1) if grain > 0.65 else 0.0,
     )
 
 
-def _scan(record: Mapping, picture: Path) -> dict[str, object]:
-    nodules = [
-        f"{number}. {n['crop']}, {n['place']}, {n['diameter_mm']:.1f} mm, scaled {n['scale']:.2f}"
-        for number, n in enumerate(record["inserted"], start=1)
-    ]
-    changes = ", ".join(f"{name} {value:g}" for name, value in record["variant"].items())
-    return {
-        "seriesuid": record["seriesuid"],
-        "source": f"{record['source_seriesuid']}, {changes}",
-        "jpeg": picture.read_bytes(),
-        "nodules": "; ".join(nodules),
-    }
+def apply_variant(
+    volume_hu: np.ndarray,
+    geometry: ScanGeometry,
+    variant: LungVariant,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, ScanGeometry]:
+    """Return a changed copy of a scan (z, y, x) int16, and its grid.
+
+    What lies outside the field of view (padding) keeps its value.
+    """
+    changed, n = volume_hu, variant.slices_joined
+    if n > 1:
+        depth = len(changed) // n
+        pairs = changed[: depth * n].reshape(depth, n, *changed.shape[1:])
+        changed = np.rint(pairs.mean(axis=1, dtype=np.float32)).astype(np.int16)
+        dz, dy, dx = geometry.spacing_zyx_mm
+        first = geometry.voxel_to_world(np.array([0.5 * (n - 1), 0.0, 0.0]))
+        geometry = replace(
+            geometry,
+            size_zyx=(depth, *geometry.size_zyx[1:]),
+            spacing_zyx_mm=(dz * n, dy, dx),
+            origin_xyz_mm=tuple(first.tolist()),
+        )
+    changed = np.ascontiguousarray(changed[:, :, ::-1]) if variant.mirrored else changed.copy()
+    padding = changed < PADDING_BELOW_HU
+    before = changed[padding]
+    if variant.smoothing_px > 0:
+        for image in changed:
+            soft = cv2.GaussianBlur(image.astype(np.float32), (0, 0), variant.smoothing_px)
+            image[:] = np.rint(soft)
+    if variant.noise_hu > 0:
+        add_noise(changed, variant.noise_hu, rng)
+    changed[padding] = before
+    return changed, geometry
 
 
-def _coloured(tile: np.ndarray) -> np.ndarray:
-    picture = tile if tile.ndim == 3 else cv2.cvtColor(tile, cv2.COLOR_GRAY2RGB)
-    picture[:, -1] = 0
-    picture[-1] = 0
-    return picture
+def moved_points(
+    points_xyz_mm: np.ndarray, geometry: ScanGeometry, variant: LungVariant
+) -> np.ndarray:
+    """Return where world points (N, 3) of the scan as it was lie in the variant.
 
-
-def _around(
-    volume: np.ndarray, geometry: ScanGeometry, centre, depth: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the slices around a point (depth, y, x), and their map to a tile."""
-    z, y, x = geometry.world_to_voxel(np.asarray(centre))
-    first = min(max(round(z - 0.5 * (depth - 1)), 0), max(0, len(volume) - depth))
-    dy, dx = (s * TILE_PX / CROP_MM for s in geometry.spacing_zyx_mm[1:])
-    middle = 0.5 * (TILE_PX - 1)
-    to_tile = np.array([[dx, 0.0, middle - dx * x], [0.0, dy, middle - dy * y]])
-    return volume[first : first + depth], to_tile
-
-
-def _projection(volume: np.ndarray, geometry: ScanGeometry, centre) -> np.ndarray:
-    depth = max(1, round(SLAB_THICKNESS_MM / geometry.spacing_zyx_mm[0]))
-    slices, to_tile = _around(volume, geometry, centre, depth)
-    grey = window_hu(slices.max(axis=0)[None])[0]
-    return cv2.warpAffine(grey, to_tile, (TILE_PX, TILE_PX), flags=cv2.INTER_LINEAR)
-
-
-def _outlined(tile: np.ndarray, labels: np.ndarray, geometry: ScanGeometry, centre) -> np.ndarray:
-    slices, to_tile = _around(labels, geometry, centre, 1)
-    inside = (slices[0] > 0).astype(np.uint8) * 255
-    share = cv2.warpAffine(inside, to_tile, (TILE_PX, TILE_PX), flags=cv2.INTER_LINEAR)
-    contours, _ = cv2.findContours(
-        (share > 127).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
-    )
-    picture = cv2.cvtColor(tile, cv2.COLOR_GRAY2RGB)
-    cv2.drawContours(picture, contours, -1, OUTLINE, 1)
-    return picture
+    Parameters
+    ----------
+    points_xyz_mm : world points of the scan, mm.
+    geometry : the grid of the scan as it was.
+    variant : what was done to it; only mirroring moves points.
+    """
+    if not variant.mirrored or len(points_xyz_mm) == 0:
+        return points_xyz_mm
+    voxels = geometry.world_to_voxel(points_xyz_mm)
+    voxels[:, 2] = geometry.size_zyx[2] - 1 - voxels[:, 2]
+    return geometry.voxel_to_world(voxels)
 
 
 RECORD_FOLDER = "records"
@@ -202,10 +301,7 @@ class SemirealJob:
 def make_semireal_scan(job: SemirealJob) -> str:
     """Make a scan, its nodule labels, its pictures and its record; return the series UID.
 
-    Raises
-    ------
-    LungDetError
-        If the lung cannot be read, or no lungs are found in it.
+    Raises LungDetError if the lung cannot be read, or no lungs are found in it.
     """
     rng = np.random.default_rng(job.seed)
     original = read_scan(job.lung.path)
@@ -216,7 +312,8 @@ def make_semireal_scan(job: SemirealJob) -> str:
     canvas = _canvas(volume, geometry, source=job.lung.path)
     own = [(n.centre_xyz_mm, n.diameter_mm) for n in job.lung.nodules]
     others = [(f.centre_xyz_mm, f.diameter_mm) for f in job.lung.findings]
-    places = _moved(own + others, original.geometry, variant)
+    points = np.array([centre for centre, _ in own + others], float).reshape(-1, 3)
+    places = moved_points(points, original.geometry, variant).tolist()
     extents = [d for _, d in own] + [f.extent_mm for f in job.lung.findings]
     for centre, extent in zip(places, extents, strict=True):
         voxel = geometry.world_to_voxel(np.asarray(centre))
@@ -236,7 +333,10 @@ def make_semireal_scan(job: SemirealJob) -> str:
             )
         else:
             inserted.append(done)
-    rows = [_row(c, d) for (_, d), c in zip(own + others, places, strict=True)]
+    rows = [
+        [*(round(value, 6) for value in centre), diameter]
+        for (_, diameter), centre in zip(own + others, places, strict=True)
+    ]
     own_rows, other_rows = rows[: len(own)], rows[len(own) :]
     record = {
         "seriesuid": job.seriesuid,
@@ -263,10 +363,7 @@ def make_semireal_scan(job: SemirealJob) -> str:
 def read_record(path: Path) -> dict:
     """Return what `make_semireal_scan` recorded.
 
-    Raises
-    ------
-    LungDetError
-        If the record cannot be read.
+    Raises LungDetError if the record cannot be read.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -283,14 +380,3 @@ def _canvas(volume: np.ndarray, geometry: ScanGeometry, *, source: Path) -> Canv
     mask = lungs.mask
     lung_map = map_lungs(volume, mask, geometry.spacing_zyx_mm)
     return Canvas(volume, np.zeros(volume.shape, np.uint16), geometry, mask, lung_map)
-
-
-def _moved(
-    findings: Sequence[tuple], geometry: ScanGeometry, variant: LungVariant
-) -> list[list[float]]:
-    points = np.array([centre for centre, _ in findings], float).reshape(-1, 3)
-    return moved_points(points, geometry, variant).tolist()
-
-
-def _row(centre_xyz_mm: Sequence[float], diameter_mm: float) -> list[float]:
-    return [*(round(float(v), 6) for v in centre_xyz_mm), diameter_mm]

@@ -30,8 +30,14 @@ from lungdet_mmdet.scoring.ceiling import (
     perfect_sensitivities,
     positive_boxes,
 )
-from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, count_by_band
-from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
+from lungdet_mmdet.scoring.slab_records import (
+    PAPER_BANDS_MM,
+    Slab,
+    SlabDetections,
+    SlabSet,
+    TruthBox,
+    count_by_band,
+)
 from lungdet_mmdet.splits.labels import findings_to_ignore, label_scan
 from lungdet_mmdet.splits.prepared import PreparedScan, PreparedSlab
 from lungdet_mmdet.splits.protocols import FOLD_RATES, N_FOLDS, PAPER_RATES, STRICT_RATES
@@ -279,12 +285,7 @@ N_BEGINNINGS = 6
 
 
 def table_ceiling(
-    nodules: Sequence[Nodule],
-    series: Sequence[str],
-    *,
-    thickness_mm: float = SLAB_THICKNESS_MM,
-    stride_mm: float | None = None,
-    edges_mm: Sequence[float] = PAPER_BANDS_MM,
+    nodules: Sequence[Nodule], series: Sequence[str], *, stride_mm: float = SLAB_THICKNESS_MM
 ) -> Ceiling:
     """Return the ceiling of nodule tables alone: axial slabs of the default grid, no lung mask.
 
@@ -293,18 +294,17 @@ def table_ceiling(
     Raises
     ------
     LungDetError
-        If thickness or stride make no slabs.
+        If the stride makes no slabs.
     """
     totals: list[tuple[dict[str, float], dict[str, float]]] = []
     counts: dict[str, int] = {}
-    step = thickness_mm if stride_mm is None else stride_mm
-    for beginning in np.arange(N_BEGINNINGS) * step / N_BEGINNINGS:
-        slab_set = _slab_set_of(nodules, series, thickness_mm, stride_mm, float(beginning))
+    for beginning in np.arange(N_BEGINNINGS) * stride_mm / N_BEGINNINGS:
+        slab_set = _slab_set_of(nodules, series, stride_mm, float(beginning))
         found = [perfect_detections(slab) for slab in slab_set.slabs.values() if slab.has_nodule]
         by_id = {nodule.nodule_id: nodule for nodule in nodules}
         placed = [_with_true_depths(item, slab_set.slabs[item.img_id], by_id) for item in found]
-        midplane, counts = perfect_sensitivities(slab_set, found, edges_mm)
-        totals.append((midplane, perfect_sensitivities(slab_set, placed, edges_mm)[0]))
+        midplane, counts = perfect_sensitivities(slab_set, found, PAPER_BANDS_MM)
+        totals.append((midplane, perfect_sensitivities(slab_set, placed, PAPER_BANDS_MM)[0]))
     means = [
         {name: float(np.mean([total[kind][name] for total in totals])) for name in counts}
         for kind in (0, 1)
@@ -324,16 +324,12 @@ def _with_true_depths(
 
 
 def _slab_set_of(
-    nodules: Sequence[Nodule],
-    series: Sequence[str],
-    thickness_mm: float,
-    stride_mm: float | None,
-    beginning_mm: float,
+    nodules: Sequence[Nodule], series: Sequence[str], stride_mm: float, beginning_mm: float
 ) -> SlabSet:
     """Lay slabs over the nodules of every series and label them."""
     slabs: dict[int, Slab] = {}
     for uid, members in by_series(nodules).items():
-        scan = _slabbed(uid, members, thickness_mm, stride_mm, beginning_mm)
+        scan = _slabbed(uid, members, stride_mm, beginning_mm)
         for labelled in label_scan(scan).slabs:
             geometry, number = labelled.slab.geometry, len(slabs)
             slabs[number] = Slab(
@@ -353,21 +349,17 @@ def _slab_set_of(
 
 
 def _slabbed(
-    uid: str,
-    nodules: list[Nodule],
-    thickness_mm: float,
-    stride_mm: float | None,
-    beginning_mm: float,
+    uid: str, nodules: list[Nodule], stride_mm: float, beginning_mm: float
 ) -> PreparedScan:
     """Return a scan that reaches a slab beyond its nodules on every side, without images."""
     centres = np.array([nodule.centre_xyz_mm for nodule in nodules])
-    margin = max(nodule.diameter_mm for nodule in nodules) + 2 * thickness_mm
+    margin = max(nodule.diameter_mm for nodule in nodules) + 2 * SLAB_THICKNESS_MM
     low = centres.min(axis=0) - margin - (0, 0, beginning_mm)
     spacing_xyz = np.array(SPACING_ZYX_MM[::-1])
     size = np.ceil((centres.max(axis=0) + margin - low) / spacing_xyz).astype(int) + 1
     geometry = ScanGeometry(tuple(size[::-1].tolist()), SPACING_ZYX_MM, tuple(low.tolist()))
     ranges = slab_slices(
-        int(size[2]), SPACING_ZYX_MM[0], thickness_mm=thickness_mm, stride_mm=stride_mm
+        int(size[2]), SPACING_ZYX_MM[0], thickness_mm=SLAB_THICKNESS_MM, stride_mm=stride_mm
     )
     slabs = tuple(PreparedSlab(item, {}) for item in slab_geometries(geometry, ranges))
     return PreparedScan(uid, None, slabs, tuple(nodules), (), {})

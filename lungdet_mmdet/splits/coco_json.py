@@ -18,8 +18,14 @@ from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.annotations.tables import UNKNOWN_DIAMETER, Finding, Nodule
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.size_bands import PAPER_BANDS_MM, count_by_band
-from lungdet_mmdet.scoring.slab_records import NODULE_CATEGORY, Slab, SlabSet, TruthBox
+from lungdet_mmdet.scoring.slab_records import (
+    NODULE_CATEGORY,
+    PAPER_BANDS_MM,
+    Slab,
+    SlabSet,
+    TruthBox,
+    count_by_band,
+)
 from lungdet_mmdet.series_name import check_series_name
 from lungdet_mmdet.splits.labels import LabelledSlab, SlabLabel, Status
 from lungdet_mmdet.splits.prepared import centre_of
@@ -372,12 +378,7 @@ class CohortSummary:
     nodules_by_label: tuple[tuple[str, int], ...]
 
 
-def summarise(
-    coco: Mapping[str, Any],
-    *,
-    bands_mm: Sequence[float] = PAPER_BANDS_MM,
-    min_coverage: float = WELL_COVERED,
-) -> CohortSummary:
+def summarise(coco: Mapping[str, Any]) -> CohortSummary:
     """Count what a COCO dictionary of a split holds."""
     statuses = slab_statuses(coco)
     positives, healthy = statuses.count("positive"), statuses.count("healthy")
@@ -397,12 +398,12 @@ def summarise(
         series=len(coco["series"]),
         series_without_nodules=len(set(coco["series"]) - {n["seriesuid"] for n in nodules}),
         nodules=len(nodules),
-        nodules_by_band=count_by_band([n["diameter_mm"] for n in nodules], bands_mm),
+        nodules_by_band=count_by_band([n["diameter_mm"] for n in nodules], PAPER_BANDS_MM),
         boxes=boxes,
         ignore_regions=len(coco["annotations"]) - boxes,
         unseen=len(coco.get("unseen_nodules", ())),
         discarded=len(coco.get("discarded_nodules", ())),
-        lost_to_mask=sum(share is not None and share < min_coverage for share in coverages),
+        lost_to_mask=sum(share is not None and share < WELL_COVERED for share in coverages),
         coverage_unknown=sum(share is None for share in coverages),
         labels=str(info.get("labels", "sphere")),
         nodules_by_label=count_by_label(nodules),

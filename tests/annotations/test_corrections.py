@@ -6,7 +6,7 @@ import json
 import pytest
 
 from lungdet_mmdet.annotations.corrections import COLUMNS, join_corrections, read_corrections
-from lungdet_mmdet.commands.corrections import main
+from lungdet_mmdet.commands.labels import corrections
 from lungdet_mmdet.errors import LungDetError
 
 
@@ -105,7 +105,7 @@ def test_one_bad_table_does_not_stop_the_others(tmp_path, capsys):
     good = table(tmp_path / "good.csv", line(), line("2", "reject", at=(50.0, 0.0, 0.0)))
     bad = table(tmp_path / "bad.csv", line(verdict="maybe"))
     out = tmp_path / "out"
-    assert main([str(good), str(bad), "--out", str(out)]) == 1
+    assert corrections([str(good), str(bad), "--out", str(out)]) == 1
     assert "FAILED" in capsys.readouterr().err
     assert len(read_corrections(out / "corrections.csv")) == 2
     (row,) = csv.DictReader((out / "annotations.csv").open())

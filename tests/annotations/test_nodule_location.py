@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.annotations.nodule_location import nodule_location
+from lungdet_mmdet.annotations.mask_nodules import nodule_location
 
 SPACING = (1.25, 0.7, 0.7)
 SHAPE = (40, 80, 80)

@@ -14,7 +14,7 @@ from lungdet_mmdet.annotations.mark_places import (
 )
 from lungdet_mmdet.annotations.nodule_sources import AnnotationSource, parse_columns, read_marks
 from lungdet_mmdet.annotations.tables import Finding, Nodule
-from lungdet_mmdet.ct.file_grid import FileGrid
+from lungdet_mmdet.ct.geometry import FileGrid
 from lungdet_mmdet.errors import LungDetError
 
 # Rows run to the right: voxel (1, 2, 3) lies at (100 - 2, 50 + 4, 10 + 15).

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from lungdet_mmdet.apis.model_file import write_model_file
 from lungdet_mmdet.apis.scan_detector import ScanDetector
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.reading import scan_from_image
+from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.phantom.findings import PhantomNodule
 from lungdet_mmdet.phantom.scan import Recipe, build_scan
 from tests.support.untrained_model import untrained_model, write_training_checkpoint
@@ -37,8 +37,10 @@ def phantom_image(phantom):
 
 
 @pytest.fixture(scope="session")
-def scan(phantom_image):
-    return scan_from_image(phantom_image, seriesuid="phantom", source="phantom")
+def scan(phantom_image, tmp_path_factory):
+    path = tmp_path_factory.mktemp("scan") / "phantom.mha"
+    sitk.WriteImage(phantom_image, str(path))
+    return read_scan(path)
 
 
 @pytest.fixture(scope="session")

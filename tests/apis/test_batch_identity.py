@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from lungdet_mmdet.apis import infer as scan_job
 from lungdet_mmdet.apis.infer import detect_scans
 from lungdet_mmdet.apis.model_file import write_model_file
-from lungdet_mmdet.apis.scan_results import EarlierResult, earlier_result, is_result_of
+from lungdet_mmdet.apis.results_folder import EarlierResult, earlier_result, is_result_of
 from lungdet_mmdet.ct.scan_inputs import list_inputs
 from lungdet_mmdet.errors import LungDetError
 from tests.support.rehearsal import (
@@ -198,7 +198,7 @@ def test_a_worker_of_another_version_does_no_work(patients):
 
 
 def test_the_page_of_all_scans_shows_pictures_of_the_worst(run, patients, tmp_path, monkeypatch):
-    monkeypatch.setattr("lungdet_mmdet.apis.batch_summary.MAX_PICTURES", 1)
+    monkeypatch.setattr("lungdet_mmdet.apis.results_folder.MAX_PICTURES", 1)
     run(*patients)
     page = (tmp_path / "out" / "index.html").read_text()
     assert page.count("<article") == 2

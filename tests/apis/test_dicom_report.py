@@ -259,7 +259,7 @@ def test_images_without_what_a_report_needs_give_a_flag_and_all_other_files(
     def fails(*args, **options):
         raise AttributeError("no such tag")
 
-    monkeypatch.setattr(dicom_report, "_measurement_report", fails)
+    monkeypatch.setattr(dicom_report, "measurement_report", fails)
     (scan,) = list_inputs([tmp_path / "series"]).scans
     written = write_findings(tmp_path / "out", one_candidate(findings), scan_input=scan)
     assert "no candidates_sr.dcm: the images lack what one has to repeat" in written.flags[-1]

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.apis import model_building as slab_network
-from lungdet_mmdet.apis import publishing
+from lungdet_mmdet.apis import exporting
+from lungdet_mmdet.apis.exporting import Agreement, export_model
 from lungdet_mmdet.apis.model_file import ModelFile
-from lungdet_mmdet.apis.publishing import Agreement, export_model
 from lungdet_mmdet.apis.training_checkpoint import config_as_data
 from lungdet_mmdet.errors import LungDetError
 from tests.support.untrained_model import (
@@ -15,7 +14,7 @@ from tests.support.untrained_model import (
     untrained_weights,
 )
 
-FORMATS = sorted(publishing.SUFFIXES.items())
+FORMATS = sorted(exporting.SUFFIXES.items())
 
 
 def variant(**changes):
@@ -38,7 +37,7 @@ def test_the_exported_network_finds_what_the_detector_finds(
     assert height % 32 or width % 32  # the slab is padded inside the network
     path = tmp_path / f"network{suffix}"
     export_model(untrained_model(), path, file_format=file_format, size_yx=(height, width))
-    run = {"onnx": publishing.run_onnx, "openvino": publishing.run_openvino}[file_format](path)
+    run = {"onnx": exporting.run_onnx, "openvino": exporting.run_openvino}[file_format](path)
     index = len(findings.slabs) // 2
     grey = findings.slabs[index].astype(np.float32)
     boxes, scores = run(np.repeat(grey[None, None], 3, axis=1))
@@ -58,14 +57,14 @@ def test_box_refinement_can_be_exported(tmp_path):
 
 
 def test_a_network_that_differs_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(publishing, "_compare", lambda network, run: Agreement(0.2, 0.0))
+    monkeypatch.setattr(exporting, "_compare", lambda network, run: Agreement(0.2, 0.0))
     with pytest.raises(LungDetError, match=r"differs from PyTorch by 0.2 px"):
         export_model(untrained_model(), tmp_path / "m.onnx", file_format="onnx", size_yx=(64, 64))
     assert not list(tmp_path.iterdir())
 
 
 def test_the_comparison_sees_a_shifted_box():
-    network = slab_network.slab_network(untrained_model(), (64, 64))
+    network = exporting.slab_network(untrained_model(), (64, 64))
 
     def shifted(slab):
         import torch
@@ -74,7 +73,7 @@ def test_the_comparison_sees_a_shifted_box():
             boxes, scores = network(torch.from_numpy(slab))
         return boxes.numpy() + 0.25, scores.numpy()
 
-    assert publishing._compare(network, shifted) == Agreement(pytest.approx(0.25, abs=1e-4), 0.0)
+    assert exporting._compare(network, shifted) == Agreement(pytest.approx(0.25, abs=1e-4), 0.0)
 
 
 def test_exporting_leaves_the_package_s_attention_in_place(tmp_path):
@@ -88,7 +87,7 @@ def test_exporting_leaves_the_package_s_attention_in_place(tmp_path):
 
 
 def test_a_detector_without_queries_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(slab_network, "build_model", lambda model, device: object())
+    monkeypatch.setattr(exporting, "build_model", lambda model, device: object())
     with pytest.raises(LungDetError, match="only DETR"):
         export_model(untrained_model(), tmp_path / "m.onnx", file_format="onnx", size_yx=(64, 64))
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lungdet_mmdet.apis import infer
-from lungdet_mmdet.apis.model_building import device_of_worker
-from lungdet_mmdet.apis.scan_detector import ScanDetector, detection_change
+from lungdet_mmdet.apis.model_building import detection_change, device_of_worker
+from lungdet_mmdet.apis.scan_detector import ScanDetector
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.slab_records import SlabDetections
 

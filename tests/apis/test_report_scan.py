@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from lungdet_mmdet.apis.candidate_files import candidate_records
-from lungdet_mmdet.apis.report_scan import lung_outline, report_scan
+from lungdet_mmdet.apis.scan_results import lung_outline, report_scan
 from lungdet_mmdet.scoring.candidates import Candidate, merge_slab_detections
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lungdet_mmdet.ct.contrast import apply_clahe, window_hu
+from lungdet_mmdet.ct.scan import apply_clahe, window_hu
 from lungdet_mmdet.errors import LungDetError
 
 

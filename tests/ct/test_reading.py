@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lungdet_mmdet.ct.reading import as_int16_hu, read_scan, scan_from_image, scan_suffix
+from lungdet_mmdet.ct.reading import as_int16_hu, read_scan, scan_suffix
 from lungdet_mmdet.errors import LungDetError
 
 VOLUME = np.random.default_rng(0).integers(-1000, 400, (5, 6, 7)).astype(np.int16)
@@ -242,12 +242,6 @@ def test_voxels_that_are_no_number_are_refused(bad):
 
 def test_int16_is_not_copied():
     assert as_int16_hu(VOLUME, source="x") is VOLUME
-
-
-def test_an_image_in_memory_becomes_a_scan():
-    scan = scan_from_image(image_of(), seriesuid="1.2.3", source="memory", flags=("padding",))
-    np.testing.assert_array_equal(scan.volume_hu, VOLUME)
-    assert (scan.seriesuid, scan.flags) == ("1.2.3", ("padding",))
 
 
 @pytest.mark.realdata

@@ -61,7 +61,7 @@ def test_outputs_and_gradients_of_a_layer_equal_those_with_mmcv_attention(layer)
     for restored in (False, True):
         inputs = query.clone().requires_grad_()
         if restored:
-            with attention_choice.mmcv_attention_restored():
+            with attention_choice.attention_replaced(attention_choice.mmcv_attention()):
                 out = attend(layer, inputs)
         else:
             out = attend(layer, inputs)
@@ -71,10 +71,13 @@ def test_outputs_and_gradients_of_a_layer_equal_those_with_mmcv_attention(layer)
 
 
 def test_mmcv_has_its_own_function_within_the_block_and_loses_it_after_an_error():
-    with attention_choice.mmcv_attention_restored():
+    with attention_choice.attention_replaced(attention_choice.mmcv_attention()):
         inside = getattr(multi_scale_deform_attn, attention_choice.NAME)
     assert inside is attention_choice.mmcv_attention()
-    with pytest.raises(ZeroDivisionError), attention_choice.mmcv_attention_restored():
+    with (
+        pytest.raises(ZeroDivisionError),
+        attention_choice.attention_replaced(attention_choice.mmcv_attention()),
+    ):
         1 / 0  # noqa: B018
     after = getattr(multi_scale_deform_attn, attention_choice.NAME)
     assert after is attention_choice.embedding_bag_attention

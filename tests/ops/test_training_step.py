@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from lungdet_mmdet.ops.attention_choice import mmcv_attention_restored
+from lungdet_mmdet.ops.attention_choice import attention_replaced, mmcv_attention
 
 
 def tiny_deformable_detr():
@@ -119,7 +119,7 @@ def detr(mmcv_ops):
 @pytest.mark.parametrize("boxes", [[[10.0, 10.0, 30.0, 34.0]], []])
 def test_deformable_detr_trains_the_same_through_the_stand_in(detr, monkeypatch, boxes):
     module = sys.modules["mmcv.ops.multi_scale_deform_attn"]
-    with mmcv_attention_restored():
+    with attention_replaced(mmcv_attention()):
         loss, gradients = step(detr, boxes)
     calls = []
 

@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from lungdet_mmdet.annotations.nodule_location import LOCATIONS
-from lungdet_mmdet.ct.files.metaimage_pixels import write_mha
-from lungdet_mmdet.ct.label_reading import read_labels
+from lungdet_mmdet.annotations.mask_nodules import LOCATIONS
+from lungdet_mmdet.annotations.scan_masks import read_labels
+from lungdet_mmdet.ct.metaimage_pixels import write_mha
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps

@@ -7,7 +7,7 @@ from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.apis import figures
 from lungdet_mmdet.apis.figures import record_stages
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline
-from lungdet_mmdet.reports.pipeline_figure import SlabStage, VolumeStage
+from lungdet_mmdet.reports.method_figures import SlabStage, VolumeStage
 from tests.support.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
 
 

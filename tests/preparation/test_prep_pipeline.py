@@ -93,7 +93,7 @@ prep_pipeline = [
 
 @pytest.mark.parametrize("data", [None, "somewhere"])
 def test_steps_may_be_classes(tmp_path, monkeypatch, data):
-    from lungdet_mmdet.apis.config_text import config_from_file
+    from lungdet_mmdet.engine.by_name import config_from_file
 
     monkeypatch.delenv("LUNGDET_DATA", raising=False)
     if data:

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.reports.architecture_figure import architecture_figure, detector_blocks
+from lungdet_mmdet.reports.method_figures import architecture_figure, detector_blocks
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

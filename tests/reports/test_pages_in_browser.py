@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.annotations.corrections import join_corrections, read_corrections
-from lungdet_mmdet.apis.batch_summary import index_html
+from lungdet_mmdet.apis.results_folder import files_in, index_html
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.reports.ct_planes import nodule_crops, stored_slices
 from lungdet_mmdet.reports.page import encoded_jpeg
@@ -260,8 +260,9 @@ def index(report):
     )
     write_json(folder / "empty" / "candidates.json", {"threshold": 0.5, "candidates": []})
     failed = [{"seriesuid": "broken", "reason": "no <b>scan</b> " + "x" * 90}]
+    results = {place: files_in(place) for place in (report.parent, folder / "empty")}
     path = folder / "index.html"
-    path.write_text(index_html([report.parent, folder / "empty"], failed), encoding="utf-8")
+    path.write_text(index_html(results, failed), encoding="utf-8")
     return path
 
 

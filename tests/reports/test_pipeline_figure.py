@@ -6,7 +6,7 @@ from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.reports.pipeline_figure import SlabStage, VolumeStage, pipeline_figure, slab_at
+from lungdet_mmdet.reports.method_figures import SlabStage, VolumeStage, pipeline_figure, slab_at
 
 # Slice k lies at z = 100 + 2 k mm and is filled with grey level 20 k.
 GEOMETRY = ScanGeometry((6, 40, 60), (2.0, 1.0, 1.0), (-30.0, 10.0, 100.0))

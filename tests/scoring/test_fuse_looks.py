@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.apis.scan_detector import LOOKS, mirrored_back
+from lungdet_mmdet.apis.model_building import LOOKS, mirrored_back
 from lungdet_mmdet.scoring.candidates import fuse_looks
 from lungdet_mmdet.scoring.slab_records import SlabDetections
 

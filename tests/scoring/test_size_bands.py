@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.size_bands import equivalent_diameter, size_bands
+from lungdet_mmdet.scoring.slab_records import equivalent_diameter, size_bands
 
 
 @pytest.mark.parametrize(

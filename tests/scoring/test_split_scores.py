@@ -17,8 +17,7 @@ from lungdet_mmdet.scoring.results import (
     section_title,
     threshold_text,
 )
-from lungdet_mmdet.scoring.size_bands import size_bands
-from lungdet_mmdet.scoring.slab_records import SlabSet, TruthBox
+from lungdet_mmdet.scoring.slab_records import SlabSet, TruthBox, size_bands
 from lungdet_mmdet.scoring.split_scores import (
     ScoringOptions,
 )

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage
 from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.scan_runs import process_pool
 from lungdet_mmdet.semireal.cohort import (
@@ -23,7 +23,7 @@ from lungdet_mmdet.semireal.cohort import (
     write_semireal_cohort,
 )
 from lungdet_mmdet.semireal.crops import list_crops
-from lungdet_mmdet.semireal.lungs import find_lungs
+from lungdet_mmdet.semireal.job import find_lungs
 from lungdet_mmdet.semireal.scan import PLACE_SHARES, Candidate, draw_wanted
 from lungdet_mmdet.series_name import is_semireal_uid
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.ct.files.metaimage_pixels import write_metaimage
 from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.semireal.lungs import find_lungs
+from lungdet_mmdet.semireal.job import find_lungs
 
 GEOMETRY = ScanGeometry((2, 4, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
 HEADER = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"

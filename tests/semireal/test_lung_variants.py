@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.semireal.lungs import (
+from lungdet_mmdet.semireal.job import (
     AS_IT_IS,
     LungVariant,
     apply_variant,

@@ -5,7 +5,7 @@ import pytest
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_json
-from lungdet_mmdet.scoring.size_bands import count_by_band
+from lungdet_mmdet.scoring.slab_records import count_by_band
 from lungdet_mmdet.splits.coco_json import (
     coco_of_part,
     read_coco,

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from lungdet_mmdet.commands import cross_validate as command
+from lungdet_mmdet.commands import scoring as command
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.split_scores import pooled_froc
 from lungdet_mmdet.scoring.submission import Marks, write_submission
@@ -50,7 +50,9 @@ def cross_validate(repository, prepared, tmp_path, monkeypatch):
     def run(*arguments):
         config = str(repository / "configs" / "lung_deform_detr.py")
         folders = ["--data", str(prepared), "--work-dir", str(tmp_path / "cv")]
-        command.main([config, *folders, "--folds", "0", "3", "--bootstrap", "0", *arguments])
+        command.cross_validate(
+            [config, *folders, "--folds", "0", "3", "--bootstrap", "0", *arguments]
+        )
         return runs.calls
 
     return run

@@ -290,14 +290,14 @@ def test_several_models_and_looks_are_named_in_the_result(infer, given, tmp_path
 
 @pytest.mark.parametrize("order", ["scan first", "model first", "no scan"])
 def test_a_scan_is_no_model_wherever_it_stands(order, capsys):
-    from lungdet_mmdet.commands.infer import parse_args
+    from lungdet_mmdet.commands.models import infer_options
 
     model = ["--checkpoint", "a.pth", "b.pth"]
     if order == "no scan":
         with pytest.raises(SystemExit):
-            parse_args(model)
+            infer_options(model)
         assert "INPUT is missing" in capsys.readouterr().err
         return
-    args = parse_args(["s.mhd", *model] if order == "scan first" else [*model, "s.mhd"])
+    args = infer_options(["s.mhd", *model] if order == "scan first" else [*model, "s.mhd"])
     assert args.inputs == [Path("s.mhd")]
     assert args.checkpoint == [Path("a.pth"), Path("b.pth")]

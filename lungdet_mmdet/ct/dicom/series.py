@@ -1,20 +1,134 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DICOM files that GDCM cuts off, fills up or cannot read: what they were to be."""
+"""DICOM series: the files below a folder sorted into them, what is lost, and which one to read."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.ct.dicom.folder_files import FolderFiles, sort_files
-from lungdet_mmdet.ct.dicom.header import CT_SOP_CLASSES, DicomSlice
+from lungdet_mmdet.ct.dicom.elements import DicomElements, is_dicom, walk_elements
+from lungdet_mmdet.ct.dicom.header import (
+    CT_SOP_CLASSES,
+    DicomSlice,
+    is_sharp_kernel,
+    read_dicom_slices,
+)
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.input_file import search_files
+
+_DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
+# What tools add to the name of a file that they pack, or have not finished.
+_ADDED_SUFFIXES = frozenset(
+    {".gz", ".bz2", ".xz", ".zst", ".zip", ".part", ".partial", ".tmp", ".crdownload", ".filepart"}
+)
+_DIGITS = re.compile(r"\d+")
+_PLAIN_TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+")
+_HEAD_BYTES = 512
+
+
+# Storage classes without an image of their own: waveforms, presentation states, raw data,
+# registrations, segmentations, reports, documents, radiotherapy plans and the like. DICOMDIR too.
+_NO_IMAGE = re.compile(
+    r"1\.2\.840\.10008\.(1\.3\.10"
+    r"|5\.1\.4\.1\.1\.(9|11|66|67|68|78|79|80|81|82|88|90|91|104|131|200)(\.[\d.]+)?"
+    r"|5\.1\.4\.1\.1\.481\.([2-9]|\d\d)|5\.1\.4\.34(\.[\d.]+)?)"
+)
+
+
+@dataclass(frozen=True)
+class FolderFiles:
+    """The files of one folder (not those below its subfolders).
+
+    Parameters
+    ----------
+    slices : images by series UID.
+    damaged : files by the UID of the series that they belong to, and cannot be read.
+    strangers : files that should be images by their name, cannot be read, and do not say of which
+        series they are.
+    others : number of files that are no images and need not be.
+    """
+
+    slices: dict[str, list[DicomSlice]]
+    damaged: dict[str, list[Path]]
+    strangers: tuple[Path, ...]
+    others: int
+
+
+def sort_files(paths: Sequence[Path]) -> FolderFiles:
+    """Sort the files of one folder.
+
+    A file that is named as the images of a series are, digits apart, is one of them whatever is
+    left of it: a slice that was emptied, cut off within its header or packed must not be missed
+    without a word.
+    """
+    slices: dict[str, list[DicomSlice]] = defaultdict(list)
+    damaged: dict[str, list[Path]] = defaultdict(list)
+    series_of_pattern: dict[str, set[str]] = defaultdict(set)
+    unknown = []
+    others = 0
+    for path in paths:
+        if not is_dicom(path):
+            unknown.append(path)
+        elif found := read_dicom_slices(path):
+            slices[found[0].series_uid] += found
+            series_of_pattern[_pattern(path)].add(found[0].series_uid)
+        elif _is_no_image(elements := walk_elements(path)):
+            others += 1
+        elif elements.series_uid:
+            damaged[elements.series_uid].append(path)
+        else:
+            unknown.append(path)
+    strangers = []
+    for path in unknown:
+        owners = series_of_pattern[_pattern(path)]
+        claims_dicom = is_dicom(path) or _bare(path).suffix.lower() in _DICOM_SUFFIXES
+        if owners and (claims_dicom or not _is_text(path)):
+            for uid in owners:
+                damaged[uid].append(path)
+        elif claims_dicom and not _is_text(path):
+            strangers.append(path)
+        else:
+            others += 1
+    return FolderFiles(dict(slices), dict(damaged), tuple(strangers), others)
+
+
+def _is_no_image(elements: DicomElements) -> bool:
+    """Say whether what GDCM does not read is another object: a report, an index and the like."""
+    # Cut off between two elements, a slice looks as whole as a report does.
+    is_slice = elements.sop_class in CT_SOP_CLASSES and elements.modality in ("", "CT")
+    has_image = elements.pixel_bytes is not None or elements.has_rows
+    return bool(_NO_IMAGE.fullmatch(elements.sop_class)) or (
+        elements.fit and not has_image and not is_slice
+    )
+
+
+def _bare(path: Path) -> Path:
+    """Return a path without what packing or copying tools add to it."""
+    return path.with_suffix("") if path.suffix.lower() in _ADDED_SUFFIXES else path
+
+
+def _pattern(path: Path) -> str:
+    """Return a file's name with every number in it made alike; a name of letters is its own."""
+    return _DIGITS.sub("#", _bare(path).name.lower())
+
+
+def _is_text(path: Path) -> bool:
+    """Say whether a file holds text: notes beside images may be numbered as these are."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:
+        return False
+    return bool(_PLAIN_TEXT.fullmatch(head))
+
 
 # A chest CT has dozens of slices; localisers and single key images have fewer.
 MIN_SLICES = 8
@@ -126,6 +240,7 @@ def series_of_slices(
     twice. Images of two patients in one folder are marked as mixed, for nothing else tells which
     file belongs to whom; where they lie in folders of their own, each is a series of its own.
     """
+    unread = (tuple(damaged), tuple(strangers))
     frames = {s.frame_uid for s in slices if s.is_ct_slice}
     groups: dict[tuple[str, str, str], list[DicomSlice]] = {}
     for item in slices:
@@ -133,22 +248,17 @@ def series_of_slices(
         frame = item.frame_uid if item.frame_uid in frames else min(frames, default="")
         groups.setdefault((item.patient, item.study_uid, frame), []).append(item)
     if len(groups) == 1:
-        return [DicomSeries(uid, tuple(slices), tuple(damaged), tuple(strangers))]
+        return [DicomSeries(uid, tuple(slices), *unread)]
     folders = [{s.path.parent for s in group} for group in groups.values()]
     apart = sum(map(len, folders)) == len(set().union(*folders))
     why = "" if apart else _why_mixed(uid, groups)
     found = []
-    for key in sorted(groups):
-        here = {s.path.parent for s in groups[key]}
-        found.append(
-            DicomSeries(
-                uid,
-                tuple(groups[key]),
-                tuple(p for p in damaged if not apart or p.parent in here),
-                tuple(p for p in strangers if not apart or p.parent in here),
-                why,
-            )
+    for _, group in sorted(groups.items()):
+        here = {s.path.parent for s in group}
+        lost, strange = (
+            tuple(p for p in paths if not apart or p.parent in here) for paths in unread
         )
+        found.append(DicomSeries(uid, tuple(group), lost, strange, why))
     return found
 
 
@@ -180,28 +290,19 @@ class DicomFolder:
     notes: tuple[str, ...] = ()
 
 
-def survey_folder(folder: Path | str) -> DicomFolder:
-    """Return the DICOM series below a folder, those beyond reading included.
-
-    Files that are not DICOM, and DICOM files that are no images, are left out. Files that should be
-    images and cannot be read are with their series, or named in the notes.
-    """
-    return survey_files(sort_files(paths) for _, paths in search_files(Path(folder)).folders)
-
-
 def survey_files(folders: Iterable[FolderFiles]) -> DicomFolder:
     """Bring together what lies in several folders; a series may lie in more than one."""
-    slices: dict[str, list[DicomSlice]] = {}
-    damaged: dict[str, list[Path]] = {}
-    strangers: dict[str, list[Path]] = {}
+    slices: dict[str, list[DicomSlice]] = defaultdict(list)
+    damaged: dict[str, list[Path]] = defaultdict(list)
+    strangers: dict[str, list[Path]] = defaultdict(list)
     lost: dict[str, tuple[Path, ...]] = {}
     notes = []
     for content in folders:
         for uid, found in content.slices.items():
-            slices.setdefault(uid, []).extend(found)
-            strangers.setdefault(uid, []).extend(content.strangers)
+            slices[uid] += found
+            strangers[uid] += content.strangers
         for uid, paths in content.damaged.items():
-            damaged.setdefault(uid, []).extend(paths)
+            damaged[uid] += paths
         if content.strangers and content.slices:
             notes.append(strangers_note(content.strangers))
         elif content.strangers:
@@ -209,7 +310,7 @@ def survey_files(folders: Iterable[FolderFiles]) -> DicomFolder:
     series = [
         part
         for uid in sorted(slices)
-        for part in series_of_slices(uid, slices[uid], damaged.get(uid, ()), strangers.get(uid, ()))
+        for part in series_of_slices(uid, slices[uid], damaged[uid], strangers[uid])
     ]
     lost |= {uid: tuple(paths) for uid, paths in damaged.items() if uid not in slices}
     return DicomFolder(series, lost, tuple(notes))
@@ -235,12 +336,9 @@ def lost_series_message(paths: Sequence[Path]) -> str:
 def find_dicom_series(folder: Path | str) -> list[DicomSeries]:
     """Return every readable series of DICOM images below a folder, by UID.
 
-    Raises
-    ------
-    LungDetError
-        If there are DICOM images, and not one that can be read.
+    Raises LungDetError if there are DICOM images, and not one that can be read.
     """
-    found = survey_folder(folder)
+    found = survey_files(sort_files(paths) for _, paths in search_files(Path(folder)).folders)
     if found.lost and not found.series:
         raise LungDetError(lost_series_message([p for paths in found.lost.values() for p in paths]))
     return found.series
@@ -252,12 +350,8 @@ def choose_series(
     """Return the series to read: the one asked for, else the thinnest axial CT.
 
     Among equally thin ones that with most slices is taken, then the smoother kernel (a sharp one's
-    noise adds up in a projection), then the first by UID.
-
-    Raises
-    ------
-    LungDetError
-        If there is none, listing the series that are there, or if they are of several patients.
+    noise adds up in a projection), then the first by UID. Raises LungDetError if there is none,
+    listing the series that are there, or if they are of several patients.
     """
     listing = "\n".join(f"  {series.describe()}" for series in found)
     if not found:
@@ -295,35 +389,9 @@ def choose_series(
             f"{source}: CT series of {len({series.patient for series in suitable})} patients; name "
             f"the folder of one of them, or a series:\n{listing}"
         )
-    return min(
-        suitable,
-        key=lambda s: (
-            round(s.step_mm, 2),
-            -len(s.slices),
-            is_sharp_kernel(s.slices[0].kernel),
-            s.uid,
-        ),
-    )
 
+    def preference(series: DicomSeries) -> tuple:
+        is_sharp = is_sharp_kernel(series.slices[0].kernel)
+        return round(series.step_mm, 2), -len(series.slices), is_sharp, series.uid
 
-SHARP_NAMES = ("LUNG", "BONE", "EDGE", "SHARP", "ULTRA", "DETAIL")
-"""GE's names, and words that other makers use."""
-SHARP_LETTERS = frozenset({"D", "E", "L", "YC", "YD", "YE"})
-"""Philips' letters."""
-SHARP_FROM = {"FC": (30, 99), "B": (50, 99)}
-"""Numbers of Canon's kernels (FC30 bone, FC50 and up lung) and Siemens' (B50f, Br59, Bl57)."""
-
-
-def is_sharp_kernel(kernel: str) -> bool:
-    """Tell whether a convolution kernel is made for bone or the lung's fine texture.
-
-    Unknown names count as smooth.
-    """
-    name = kernel.strip().upper()
-    if name in SHARP_LETTERS or any(word in name for word in SHARP_NAMES):
-        return True
-    numbered = re.match(r"(FC|B)[A-Z]?(\d\d)", name)
-    if not numbered:
-        return False
-    low, high = SHARP_FROM[numbered[1]]
-    return low <= int(numbered[2]) <= high
+    return min(suitable, key=preference)

@@ -63,7 +63,6 @@ class RandomSlabRotate(BaseTransform):
         return float(np.random.uniform(-self.max_angle_deg, self.max_angle_deg))
 
     def transform(self, results: dict) -> dict:
-        """Rotate image and boxes by the same angle."""
         angle = self._angle()
         if angle == 0.0:
             return results
@@ -135,7 +134,6 @@ class RandomSlabReverse(BaseTransform):
         return bool(np.random.random() < self.prob)
 
     def transform(self, results: dict) -> dict:
-        """Reverse the last axis of ``results['img']``."""
         if self._reverse():
             results["img"] = np.ascontiguousarray(results["img"][..., ::-1])
         return results
@@ -264,7 +262,6 @@ class RandomSlabWindow(BaseTransform):
         return int(start[0]), int(start[1])
 
     def transform(self, results: dict) -> dict:
-        """Cut image and boxes alike."""
         boxes, ignored = results.get("gt_bboxes"), results.get("gt_ignore_flags")
         nodules = np.zeros((0, 4))
         if boxes is not None:
@@ -334,7 +331,6 @@ class PasteNodules(BaseTransform):
         self._bank: list[tuple[np.ndarray, np.ndarray]] | None = None
 
     def transform(self, results: dict) -> dict:
-        """Paste into image and boxes."""
         rng = np.random.mtrand._rand  # the one that mmengine seeds
         count = rng.randint(self.most + 1)
         if count == 0:

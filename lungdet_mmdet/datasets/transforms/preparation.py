@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
-from lungdet_mmdet.ct.contrast import LUNG_LEVEL_HU, LUNG_WIDTH_HU, apply_clahe, window_hu
-from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.lungs.mask import segment_with_fallback
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.ct.resample import (
@@ -22,7 +20,13 @@ from lungdet_mmdet.ct.resample import (
     resample_volume,
     slice_range_with_lung,
 )
-from lungdet_mmdet.ct.scan import check_hounsfield
+from lungdet_mmdet.ct.scan import (
+    LUNG_LEVEL_HU,
+    LUNG_WIDTH_HU,
+    apply_clahe,
+    check_hounsfield,
+    window_hu,
+)
 from lungdet_mmdet.ct.slabs import (
     SLAB_THICKNESS_MM,
     mip_channels,
@@ -54,15 +58,14 @@ class LoadCTScan(BaseTransform):
         """Read ``results['scan_path']``; a scan in ``results['scan']`` is taken as it is."""
         scan = results.pop("scan", None) or read_scan(results["scan_path"])
         check_hounsfield(scan, source=str(results.get("scan_path") or scan.seriesuid))
-        results["volume"] = scan.volume_hu
-        results["geometry"] = scan.geometry
-        results["file_geometry"] = scan.file_geometry
-        results["seriesuid"] = scan.seriesuid
+        results["volume"], results["geometry"] = scan.volume_hu, scan.geometry
+        results["file_geometry"], results["seriesuid"] = scan.file_geometry, scan.seriesuid
         results["scan_flags"] = [*scan.flags, *thickness_flags(scan.geometry.spacing_zyx_mm[0])]
         return results
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False)
 class ResampleScan(BaseTransform):
     """Resample to a common spacing (equation 1 of the paper).
 
@@ -80,13 +83,11 @@ class ResampleScan(BaseTransform):
     spacing_zyx_mm : target spacing; ``None`` for an axis keeps the scan's own.
     """
 
-    def __init__(self, spacing_zyx_mm: Sequence[float | None] = (1.25, 0.7, 0.7)) -> None:
-        self.spacing_zyx_mm = tuple(spacing_zyx_mm)
+    spacing_zyx_mm: Sequence[float | None] = (1.25, 0.7, 0.7)
 
     def transform(self, results: dict) -> dict:
-        """Resample ``results['volume']``."""
         results["volume"], results["geometry"] = resample_volume(
-            results["volume"], results["geometry"], self.spacing_zyx_mm
+            results["volume"], results["geometry"], tuple(self.spacing_zyx_mm)
         )
         return results
 
@@ -96,6 +97,7 @@ ABOVE_AIR_HU = -975
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False)
 class OtsuLungMask(BaseTransform):
     """Segment the lungs: Otsu, connected components, erosion, hole filling, closing.
 
@@ -121,29 +123,26 @@ class OtsuLungMask(BaseTransform):
     grid_mm : size of the blocks on which the lungs are found.
     """
 
-    def __init__(
-        self,
-        method: Literal["otsu", "luna16"] = "otsu",
-        closing_mm: float = 16.0,
-        erosion_mm: float = 3.0,
-        margin_mm: float = 1.0,
-        grid_mm: float = 3.0,
-    ) -> None:
-        if method not in ("otsu", "luna16"):
-            raise LungDetError(f"OtsuLungMask method is '{method}': use 'otsu' or 'luna16'")
-        self.method = method
-        self.closing_mm = closing_mm
-        self.erosion_mm = erosion_mm
-        self.margin_mm = margin_mm
-        self.grid_mm = grid_mm
+    method: Literal["otsu", "luna16"] = "otsu"
+    closing_mm: float = 16.0
+    erosion_mm: float = 3.0
+    margin_mm: float = 1.0
+    grid_mm: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.method not in ("otsu", "luna16"):
+            raise LungDetError(f"OtsuLungMask method is '{self.method}': use 'otsu' or 'luna16'")
 
     def transform(self, results: dict) -> dict:
-        """Add the mask and its summary."""
         volume, geometry = results["volume"], results["geometry"]
+        given = None
+        if (path := results.get("lung_mask_path")) is not None:
+            labels = read_scan(path)
+            given = nearest_on_grid(labels.volume_hu.astype(np.uint8), labels.geometry, geometry)
         segmentation = segment_with_fallback(
             volume,
             spacing_zyx_mm=geometry.spacing_zyx_mm,
-            luna16_mask=_luna16_mask(results.get("lung_mask_path"), geometry),
+            luna16_mask=given,
             prefer=self.method,
             closing_mm=self.closing_mm,
             erosion_mm=self.erosion_mm,
@@ -159,14 +158,8 @@ class OtsuLungMask(BaseTransform):
         return results
 
 
-def _luna16_mask(path: Path | None, geometry: ScanGeometry) -> np.ndarray | None:
-    if path is None:
-        return None
-    labels = read_scan(path)
-    return nearest_on_grid(labels.volume_hu.astype(np.uint8), labels.geometry, geometry)
-
-
 @TRANSFORMS.register_module()
+@dataclass(eq=False)
 class DropPeripheralSlices(BaseTransform):
     """Keep the slices between the first and the last with enough lung.
 
@@ -185,22 +178,24 @@ class DropPeripheralSlices(BaseTransform):
     min_area_share : least lung area of a slice, as a share of the scan's largest slice area.
     """
 
-    def __init__(self, min_area_share: float = 0.02) -> None:
-        self.min_area_share = min_area_share
+    min_area_share: float = 0.02
 
     def transform(self, results: dict) -> dict:
-        """Cut the volume, its mask and its geometry along z; views, no copies."""
-        first, stop = slice_range_with_lung(
-            results["lung_mask"], min_area_share=self.min_area_share
-        )
-        geometry = results["geometry"]
-        results["volume"] = results["volume"][first:stop]
-        results["lung_mask"] = results["lung_mask"][first:stop]
-        results["geometry"] = geometry.cropped((first, 0, 0), results["volume"].shape)
-        return results
+        mask, share = results["lung_mask"], self.min_area_share
+        first, stop = slice_range_with_lung(mask, min_area_share=share)
+        return _cropped(results, (first, stop), (0, None), (0, None))
+
+
+def _cropped(results: dict, *ranges_zyx: tuple[int, int | None]) -> dict:
+    """Cut volume, mask and geometry to first and stop along each axis; views, no copies."""
+    box, start = tuple(slice(*ends) for ends in ranges_zyx), [first for first, _ in ranges_zyx]
+    results["volume"], results["lung_mask"] = results["volume"][box], results["lung_mask"][box]
+    results["geometry"] = results["geometry"].cropped(tuple(start), results["volume"].shape)
+    return results
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False)
 class CropToLungs(BaseTransform):
     """Crop in-plane to the bounding box of the lung mask plus a margin.
 
@@ -222,21 +217,17 @@ class CropToLungs(BaseTransform):
     margin_mm : width of the rim to keep around the lungs.
     """
 
-    def __init__(self, margin_mm: float = 5.0) -> None:
-        self.margin_mm = margin_mm
+    margin_mm: float = 5.0
 
     def transform(self, results: dict) -> dict:
-        """Cut the volume, its mask and its geometry along y and x; views, no copies."""
-        geometry = results["geometry"]
-        margin_yx = tuple(math.ceil(self.margin_mm / s) for s in geometry.spacing_zyx_mm[1:])
-        (y0, y1), (x0, x1) = in_plane_bounds(results["lung_mask"], margin_yx=margin_yx)
-        results["volume"] = results["volume"][:, y0:y1, x0:x1]
-        results["lung_mask"] = results["lung_mask"][:, y0:y1, x0:x1]
-        results["geometry"] = geometry.cropped((0, y0, x0), results["volume"].shape)
-        return results
+        spacing_yx_mm = results["geometry"].spacing_zyx_mm[1:]
+        margin_yx = tuple(math.ceil(self.margin_mm / s) for s in spacing_yx_mm)
+        y, x = in_plane_bounds(results["lung_mask"], margin_yx=margin_yx)
+        return _cropped(results, (0, None), y, x)
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False)
 class WindowHU(BaseTransform):
     """Apply a grey-level window and the lung mask.
 
@@ -260,18 +251,11 @@ class WindowHU(BaseTransform):
         the maximum.
     """
 
-    def __init__(
-        self,
-        level_hu: float = LUNG_LEVEL_HU,
-        width_hu: float = LUNG_WIDTH_HU,
-        apply_mask: bool = True,
-    ) -> None:
-        self.level_hu = level_hu
-        self.width_hu = width_hu
-        self.apply_mask = apply_mask
+    level_hu: float = LUNG_LEVEL_HU
+    width_hu: float = LUNG_WIDTH_HU
+    apply_mask: bool = True
 
     def transform(self, results: dict) -> dict:
-        """Window ``results['volume']``."""
         results["volume"] = window_hu(
             results["volume"],
             level_hu=self.level_hu,
@@ -308,7 +292,6 @@ class CLAHE(BaseTransform):
         self.tiles_yx = tuple(tiles_yx)
 
     def transform(self, results: dict) -> dict:
-        """Equalise; what was black outside the lungs stays black."""
         key = "slabs" if "slabs" in results else "volume"
         results[key] = apply_clahe(
             results[key],
@@ -320,6 +303,7 @@ class CLAHE(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False)
 class MIPSlabs(BaseTransform):
     """Maximum intensity projection over slabs (equation 2 of the paper).
 
@@ -342,18 +326,11 @@ class MIPSlabs(BaseTransform):
         along z; without it they lie on the mid-plane of their slab.
     """
 
-    def __init__(
-        self,
-        thickness_mm: float = SLAB_THICKNESS_MM,
-        stride_mm: float | None = None,
-        depth: bool = True,
-    ) -> None:
-        self.thickness_mm = thickness_mm
-        self.stride_mm = stride_mm
-        self.depth = depth
+    thickness_mm: float = SLAB_THICKNESS_MM
+    stride_mm: float | None = None
+    depth: bool = True
 
     def transform(self, results: dict) -> dict:
-        """Project ``results['volume']``."""
         results["slabs"], results["slab_geometries"], depths = mip_slabs(
             results["volume"],
             results["geometry"],
@@ -396,7 +373,6 @@ class MIPChannels(BaseTransform):
         self.thicknesses_mm = tuple(thicknesses_mm)
 
     def transform(self, results: dict) -> dict:
-        """Project ``results['volume']`` anew."""
         results["slabs"] = mip_channels(
             results["volume"],
             results["geometry"],
@@ -423,6 +399,5 @@ class NeighbourChannels(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
-        """Stack ``results['slabs']``."""
         results["slabs"] = neighbour_channels(results["slabs"], results["slab_geometries"])
         return results

@@ -6,11 +6,12 @@ from lungdet_mmdet.engine.hooks.checkpoints import (
     FitCheckpointHook,
     OperatingPointHook,
 )
-from lungdet_mmdet.engine.hooks.exact_resume import ExactResumeHook, seed_worker
-from lungdet_mmdet.engine.hooks.run_checks import (
+from lungdet_mmdet.engine.hooks.training import (
     DetectorSetupHook,
+    ExactResumeHook,
     PositivesWarningHook,
     StopOnBadLossHook,
+    seed_worker,
 )
 
 __all__ = [

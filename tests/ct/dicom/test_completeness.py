@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from lungdet_mmdet.ct.dicom.header import is_dicom
+from lungdet_mmdet.ct.dicom.elements import is_dicom
 from lungdet_mmdet.ct.dicom.reading import read_dicom_folder
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.reading import read_scan

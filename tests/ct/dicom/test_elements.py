@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from lungdet_mmdet.ct.dicom.header import elements_fit
+from lungdet_mmdet.ct.dicom.elements import walk_elements
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = (
@@ -31,7 +31,7 @@ def fits(tmp_path, content: bytes, *, syntax: bytes = b"") -> bool:
     path = tmp_path / "file.dcm"
     meta = struct.pack("<HH2sH", 2, 0x10, b"UI", len(syntax)) + syntax if syntax else b""
     path.write_bytes(bytes(128) + b"DICM" + meta + content)
-    return elements_fit(path)
+    return walk_elements(path).fit
 
 
 @pytest.mark.parametrize(
@@ -90,4 +90,4 @@ def test_what_is_deflated_is_looked_at_inflated(tmp_path):
 
 def test_an_empty_file_does_not_fit(tmp_path):
     (tmp_path / "empty.dcm").write_bytes(b"")
-    assert not elements_fit(tmp_path / "empty.dcm")
+    assert not walk_elements(tmp_path / "empty.dcm").fit

@@ -5,8 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
+from lungdet_mmdet.ct.dicom.header import is_sharp_kernel
 from lungdet_mmdet.ct.dicom.reading import read_dicom_folder
-from lungdet_mmdet.ct.dicom.series import choose_series, find_dicom_series, is_sharp_kernel
+from lungdet_mmdet.ct.dicom.series import choose_series, find_dicom_series
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.errors import LungDetError

@@ -1,7 +1,9 @@
 """The whole prep pipeline on phantoms: positions, orientation, offline against online."""
 
 import json
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +15,7 @@ from mmengine.config import Config
 
 import lungdet_mmdet.plugin  # noqa: F401
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.reading import read_scan, scan_from_image
+from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.phantom.scan import PhantomScan, build_scan
 from tests.support.slabs import slab_box
 
@@ -37,8 +39,10 @@ def image_of(volume: np.ndarray, geometry: ScanGeometry) -> sitk.Image:
 
 
 def run(steps: list[dict], image: sitk.Image) -> dict:
-    scan = scan_from_image(image, seriesuid="1.2.3", source="memory")
-    return Compose([TRANSFORMS.build(dict(step)) for step in steps])({"scan": scan})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "1.2.3.mha"
+        sitk.WriteImage(image, str(path))
+        return Compose([TRANSFORMS.build(dict(step)) for step in steps])({"scan_path": path})
 
 
 def test_a_scan_stored_flipped_gives_the_same_bytes(steps, phantom):

@@ -9,7 +9,7 @@ import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-from lungdet_mmdet.engine.hooks.exact_resume import seed_draws
+from lungdet_mmdet.engine.hooks.training import seed_draws
 
 
 class Noise(Dataset):

@@ -9,8 +9,7 @@ import pytest
 from lungdet_mmdet.annotations.tables import read_patients
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.luna16.conversion import convert_dicom_tree
-from lungdet_mmdet.luna16.dicom_index import as_cell
+from lungdet_mmdet.luna16.conversion import as_cell, convert_dicom_tree
 from lungdet_mmdet.runs.scan_runs import process_pool
 
 FIRST, SECOND = "1.2.826.1.1", "1.2.826.1.2"

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Use a model on scans, and give it away."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.command_line import command_parser
+
+
+def infer_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = command_parser(infer)
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        type=Path,
+        metavar="INPUT",
+        help=".mhd, .mha, .nrrd, .nii, .nii.gz; a folder with scans or DICOM series; a .txt file "
+        "with one of these a line",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        nargs="+",
+        help="model file (`lungdet publish`), or several, whose boxes are joined; default: the "
+        "model in the box, trained on made-up and semi-real scans",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results"),
+        help="one folder per scan is made here (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="score from which a candidate counts as positive (default: the model's own, or 0.5); "
+        "weaker ones stay in the tables, marked",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        help="slabs at a time (default: 1 on a CPU, 4 on a GPU)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "tf32", "fp16", "bf16"),
+        default="fp32",
+        help="of the network (default: %(default)s); below fp32 the best slab of each scan is "
+        "looked at again in fp32, and the whole scan where it differs",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="scans at a time, each in a process with its own copy of the model; 0 = one scan at a "
+        "time in this process, or with several GPUs one for each (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="work on a Dask cluster, e.g. tcp://HOST:8786; all its machines must see INPUT and "
+        "DIR under the same paths",
+    )
+    parser.add_argument(
+        "--stride-mm",
+        type=float,
+        help="distance of neighbouring slabs; less than their thickness makes them overlap: better "
+        "recall and position along z, more time (default: the model's own)",
+    )
+    parser.add_argument(
+        "--looks",
+        type=int,
+        choices=(1, 2, 4),
+        default=1,
+        help="times that each slab is looked at, also mirrored, with the boxes joined: as many "
+        "times the time (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--label-map",
+        action="store_true",
+        help="also write candidates_boxes.nii.gz: the boxes on the input's own grid, labelled by "
+        "rank",
+    )
+    parser.add_argument(
+        "--report",
+        choices=("full", "slabs", "none"),
+        default="full",
+        help="page of each scan: with all slices of the CT (about 16 MB), with the slabs alone "
+        "(2 MB), or none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dicom",
+        metavar="KINDS",
+        default="sr",
+        help="files for DICOM viewers, for DICOM input: sr (structured report), sc (picture), seg "
+        "(segmentation), e.g. sr,sc,seg; none writes none (default: %(default)s)",
+    )
+    parser.add_argument("--series", metavar="UID", help="DICOM series to read")
+    parser.add_argument(
+        "--anonymous",
+        action="store_true",
+        help="results hold no path, no name and no patient data; scans are named by their content",
+    )
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="also load checkpoints that can run code of whoever made them",
+    )
+    args = parser.parse_args(argv)
+    if not args.inputs and args.checkpoint:
+        # "--checkpoint MODEL.pth SCAN": the scan was taken for one more model.
+        args.inputs = [path for path in args.checkpoint if path.suffix != ".pth"]
+        args.checkpoint = [path for path in args.checkpoint if path.suffix == ".pth"]
+    if not args.inputs:
+        parser.error("INPUT is missing: name a scan, a folder of scans or a list of them")
+    return args
+
+
+def infer(argv: Sequence[str] | None = None) -> int:
+    """Find nodules in CT scans. Research software, not for clinical use."""
+    args = infer_options(argv)
+    # Of no use to whoever reads results: how mmdet and torch were built.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(mmdet|torch|highdicom)\b")
+    from lungdet_mmdet.apis.infer import detect_scans
+
+    run = detect_scans(
+        args.inputs,
+        args.out,
+        checkpoint=args.checkpoint,
+        device=args.device,
+        threshold=args.threshold,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        dask=args.dask,
+        stride_mm=args.stride_mm,
+        looks=args.looks,
+        series_uid=args.series,
+        trust_checkpoint=args.trust_checkpoint,
+        label_map=args.label_map,
+        report=args.report,
+        dicom=() if args.dicom == "none" else args.dicom.split(","),
+        anonymous=args.anonymous,
+        precision=args.precision,
+        say=print,
+    )
+    for line in run.lines():
+        print(line)
+    for failure in run.failures:
+        print(f"FAILED {failure.seriesuid}: {failure.reason}", file=sys.stderr)
+    return run.exit_code
+
+
+def publish_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = command_parser(publish)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint written by `lungdet train`")
+    parser.add_argument("out", type=Path, help="model file to write, .pth")
+    parser.add_argument(
+        "--config", type=Path, help="its config (default: the one stored in the checkpoint)"
+    )
+    parser.add_argument(
+        "--metrics", type=Path, help="metrics.json of `lungdet test`: figures and threshold"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="score from which a candidate is shown as positive (default: the metrics' own)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="prepared dataset it was trained on (default: the config's, where it is there)",
+    )
+    parser.add_argument("--note", default="", help="a sentence about the model")
+    return parser.parse_args(argv)
+
+
+def read_metrics(path: Path | None) -> dict:
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise LungDetError(f"{path}: cannot be read ({error}); run `lungdet test` again") from error
+    if not isinstance(content, dict) or not isinstance(content.get("metrics"), dict):
+        raise LungDetError(f"{path}: not a metrics.json of `lungdet test`")
+    return content
+
+
+def publish(argv: Sequence[str] | None = None) -> int:
+    """Make a model file that is safe to give away: lungdet publish CHECKPOINT MODEL.pth.
+
+    It holds weights, the config as data, metrics, what the model was trained on, and the score
+    threshold; nothing in it can run code. The training checkpoint itself must be your own or from
+    someone you trust: reading it can run code.
+    """
+    args = publish_options(argv)
+    from lungdet_mmdet.apis.publishing import publish_model
+
+    model = publish_model(
+        args.checkpoint,
+        args.out,
+        config_path=args.config,
+        metrics=read_metrics(args.metrics),
+        threshold=args.threshold,
+        data_root=args.data,
+        note=args.note,
+    )
+    weights = sum(t.numel() for t in model.state_dict.values())
+    print(f"{args.out}: {weights / 1e6:.1f} million weights, sha256 {model.sha256}")
+    print(f"trained on: {model.data.get('name', 'not stated (--data PREPARED_DIR states it)')}")
+    if model.threshold is None:
+        print("no threshold: `lungdet infer` will take 0.5 (--threshold or --metrics states one)")
+    else:
+        print(f"threshold: {model.threshold:g}")
+    return 0
+
+
+def export_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = command_parser(export)
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="a model file")
+    add("--format", choices=("onnx", "openvino"), required=True, help="what to write")
+    add(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(352, 512),
+        metavar=("HEIGHT", "WIDTH"),
+        help="size of the slabs in pixels (default: 352 512, room for most lungs at 0.7 mm)",
+    )
+    add("--out", type=Path, help="file to write (default: beside the model file)")
+    add("--trust-checkpoint", action="store_true", help="also load files that can run code")
+    return parser.parse_args(argv)
+
+
+def export(argv: Sequence[str] | None = None) -> int:
+    """Export a model's network to ONNX or OpenVINO.
+
+        lungdet export MODEL.pth --format onnx|openvino --size HEIGHT WIDTH [--out FILE]
+
+    Before anything is written, the exported network runs on random slabs beside PyTorch; where
+    outputs differ, nothing is written. docs/inference.md says what goes in and what comes out.
+    """
+    args = export_options(argv)
+    from lungdet_mmdet.apis.exporting import SUFFIXES, export_model
+    from lungdet_mmdet.apis.model_file import read_model_file
+
+    out = args.out or args.checkpoint.with_suffix(SUFFIXES[args.format])
+    model = read_model_file(args.checkpoint, trust=args.trust_checkpoint)
+    agreement = export_model(
+        model, out, file_format=args.format, size_yx=(args.size[0], args.size[1])
+    )
+    print(
+        f"{out}: outputs agree with PyTorch to {agreement.box_px:.1e} px and "
+        f"{agreement.score:.1e} in score"
+    )
+    return 0
