@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,11 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long tests first: at the end no process works at one while the other waits."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +43,25 @@ class PreparedPhantoms:
 
 @pytest.fixture(scope="session")
 def prepared_phantoms(tmp_path_factory: pytest.TempPathFactory) -> PreparedPhantoms:
-    """Six small phantoms (two healthy), prepared by the default pipeline; made once. Read only."""
+    """Six small phantoms (two healthy), prepared by the default pipeline. Read only.
+
+    Made once: the first of several test processes to ask makes them, the others wait.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # the folder of this process lies in that of all
+    phantoms = PreparedPhantoms(root / "phantoms" / "luna16", root / "phantoms" / "prepared")
+    finished = root / "phantoms" / "finished"
+    with (root / "phantoms.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            _prepare_phantoms(phantoms)
+            finished.touch()
+    return phantoms
+
+
+def _prepare_phantoms(phantoms: PreparedPhantoms) -> None:
+    """Write, prepare and split them."""
     from mmengine.config import Config
 
     from lungdet_mmdet.luna16.folder import read_luna16_folder
@@ -47,8 +71,7 @@ def prepared_phantoms(tmp_path_factory: pytest.TempPathFactory) -> PreparedPhant
     from lungdet_mmdet.runs.executors import SerialExecutor
     from lungdet_mmdet.splits.split_writer import write_splits
 
-    root = tmp_path_factory.mktemp("phantoms")
-    luna16_dir, prepared_dir = root / "luna16", root / "prepared"
+    luna16_dir, prepared_dir = phantoms.luna16_dir, phantoms.prepared_dir
     write_cohort(luna16_dir, plan_cohort(n_scans=6, seed=3, size="small"))
     config_path = REPOSITORY / "configs" / "_base_" / "prep_luna16.py"
     steps = prep_steps(Config.fromfile(config_path), source=str(config_path))
@@ -57,7 +80,6 @@ def prepared_phantoms(tmp_path_factory: pytest.TempPathFactory) -> PreparedPhant
     )
     assert not summary.failures
     write_splits(prepared_dir, protocol="strict", seed=0)
-    return PreparedPhantoms(luna16_dir, prepared_dir)
 
 
 @pytest.fixture(scope="session")

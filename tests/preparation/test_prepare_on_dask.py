@@ -34,6 +34,7 @@ def scans_of(folder, uids):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.reliability("Dask workers and schedulers killed")
 def test_a_worker_killed_in_mid_scan_leaves_no_trace(
     prepared_phantoms, repository, tmp_path, monkeypatch

@@ -1,14 +1,14 @@
 """`lungdet reproduce` plans the whole way, and goes it on a few phantoms."""
 
 import json
-import os
 import shlex
-import subprocess
+import sys
 
 import pytest
 
+import lungdet_mmdet.__main__
 from lungdet_mmdet.commands import recipes
-from lungdet_mmdet.runs.command_line import own_command
+from lungdet_mmdet.runs import command_line
 
 # What two cores train in seconds.
 SMALL = [
@@ -58,26 +58,50 @@ def test_folds_are_the_cross_validations(tmp_path):
     assert names(commands)[-2:] == ["prepare", "cross-validate"]
 
 
+@pytest.fixture
+def steps_in_this_process(monkeypatch):
+    """Runs each step as its process would, without a process that imports everything anew."""
+    import torch
+
+    def call(command):
+        python, minus_m, package, *arguments = command
+        assert (python, minus_m, package) == (sys.executable, "-m", "lungdet_mmdet")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["lungdet", *arguments])
+            for name in ("stdout", "stderr"):  # wrapped as at the end of a process
+                patch.setattr(sys, name, getattr(sys, name))
+            with pytest.raises(SystemExit) as end:
+                lungdet_mmdet.__main__.main()
+        return end.value.code
+
+    monkeypatch.setattr(command_line.subprocess, "call", call)
+    # The steps set it; so it is forgotten afterwards whether it was there or not.
+    monkeypatch.setenv("LUNGDET_DATA", "unused")
+    monkeypatch.delenv("LUNGDET_DATA")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.slow
-def test_the_whole_way_on_phantoms_twice(repository, prepared_phantoms, tmp_path):
+def test_the_whole_way_on_phantoms_twice(
+    steps_in_this_process, prepared_phantoms, tmp_path, capsys
+):
     command = [
-        *own_command("reproduce", prepared_phantoms.luna16_dir),
-        *(tmp_path / "out", "--protocol", "strict", "--pretrained", "none", "--workers", "1"),
-        *("--cfg-options", *SMALL),
+        *(str(prepared_phantoms.luna16_dir), str(tmp_path / "out"), "--protocol", "strict"),
+        *("--pretrained", "none", "--workers", "0", "--cfg-options", *SMALL),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
     for _ in range(2):  # the second run has nothing left to do but the test
-        done = subprocess.run(
-            [str(word) for word in command], env=environment, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    assert "to prepare: 0 scans; up to date: 6" in done.stdout
-    assert f"done before: {tmp_path / 'out' / 'verified.txt'}" in done.stdout
+        capsys.readouterr()
+        assert recipes.reproduce(command) == 0
+    told = capsys.readouterr().out
+    assert "to prepare: 0 scans; up to date: 6" in told
+    assert f"done before: {tmp_path / 'out' / 'verified.txt'}" in told
     work = tmp_path / "out" / "paper_strict"
     metrics = json.loads((work / "metrics.json").read_text())
     assert (metrics["data"], metrics["protocol"]) == ("phantom", "strict")
     assert metrics["published"]["paper_F1"] == 0.942
     assert metrics["checkpoint"].endswith("epoch_1.pth")
     assert (work / "report.html").is_file()
-    assert "AR50 on the validation split" in done.stdout
+    assert "AR50 on the validation split" in told
