@@ -23,6 +23,21 @@ IN_PROCESS = "train_dataloader.num_workers=0 val_dataloader.num_workers=0"
 ALONE = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "LUNGDET_DATA")}
 
 
+# The libraries are imported once for all.
+SEVERAL = """
+import sys
+from lungdet_mmdet.__main__ import main
+
+for line in sys.argv[1:]:
+    sys.argv = ["lungdet", *line.split()]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            sys.exit(f"{line}: exit code {end.code}")
+"""
+
+
 class Installed:
     """An environment with the wheel, which sees the libraries of this one: nothing is fetched."""
 
@@ -41,9 +56,11 @@ class Installed:
         assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
         return done.stdout
 
-    def lungdet(self, line: str) -> str:
-        """Run a command line of ``lungdet``."""
-        return self.run("lungdet", *line.split())
+    def lungdet(self, *lines: str) -> str:
+        """Run command lines of ``lungdet``: one by its script, several in one process."""
+        if len(lines) == 1:
+            return self.run("lungdet", *lines[0].split())
+        return self.run("python", "-c", SEVERAL, *lines)
 
     def python(self, code: str) -> str:
         """Run Python code."""
@@ -80,15 +97,18 @@ def test_the_wheel_alone_does_the_main_job(installed):
     assert installed.lungdet("doctor").endswith("Usable.\n")
 
     config = "lung_deform_detr_phantom"
-    installed.lungdet("phantom luna16 --scans 6 --seed 3 --workers 1")
-    installed.lungdet(f"prepare luna16 prepared --config {config} --workers 0")
     natural = "train=natural val=natural test=natural"
-    splits = f"split prepared --positive-rate {natural} --ratios 0.34 0.33 0.33"
-    assert "strict protocol" in installed.lungdet(splits)
     data = "--data prepared --work-dir work"
-    installed.lungdet(f"train {config} {data} --cfg-options {FEW} {IN_PROCESS}")
     alone = "--bootstrap 20 --cfg-options test_dataloader.num_workers=0"
-    assert "CPM" in installed.lungdet(f"test {config} work/iter_2.pth {data} {alone}")
+    told = installed.lungdet(
+        "phantom luna16 --scans 6 --seed 3 --workers 1",
+        f"prepare luna16 prepared --config {config} --workers 0",
+        f"split prepared --positive-rate {natural} --ratios 0.34 0.33 0.33",
+        f"train {config} {data} --cfg-options {FEW} {IN_PROCESS}",
+        f"test {config} work/iter_2.pth {data} {alone}",
+    )
+    assert "strict protocol" in told
+    assert "CPM" in told
     figures = json.loads((installed.folder / "work" / "metrics.json").read_text())
     assert "AP50" in figures["metrics"]
     (scan, *_) = sorted(installed.folder.glob("luna16/subset*/*.mhd"))
