@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def publish_model(
     threshold: float | None = None,
     data_root: Path | None = None,
     note: str = "",
+    average: Sequence[Path] = (),
 ) -> ModelFile:
     """Write a model file and read it back as a receiver would.
 
@@ -46,18 +48,21 @@ def publish_model(
         the checkpoint carries, or else that of the metrics.
     data_root : prepared dataset that it was trained on; None takes the config's.
     note : a sentence about the model.
+    average : more checkpoints or model files of the same network; the weights written are the mean
+        of theirs and the checkpoint's, which find more on new scans than the last of a training.
 
     Raises
     ------
     LungDetError
-        If there is no such checkpoint, or it cannot be made a safe model file.
+        If there is no such checkpoint, it cannot be made a safe model file, or one to average is
+        of another network.
     """
     if not checkpoint.is_file():
         raise LungDetError(f"{checkpoint}: no such checkpoint; train one with `lungdet train`")
     config = None if config_path is None else config_from_file(config_path)
     parts = read_training_checkpoint(checkpoint, config=config)
     metrics = metrics or {}
-    point = parts.operating_point
+    point = None if average else parts.operating_point  # chosen for other scores than the mean's
     if threshold is None and point is not None:
         threshold = point.threshold
     elif threshold is None:
@@ -69,18 +74,38 @@ def publish_model(
         name=out.name,
         sha256="",
         config=parts.config,
-        state_dict=parts.state_dict,
+        state_dict=_mean_weights(parts.state_dict, average),
         threshold=None if threshold is None else float(threshold),
         metrics=without_places(_plain(metrics)),
         data=data_provenance(root, required=data_root is not None)
         | {"training": _plain(parts.trained)}
         | ({"operating_point": _plain(point.as_record())} if point is not None else {})
+        | ({"averaged": [path.name for path in average]} if average else {})
         | ({"note": note} if note else {}),
         made_with=versions(),
     )
     build_model(model, torch.device("cpu"))
     write_model_file(out, model)
     return read_model_file(out)
+
+
+def _mean_weights(
+    weights: dict[str, torch.Tensor], average: Sequence[Path]
+) -> dict[str, torch.Tensor]:
+    """Return the mean over a network's weights and those of files; counters stay."""
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    others = []
+    for path in average:
+        other = read_model_file(path, trust=True).state_dict
+        if {name: tensor.shape for name, tensor in other.items()} != shapes:
+            raise LungDetError(f"{path}: weights of another network, of which no mean can be taken")
+        others.append(other)
+    return {
+        name: torch.stack([tensor, *(other[name] for other in others)]).mean(0)
+        if others and tensor.is_floating_point()
+        else tensor
+        for name, tensor in weights.items()
+    }
 
 
 def data_provenance(data_root: Path, *, required: bool) -> dict[str, Any]:

@@ -178,6 +178,14 @@ def publish_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=Path,
         help="prepared dataset it was trained on (default: the config's, where it is there)",
     )
+    parser.add_argument(
+        "--average",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="CHECKPOINT",
+        help="write the mean of its weights and of these checkpoints' or model files'",
+    )
     parser.add_argument("--note", default="", help="a sentence about the model")
     return parser.parse_args(argv)
 
@@ -212,6 +220,7 @@ def publish(argv: Sequence[str] | None = None) -> int:
         threshold=args.threshold,
         data_root=args.data,
         note=args.note,
+        average=args.average,
     )
     weights = sum(t.numel() for t in model.state_dict.values())
     print(f"{args.out}: {weights / 1e6:.1f} million weights, sha256 {model.sha256}")

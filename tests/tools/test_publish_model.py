@@ -151,3 +151,30 @@ def test_a_damaged_split_file_is_named(publish, checkpoint, prepared, tmp_path, 
     with pytest.raises(LungDetError, match=rf"train\.json: {message}"):
         publish([str(checkpoint), str(tmp_path / "model.pth"), "--data", str(prepared)])
     assert not (tmp_path / "model.pth").exists()
+
+
+def test_the_mean_over_trainings_is_published(publish, checkpoint, tmp_path):
+    alone, doubled, out = tmp_path / "alone.pth", tmp_path / "doubled.pth", tmp_path / "mean.pth"
+    assert publish([str(checkpoint), str(alone)]) == 0
+    content = torch.load(checkpoint, weights_only=False)
+    content["state_dict"] = {
+        name: 2 * tensor if tensor.is_floating_point() else tensor
+        for name, tensor in content["state_dict"].items()
+    }
+    torch.save(content, doubled)
+    assert publish([str(doubled), str(out), "--average", str(alone)]) == 0
+    expected, found = read_model_file(alone), read_model_file(out)
+    for name, tensor in expected.state_dict.items():
+        factor = 1.5 if tensor.is_floating_point() else 1
+        torch.testing.assert_close(found.state_dict[name], factor * tensor)
+    assert found.data["averaged"] == ["alone.pth"]
+
+
+def test_no_mean_is_taken_over_different_networks(publish, checkpoint, tmp_path):
+    other = tmp_path / "other.pth"
+    content = torch.load(checkpoint, weights_only=False)
+    name = next(iter(content["state_dict"]))
+    content["state_dict"][name] = content["state_dict"][name].flatten()
+    torch.save(content, other)
+    with pytest.raises(LungDetError, match="other.pth: weights of another network"):
+        publish([str(checkpoint), str(tmp_path / "out.pth"), "--average", str(other)])
