@@ -1,5 +1,6 @@
 """What the documentation names is there: files, modules, tools and their options."""
 
+import ast
 import re
 
 import pytest
@@ -57,6 +58,27 @@ def test_configs_named_exist(repository):
     assert sorted(n for n in names if not (repository / "configs" / n).is_file()) == []
 
 
+def source_of_command(repository, face):
+    """Return the source of a tool: where it is a subcommand's, of its function and all it names."""
+    command = re.search(r"from lungdet_mmdet\.(commands\.\w+) import (\w+) as main", face)
+    if command is None:
+        return face
+    folder = repository / "lungdet_mmdet"
+    functions = {}
+    for name in ("commands.__init__", command[1]):
+        text = (folder / (name.replace(".", "/") + ".py")).read_text()
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef):
+                functions[node.name] = ast.get_source_segment(text, node)
+    wanted, found = [command[2]], {}
+    while wanted:
+        name = wanted.pop()
+        if name in functions and name not in found:
+            found[name] = functions[name]
+            wanted += re.findall(r"\w+", functions[name])
+    return "\n".join(found.values())
+
+
 def test_commands_use_options_that_their_tool_has(repository):
     unknown, n_seen = [], 0
     for page in pages(repository):
@@ -64,15 +86,7 @@ def test_commands_use_options_that_their_tool_has(repository):
             n_seen += 1
             if tool == PASSED_ON:
                 continue
-            face = (repository / tool).read_text()
-            module = re.search(r"from lungdet_mmdet\.(commands\.\w+) import main", face)
-            source = (
-                (repository / "lungdet_mmdet" / (module[1].replace(".", "/") + ".py")).read_text()
-                if module
-                else face
-            )
-            if "add_cfg_options(" in source:  # the options that several commands share
-                source += (repository / "lungdet_mmdet" / "commands" / "__init__.py").read_text()
+            source = source_of_command(repository, (repository / tool).read_text())
             known = set(re.findall(r'"(--[a-z][a-z-]+)"', source)) | OTHERS | {"--help"}
             unknown += [f"{page.name}: {tool} {option}" for option in sorted(options - known)]
     assert unknown == []
