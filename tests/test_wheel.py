@@ -18,10 +18,7 @@ pytestmark = pytest.mark.slow
 LEFT_OUT = (".*", "build", "dist", "demo", "tests", "*.egg-info", "__pycache__", "work_dirs")
 FEW = "train_cfg.max_iters=2 train_cfg.val_interval=2 train_dataloader.batch_size=2"
 IN_PROCESS = "train_dataloader.num_workers=0 val_dataloader.num_workers=0"
-
-
 ALONE = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "LUNGDET_DATA")}
-
 
 # The libraries are imported once for all.
 SEVERAL = """

@@ -21,7 +21,6 @@ from lungdet_mmdet.errors import LungDetError
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
-
 # Aerated lung; what is less dense than this holds no nodule, ground glass included.
 NOTHING_BELOW_HU = -750.0
 _QUESTION = (

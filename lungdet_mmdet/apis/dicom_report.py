@@ -39,14 +39,10 @@ DICOM_NAMES = {
 }
 """Kinds of DICOM files: structured report, secondary capture, segmentation."""
 
-
 # Clear of the numbers that scanners give their series.
 SERIES_NUMBERS = {"sr": 9001, "sc": 9002, "seg": 9003}
-
-
 DESCRIPTION = "Lung nodule candidates, RESEARCH ONLY, not for clinical use"
 """Series description: at most 64 characters."""
-
 
 # What a report repeats of its images. Each may be empty, and where one is missing or no date at all
 # it must be: a report without a birth date is a report.
@@ -54,7 +50,6 @@ _REPEATED = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
     "StudyDate", "StudyTime", "ReferringPhysicianName",
 )  # fmt: skip
-
 
 # Whose images they are, and when and where they were made.
 _PERSONAL = (*_REPEATED, "PatientAge", "PatientAddress", "OtherPatientIDs", "InstitutionName")

@@ -162,7 +162,6 @@ def random_slab(size_yx: tuple[int, int], *, seed: int) -> Tensor:
 OPSET = 17
 """First ONNX operator set with everything used here, GridSample and LayerNormalization included."""
 
-
 SlabFunction = Callable[[np.ndarray], "tuple[np.ndarray, np.ndarray]"]
 """From a (1, 3, y, x) float32 slab to boxes xyxy in px (queries, 4) and scores (queries,)."""
 
@@ -233,7 +232,6 @@ def run_openvino(path: Path, *, precision: str = "f32", threads: int = 0) -> Sla
 
 TOLERANCE_SCORE, TOLERANCE_PX = 1e-3, 0.05
 """How far exported and PyTorch outputs may lie apart; 0.05 px are 0.035 mm on a default slab."""
-
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 

@@ -39,8 +39,6 @@ def choose_device(name: str) -> torch.device:
 
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
-
-
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -181,7 +179,6 @@ def slab_input(image: np.ndarray, slab: Slab) -> dict[str, Any]:
 
 LOOKS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
 """A slab as it is, mirrored left to right, front to back, and both ways."""
-
 
 CHECKED_FROM = 0.05
 """Boxes of this score and more are compared, on the slab with the best score of the scan."""

@@ -319,7 +319,6 @@ def write_summary(batch: BatchRun, *, names: set[str], paths: Sequence[Path]) ->
 _STATES = ("failed", "outdated", "lungs in doubt", "candidates", "nothing found")
 """What became of a scan, the worst first."""
 
-
 # At 20 kB a scan, 40 MB: what a browser still opens. The worst come first; the others are on disk.
 MAX_PICTURES = 2000
 

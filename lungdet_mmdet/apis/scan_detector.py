@@ -118,14 +118,11 @@ def prepared_scan(read: Callable[[], CTScan], pipeline: Any, *, source: str) -> 
 DEFAULT_THRESHOLD = 0.5
 """Used where neither the caller nor the model file names one."""
 
-
 MAX_SCORE_CHANGE, MAX_BOX_CHANGE_PX = 0.02, 1.0
 """What a lower precision may change; a scan in which it does more is looked at in 32 bits."""
 
-
 DEFAULT_BATCH = {"cpu": 1, "cuda": 4}
 """Slabs in a batch by device type; on a CPU more of them take memory and save no time."""
-
 
 MAX_AT_ONCE = 4
 """Batches that threads of a CPU look at beside each other; each holds its own layers in memory."""

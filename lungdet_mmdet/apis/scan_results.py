@@ -45,23 +45,13 @@ from lungdet_mmdet.series_name import series_name_of
 from lungdet_mmdet.splits.prepared import NOT_PATIENTS
 
 CSV_NAME = "candidates.csv"
-
-
 JSON_NAME = "candidates.json"
-
-
 SLICER_NAME = "candidates.mrk.json"
-
-
 LABEL_MAP_NAME = "candidates_boxes.nii.gz"
-
-
 THUMBNAIL_NAME = "thumbnail.jpg"
-
 
 # In the folder of an earlier result whose scan could not be used this time.
 OUTDATED_NAME = "outdated.txt"
-
 
 OUTPUT_NAMES = frozenset(
     {
@@ -75,7 +65,6 @@ OUTPUT_NAMES = frozenset(
         *DICOM_NAMES.values(),
     }
 )
-
 
 REPORTS = ("full", "slabs", "none")
 """Kinds of page: with all slices of the CT, with the detector's slabs alone, no page."""
@@ -153,8 +142,6 @@ def write_findings(
 
 
 _Records = Sequence[Mapping[str, Any]]
-
-
 _Maker = Callable[[Path, ScanFindings, _Records], None]
 
 
@@ -181,8 +168,6 @@ def _make_report(
 
 
 MAX_CROPPED = 30
-
-
 OUTLINE_TOLERANCE_PX = 0.8
 
 

@@ -23,14 +23,8 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.file_names import ANNOTATION_FOLDER
 
 PACKAGE = "lungdet_mmdet"
-
-
 ROOT = Path(lungdet_mmdet.__file__).parent
-
-
 SCHEME = "lungdet://"
-
-
 SHIPPED_MODEL = ROOT / "weights" / "slab_dino_small.pth"
 """The model in the box; ``weights/README.md`` beside it is its card."""
 

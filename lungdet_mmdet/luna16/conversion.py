@@ -42,8 +42,6 @@ from lungdet_mmdet.series_name import is_series_name
 
 # What spreadsheets take for the beginning of a formula.
 _FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
-
-
 REJECTS_NAME, CONVERTED_NAME = "rejects.json", "converted.json"
 
 
@@ -285,8 +283,6 @@ def convert_series(job: SeriesJob) -> ConvertedSeries:
 
 # Where series go that no table assigns to one of LUNA16's subsets.
 SCAN_FOLDER = "scans"
-
-
 TABLES = (ANNOTATION_TABLE, EXCLUDED_TABLE, SERIES_TABLE, SUBSET_TABLE)
 
 

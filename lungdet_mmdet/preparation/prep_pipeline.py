@@ -24,7 +24,6 @@ cohorts prepared before are then prepared again, and models trained on them are 
 ``tests/preparation/test_golden_pixels.py`` fails when pixels change and this number does not.
 """
 
-
 CODE = f"{lungdet_mmdet.__version__}, pixels {PIXELS_VERSION}"
 """The version of the package and of its pixels: what work done in several places must agree in."""
 
@@ -48,8 +47,6 @@ def digest(value: object) -> str:
 # The steps of this package are at hand without the whole plugin, which would import mmdet's
 # data sets and models into every worker: seconds and 200 MB each.
 _OWN_STEPS = "lungdet_mmdet.datasets.transforms"
-
-
 _WHOLE_PLUGIN = "lungdet_mmdet.plugin"
 
 

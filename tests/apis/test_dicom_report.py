@@ -16,11 +16,7 @@ from lungdet_mmdet.scoring.candidates import Candidate
 from tests.support.dicom_export import write_dicom_series
 
 hd = pytest.importorskip("highdicom")
-
-
 pytestmark = pytest.mark.reliability("kind 3, an optional output ends the job: DICOM reports")
-
-
 GEOMETRY = ScanGeometry((20, 60, 80), (2.0, 0.5, 0.5), (10.0, 20.0, -300.0))
 
 

@@ -31,7 +31,6 @@ _DIGITS = re.compile(r"\d+")
 _PLAIN_TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+")
 _HEAD_BYTES = 512
 
-
 # Storage classes without an image of their own: waveforms, presentation states, raw data,
 # registrations, segmentations, reports, documents, radiotherapy plans and the like. DICOMDIR too.
 _NO_IMAGE = re.compile(
