@@ -6,7 +6,6 @@ Run as a module: takes an order as JSON, prints its figures as JSON. :mod:`.benc
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import tempfile
@@ -37,8 +36,9 @@ def _measured_process(order: dict[str, Any]) -> dict[str, Any]:
     )
     if order["way"] == "compare":
         return _compare(detector, order["scan"])
-    of_mmcv = attention_replaced(mmcv_attention())
-    with of_mmcv if order["mmcv_attention"] else contextlib.nullcontext():
+    if not order["mmcv_attention"]:
+        return _one_way(detector, order)
+    with attention_replaced(mmcv_attention()):
         return _one_way(detector, order)
 
 

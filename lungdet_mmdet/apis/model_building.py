@@ -131,7 +131,7 @@ def build_slab_pipeline(model_file: ModelFile) -> Any:
     Returns
     -------
     Compose
-        Takes what :func:`~lungdet_mmdet.apis.model_building.slab_input` returns.
+        Takes what :func:`slab_input` returns.
 
     Raises
     ------

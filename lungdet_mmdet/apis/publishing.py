@@ -93,6 +93,8 @@ def _mean_weights(
     weights: dict[str, torch.Tensor], average: Sequence[Path]
 ) -> dict[str, torch.Tensor]:
     """Return the mean over a network's weights and those of files; counters stay."""
+    if not average:
+        return weights
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     others = []
     for path in average:
@@ -102,7 +104,7 @@ def _mean_weights(
         others.append(other)
     return {
         name: torch.stack([tensor, *(other[name] for other in others)]).mean(0)
-        if others and tensor.is_floating_point()
+        if tensor.is_floating_point()
         else tensor
         for name, tensor in weights.items()
     }

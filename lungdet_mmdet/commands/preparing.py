@@ -61,12 +61,7 @@ def prepare_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="label volumes UID.mha (.mhd, .nrrd, .nii.gz) or DICOM segmentations, or a folder of "
         "`lungdet lidc-labels`; LUNA16_DIR/nodule_masks is taken by itself",
     )
-    add(
-        "--labels",
-        choices=("auto", "sphere", "mask"),
-        default="auto",
-        help="what the split's boxes come from; auto = the mask where there is one",
-    )
+    _add_labels_option(parser)
     add(
         "--protocol",
         choices=("strict", "paper", "fold"),
@@ -77,6 +72,15 @@ def prepare_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="seed of the split (default: %(default)s)")
     _add_annotation_options(parser)
     return parser.parse_args(argv)
+
+
+def _add_labels_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels",
+        choices=("auto", "sphere", "mask"),
+        default="auto",
+        help="what the split's boxes come from; auto = a nodule's mask where there is one",
+    )
 
 
 def _add_annotation_options(parser: argparse.ArgumentParser) -> None:
@@ -264,12 +268,7 @@ def split_options() -> argparse.ArgumentParser:
         help="what irrelevant findings become: regions that do not count, or healthy tissue "
         "(default: %(default)s)",
     )
-    add(
-        "--labels",
-        choices=("auto", "sphere", "mask"),
-        default="auto",
-        help="what boxes come from; auto = a nodule's mask where there is one",
-    )
+    _add_labels_option(parser)
     add(
         "--patients",
         type=Path,

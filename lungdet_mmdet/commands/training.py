@@ -13,10 +13,14 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lungdet_mmdet.commands import add_cfg_options
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.command_line import command_parser
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def _parsed_with_launcher(
@@ -34,6 +38,19 @@ def _parsed_with_launcher(
     args = parser.parse_args(argv)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return args
+
+
+def _usable_config(args: argparse.Namespace, *splits: str) -> Config:
+    """Read the config; its data has these splits, and its results can be written."""
+    from lungdet_mmdet.apis.config_file import check_data, read_config
+    from lungdet_mmdet.runs.atomic_files import check_writable
+
+    config = read_config(
+        args.config, data=args.data, work_dir=args.work_dir, cfg_options=args.cfg_options
+    )
+    check_data(config, splits)
+    check_writable(Path(config.work_dir))
+    return config
 
 
 def train_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -81,12 +98,7 @@ def train(argv: Sequence[str] | None = None) -> int:
     args = train_options(argv)
     from mmengine.logging import print_log
 
-    from lungdet_mmdet.apis.config_file import (
-        check_config_leaks,
-        check_data,
-        check_prep_pipeline,
-        read_config,
-    )
+    from lungdet_mmdet.apis.config_file import check_config_leaks, check_prep_pipeline
     from lungdet_mmdet.doctor import unused_gpu
     from lungdet_mmdet.engine.run_setup import (
         QuietRunner,
@@ -98,15 +110,10 @@ def train(argv: Sequence[str] | None = None) -> int:
         start_from,
         use_amp,
     )
-    from lungdet_mmdet.errors import LungDetError
-    from lungdet_mmdet.runs.atomic_files import check_writable, only_run_in
+    from lungdet_mmdet.runs.atomic_files import only_run_in
     from lungdet_mmdet.runs.command_line import describe_cores
 
-    config = read_config(
-        args.config, data=args.data, work_dir=args.work_dir, cfg_options=args.cfg_options
-    )
-    check_data(config, ("train", "val"))
-    check_writable(Path(config.work_dir))
+    config = _usable_config(args, "train", "val")
     if fault := unused_gpu():
         raise LungDetError(
             f"{fault}. To train on the CPU all the same, set CUDA_VISIBLE_DEVICES= (to nothing)"
@@ -217,7 +224,6 @@ def run_test(argv: Sequence[str] | None = None) -> int:
 
 
 def _test_on_each(args: argparse.Namespace) -> int:
-    from lungdet_mmdet.errors import LungDetError
     from lungdet_mmdet.scoring.run_comparison import comparison_of_sets, read_run
 
     names = [path.resolve().name for path in args.data]
@@ -246,12 +252,7 @@ def _test_on_each(args: argparse.Namespace) -> int:
 
 
 def _test(args: argparse.Namespace) -> int:
-    from lungdet_mmdet.apis.config_file import (
-        check_config_leaks,
-        check_data,
-        check_prep_pipeline,
-        read_config,
-    )
+    from lungdet_mmdet.apis.config_file import check_config_leaks, check_prep_pipeline
     from lungdet_mmdet.engine.by_name import find_weights
     from lungdet_mmdet.engine.run_setup import join_processes
     from lungdet_mmdet.evaluation.outputs import (
@@ -261,13 +262,8 @@ def _test(args: argparse.Namespace) -> int:
         write_report,
     )
     from lungdet_mmdet.evaluation.slab_test import run_slab_test
-    from lungdet_mmdet.runs.atomic_files import check_writable
 
-    config = read_config(
-        args.config, data=args.data, work_dir=args.work_dir, cfg_options=args.cfg_options
-    )
-    check_data(config, (args.split,))
-    check_writable(Path(config.work_dir))
+    config = _usable_config(args, args.split)
     warnings = check_config_leaks(config, allow=args.allow_leak)
     warnings += check_prep_pipeline(config, allow=True)
     join_processes(config, args.launcher)

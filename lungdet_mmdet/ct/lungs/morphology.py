@@ -139,6 +139,7 @@ def _closed_slice(plane: Mask, radius_mm: float, spacing_yx_mm: tuple[float, flo
 
 def fill_holes(mask: Mask) -> Mask:
     """Fill what is enclosed in three dimensions."""
+    # One labelling of the background; scipy's binary_fill_holes dilates it step by step.
     parts, _ = ndimage.label(np.pad(mask == 0, 1, constant_values=True))
     return (parts != parts[0, 0, 0])[1:-1, 1:-1, 1:-1].astype(np.uint8)
 
