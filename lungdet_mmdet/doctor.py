@@ -176,7 +176,7 @@ def check_attention() -> Iterator[Line]:
     import torch
 
     import lungdet_mmdet.plugin  # noqa: F401  (so that what a run would use is looked at)
-    from lungdet_mmdet.ops import INSTALL_COMPILED, attention_choice, stand_in
+    from lungdet_mmdet.ops import attention_choice, stand_in
 
     kind = "pure PyTorch stand-in" if stand_in.is_stand_in() else "compiled"
     yield Line(OK, "mmcv ops", kind)

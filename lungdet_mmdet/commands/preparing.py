@@ -183,8 +183,6 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _split(args: argparse.Namespace) -> None:
-    from lungdet_mmdet.splits.split_writer import report_lines, write_splits
-
     fold = args.fold if args.protocol == "fold" else None
     report = write_splits(
         args.out_dir,

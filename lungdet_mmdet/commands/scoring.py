@@ -8,36 +8,23 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lungdet_mmdet.annotations.tables import Nodule, read_findings, read_nodules, read_series
 from lungdet_mmdet.commands import add_cfg_options
-from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_json
 from lungdet_mmdet.runs.command_line import command_parser, own_command
-from lungdet_mmdet.scoring.froc import (
-    FP_RATES,
-    MAX_MARKS_PER_SCAN,
-    FrocResult,
-    evaluate_froc,
-    match_marks,
-)
-from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES, interval_text
-from lungdet_mmdet.scoring.run_comparison import (
-    DEFAULT_KEYS,
-    comparison_rows,
-    curve_rows,
-    difference_warnings,
-    markdown_table,
-    read_run,
-    sorted_runs,
-    validation_curve,
-)
-from lungdet_mmdet.scoring.submission import read_submission
-from lungdet_mmdet.splits.accounting import N_BEGINNINGS, table_ceiling
+
+if TYPE_CHECKING:
+    from lungdet_mmdet.annotations.tables import Nodule
+    from lungdet_mmdet.scoring.froc import FrocResult
 
 
 def froc_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
+    from lungdet_mmdet.scoring.froc import MAX_MARKS_PER_SCAN
+    from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES
+
     parser = command_parser(froc)
     parser.add_argument(
         "submission", nargs="?", help="CSV: seriesuid,coordX,coordY,coordZ,probability"
@@ -89,6 +76,8 @@ def read_truth(
     args: argparse.Namespace,
 ) -> tuple[tuple[str, ...], tuple[Nodule, ...], tuple[str, ...]]:
     """Read series and nodules; also return what was odd about the tables, counted."""
+    from lungdet_mmdet.annotations.tables import read_nodules, read_series
+
     series = read_series(args.seriesuids)
     nodules = read_nodules(args.annotations, known_series=series.rows)
     if not nodules.rows:
@@ -101,6 +90,10 @@ def read_truth(
 
 def evaluate(args: argparse.Namespace) -> tuple[FrocResult, list[str]]:
     """Read the four tables and evaluate; also return what was odd about them, counted."""
+    from lungdet_mmdet.annotations.tables import read_findings
+    from lungdet_mmdet.scoring.froc import evaluate_froc, match_marks
+    from lungdet_mmdet.scoring.submission import read_submission
+
     series, nodules, warnings = read_truth(args)
     findings = read_findings(args.excluded, known_series=series)
     marks = read_submission(args.submission, series=series)
@@ -117,6 +110,9 @@ def evaluate(args: argparse.Namespace) -> tuple[FrocResult, list[str]]:
 
 def run_ceiling(args: argparse.Namespace) -> None:
     """Print what geometry allows, and write it where asked to."""
+    from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
+    from lungdet_mmdet.splits.accounting import N_BEGINNINGS, table_ceiling
+
     series, nodules, warnings = read_truth(args)
     content = table_ceiling(nodules, series, stride_mm=args.stride_mm).as_json()
     for warning in warnings:
@@ -137,6 +133,9 @@ def run_ceiling(args: argparse.Namespace) -> None:
 
 
 def print_result(result: FrocResult, submission: str) -> None:
+    from lungdet_mmdet.scoring.froc import FP_RATES
+    from lungdet_mmdet.scoring.intervals import interval_text
+
     matches = result.matches
     print(f"FROC of {submission} over {len(matches.series)} scans")
     print("  FP per scan  sensitivity  95 % interval")
@@ -185,6 +184,8 @@ def froc(argv: Sequence[str] | None = None) -> int:
 
 
 def compare_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    from lungdet_mmdet.scoring.run_comparison import DEFAULT_KEYS
+
     parser = command_parser(compare)
     add = parser.add_argument
     add("runs", nargs="+", metavar="WORK_DIR", help="work directories, or metrics.json files")
@@ -221,6 +222,16 @@ def compare(argv: Sequence[str] | None = None) -> int:
     intervals where the test made them. --by-epoch reads the training logs instead and prints one
     figure of every validation: recall, unless another is named.
     """
+    from lungdet_mmdet.scoring.run_comparison import (
+        comparison_rows,
+        curve_rows,
+        difference_warnings,
+        markdown_table,
+        read_run,
+        sorted_runs,
+        validation_curve,
+    )
+
     args = compare_options(argv)
     if args.by_epoch:
         curves = {
@@ -310,7 +321,6 @@ def _run(command: str, *arguments: object) -> None:
 
 def pool(folds: Sequence, work_dir: Path, *, n_resamples: int) -> None:
     from lungdet_mmdet.reports.score_plots import save_froc_plot
-    from lungdet_mmdet.runs.atomic_files import write_json
     from lungdet_mmdet.runs.file_names import SUBMISSION_NAME
     from lungdet_mmdet.scoring.split_scores import pooled_froc, pooled_marks
     from lungdet_mmdet.scoring.submission import read_submission, write_submission

@@ -14,13 +14,14 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-from mmengine.config import Config
+from typing import TYPE_CHECKING, Any
 
 import lungdet_mmdet
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.file_names import ANNOTATION_FOLDER
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 PACKAGE = "lungdet_mmdet"
 ROOT = Path(lungdet_mmdet.__file__).parent
@@ -174,6 +175,8 @@ def config_from_file(path: Path, *, import_custom_modules: bool = True) -> Confi
     folder's name is a syntax error, a backslash changes the name, and a crafted name is code. A
     word without any of these stands in while the text is run.
     """
+    from mmengine.config import Config
+
     path = find_config(path)
     folder = os.environ.get(DATA_VARIABLE)
     if folder is None:
@@ -195,6 +198,8 @@ def on_data(config: Config, folder: Path) -> Config:
 
     Those that a run or mim has written do, in place of the variable.
     """
+    from mmengine.config import Config
+
     old, new = config.get("data_root"), str(folder)
     if not old or old == new:
         return config
