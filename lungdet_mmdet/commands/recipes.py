@@ -147,6 +147,13 @@ def make_model_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--iters", type=int, default=6000, help="training steps (default: %(default)s)")
     add("--load-from", type=Path, help="weights to start from (default: random ones)")
     add("--lr", type=float, help="learning rate (default: the config's, for random weights)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="other phantoms, nodules and places, and another order in training; the test stays as "
+        "it is (default: %(default)s)",
+    )
     add("--workers", type=int, default=2, help="processes for the data (default: %(default)s)")
     return parser.parse_args(argv)
 
@@ -165,7 +172,7 @@ def make_model_plan(args: argparse.Namespace) -> list[CommandStep]:
     return [
         CommandStep(
             "set nodules into the training lungs",
-            f"lungdet insert {quoted(*args.scans, args.crops, train)} --seed 19"
+            f"lungdet insert {quoted(*args.scans, args.crops, train)} --seed {19 + args.seed}"
             " --scans-per-lung 12 --nodules-per-scan 12 --nodule-folds 0,1,2/4"
             f" --exclude-patients {quoted(*args.test_patients)} {shared}",
         ),
@@ -177,7 +184,7 @@ def make_model_plan(args: argparse.Namespace) -> list[CommandStep]:
         CommandStep(
             f"make {PHANTOMS} phantoms",
             f"lungdet phantom {quoted(phantoms)} --scans {PHANTOMS}"
-            f" --seed {PHANTOM_SEED} --size fine --mean-nodules 6 --workers {args.workers}",
+            f" --seed {PHANTOM_SEED + args.seed} --size fine --mean-nodules 6 --workers {args.workers}",
         ),
         CommandStep(
             "prepare them beside the others",
@@ -193,7 +200,7 @@ def make_model_plan(args: argparse.Namespace) -> list[CommandStep]:
             f"lungdet train {MODEL_CONFIG} --data {quoted(prepared)} --work-dir {quoted(work)}"
             f"{start} --resume --cfg-options train_cfg.max_iters={args.iters}"
             f" train_cfg.val_interval={args.iters} param_scheduler.1.end={args.iters}"
-            f" randomness.seed=1{rate}",
+            f" randomness.seed={1 + args.seed}{rate}",
         ),
         CommandStep(
             "publish",

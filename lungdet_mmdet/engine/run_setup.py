@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
@@ -186,6 +186,10 @@ def _is_url(source: str) -> bool:
 def choose_pretrained(config: Config, choice: str | None) -> None:
     """Set the backbone's weights: "none", a local path, a URL, or None for the config's own.
 
+    With "none" the whole backbone learns, its normalisation included. What the recipe freezes holds
+    for learnt weights alone: mmdet starts the last normalisation of each residual branch at zero,
+    and frozen there the branch would stay zero for good.
+
     Raises
     ------
     LungDetError
@@ -197,6 +201,8 @@ def choose_pretrained(config: Config, choice: str | None) -> None:
     if choice is not None:
         is_none = choice.lower() == "none"
         backbone.init_cfg = None if is_none else dict(type="Pretrained", checkpoint=choice)
+        if is_none:
+            _unfreeze(backbone)
     init_cfg = backbone.get("init_cfg")
     if not init_cfg or init_cfg.get("type") != "Pretrained":
         return
@@ -206,6 +212,14 @@ def choose_pretrained(config: Config, choice: str | None) -> None:
             f"the backbone's pretrained weights cannot be had: {source} ({reason}).\n"
             f"{_THREE_WAYS_OUT}"
         )
+
+
+def _unfreeze(backbone: ConfigDict) -> None:
+    for key, learning in (("frozen_stages", -1), ("norm_eval", False)):
+        if key in backbone:
+            backbone[key] = learning
+    if "norm_cfg" in backbone:
+        backbone.norm_cfg.requires_grad = True
 
 
 def drop_pretrained(config: Config) -> None:

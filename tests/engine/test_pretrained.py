@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
 
 from lungdet_mmdet.engine.run_setup import choose_pretrained, drop_pretrained
@@ -84,6 +85,22 @@ def test_none_means_random_weights(choice):
     config = config_of()
     choose_pretrained(config, choice)
     assert config.model.backbone.init_cfg is None
+
+
+def test_nothing_of_a_random_backbone_is_frozen(repository):
+    """Frozen at their start, mmdet's residual branches are zero and never learn."""
+    config = Config.fromfile(repository / "configs" / "lung_deform_detr.py")
+    for choice, learning in ((None, False), ("none", True)):
+        if choice:
+            choose_pretrained(config, choice)
+        config.model.backbone.init_cfg = None
+        backbone = MODELS.build(config.model.backbone)
+        backbone.init_weights()
+        backbone.train()
+        last = backbone.layer4[2].bn3.weight
+        assert not last.any()
+        assert all(p.requires_grad for p in backbone.parameters()) == learning
+        assert last.requires_grad == backbone.layer4[2].bn3.training == learning
 
 
 def test_a_local_file_replaces_the_url(tmp_path):
