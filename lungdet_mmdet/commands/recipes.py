@@ -184,7 +184,8 @@ def make_model_plan(args: argparse.Namespace) -> list[CommandStep]:
         CommandStep(
             f"make {PHANTOMS} phantoms",
             f"lungdet phantom {quoted(phantoms)} --scans {PHANTOMS}"
-            f" --seed {PHANTOM_SEED + args.seed} --size fine --mean-nodules 6 --workers {args.workers}",
+            f" --seed {PHANTOM_SEED + args.seed} --size fine --mean-nodules 6"
+            f" --workers {args.workers}",
         ),
         CommandStep(
             "prepare them beside the others",
