@@ -15,7 +15,7 @@ val_evaluator = [
 test_evaluator = [
     dict(type='SizeBandMetric', ann_file=_base_.data_root + '/annotations/train.json')]
 
-max_iters = 600
+max_iters = 300
 optim_wrapper = dict(
     accumulative_counts=1, optimizer=dict(lr=2e-4), clip_grad=dict(max_norm=1.0),
     paramwise_cfg=dict(custom_keys={
@@ -23,7 +23,7 @@ optim_wrapper = dict(
         'sampling_offsets': dict(lr_mult=0.1),
         'reference_points': dict(lr_mult=0.1)}))
 train_cfg = dict(
-    _delete_=True, type='IterBasedTrainLoop', max_iters=max_iters, val_interval=100)
+    _delete_=True, type='IterBasedTrainLoop', max_iters=max_iters, val_interval=50)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=40),
     dict(type='CosineAnnealingLR', eta_min_ratio=0.02, by_epoch=False, begin=40, end=max_iters),
