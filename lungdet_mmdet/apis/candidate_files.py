@@ -166,7 +166,7 @@ def candidates_csv(
 
     Parameters
     ----------
-    seriesuid : the scan's name, the same in no other scan of a table; see ``series_name``.
+    seriesuid : the scan's name, the same in no other scan of a table; see ``series_name_of``.
     records : of :func:`candidate_records`.
     verdict : on the lung mask: candidates outside the lungs are of no worth.
     caution : of the model, in a few words.

@@ -22,7 +22,7 @@ from lungdet_mmdet.engine.run_setup import quieten
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps
 from lungdet_mmdet.runs.command_line import loading_processes, usable_cores
-from lungdet_mmdet.runs.file_names import MANIFEST_NAME
+from lungdet_mmdet.runs.files import MANIFEST_NAME
 from lungdet_mmdet.splits.coco_json import read_coco
 from lungdet_mmdet.splits.leak_check import check_leaks
 from lungdet_mmdet.splits.prepared import check_finished

@@ -14,7 +14,7 @@ from lungdet_mmdet.apis.config_file import PARTS
 from lungdet_mmdet.engine.run_setup import trained_checkpoint
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_json
-from lungdet_mmdet.runs.file_names import ANNOTATION_FOLDER, SUBMISSION_NAME
+from lungdet_mmdet.runs.files import ANNOTATION_FOLDER, SUBMISSION_NAME
 from lungdet_mmdet.splits.split_writer import write_splits
 
 CONFIG_NAME = "config.py"

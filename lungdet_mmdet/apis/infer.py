@@ -51,7 +51,7 @@ from lungdet_mmdet.preparation.prep_pipeline import (
 )
 from lungdet_mmdet.preparation.scan_job import limit_threads
 from lungdet_mmdet.runs.atomic_files import check_writable, replacing_folder, sweep_leftovers
-from lungdet_mmdet.runs.file_names import FAILURES_NAME, INDEX_NAME
+from lungdet_mmdet.runs.files import FAILURES_NAME, INDEX_NAME
 from lungdet_mmdet.runs.scan_runs import ScanFailure, run_per_scan
 from lungdet_mmdet.runs.workplace import find_workplace
 

@@ -40,8 +40,7 @@ from lungdet_mmdet.reports.scan_report import (
     report_html,
 )
 from lungdet_mmdet.runs.atomic_files import OutputError, write_bytes, write_json
-from lungdet_mmdet.runs.file_names import REPORT_NAME
-from lungdet_mmdet.series_name import series_name_of
+from lungdet_mmdet.runs.files import REPORT_NAME, series_name_of
 from lungdet_mmdet.splits.prepared import NOT_PATIENTS
 
 CSV_NAME = "candidates.csv"

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
 from lungdet_mmdet.runs.command_line import CommandStep, command_parser, quoted, run_command_steps
-from lungdet_mmdet.runs.file_names import METRICS_NAME
-from lungdet_mmdet.series_name import phantom_uid
+from lungdet_mmdet.runs.files import METRICS_NAME, phantom_uid
 
 CONFIG = "lung_deform_detr_phantom.py"
 SIZE = "fine"

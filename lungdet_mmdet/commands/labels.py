@@ -11,7 +11,7 @@ from pathlib import Path
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_bytes, write_csv
 from lungdet_mmdet.runs.command_line import command_parser
-from lungdet_mmdet.runs.file_names import ANNOTATION_TABLE
+from lungdet_mmdet.runs.files import ANNOTATION_TABLE
 
 
 def lidc_labels_options(argv: Sequence[str] | None = None) -> argparse.Namespace:

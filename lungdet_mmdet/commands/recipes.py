@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lungdet_mmdet.annotations.lidc import installed_database
 from lungdet_mmdet.runs.command_line import CommandStep, command_parser, quoted, run_command_steps
-from lungdet_mmdet.runs.file_names import NODULE_MASK_FOLDER
+from lungdet_mmdet.runs.files import NODULE_MASK_FOLDER
 
 RECIPES = {
     "paper": "lung_deform_detr.py",

@@ -321,7 +321,7 @@ def _run(command: str, *arguments: object) -> None:
 
 def pool(folds: Sequence, work_dir: Path, *, n_resamples: int) -> None:
     from lungdet_mmdet.reports.score_plots import save_froc_plot
-    from lungdet_mmdet.runs.file_names import SUBMISSION_NAME
+    from lungdet_mmdet.runs.files import SUBMISSION_NAME
     from lungdet_mmdet.scoring.split_scores import pooled_froc, pooled_marks
     from lungdet_mmdet.scoring.submission import read_submission, write_submission
     from lungdet_mmdet.splits.coco_json import read_slab_set

@@ -22,7 +22,7 @@ from lungdet_mmdet.ct.nifti import nifti_grid, read_nifti, read_nifti_header
 from lungdet_mmdet.ct.resample import regular
 from lungdet_mmdet.ct.scan import CTScan, as_int16_hu
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.input_file import MAX_DEFLATE_RATIO, check_input_file, remaining_bytes
+from lungdet_mmdet.runs.files import MAX_DEFLATE_RATIO, check_input_file, remaining_bytes
 
 METAIMAGE_SUFFIXES = (".mhd", ".mha")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")

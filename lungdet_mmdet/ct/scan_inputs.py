@@ -30,10 +30,16 @@ from lungdet_mmdet.ct.reading import (
 )
 from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.errors import LungDetError, printable
-from lungdet_mmdet.input_file import FileSearch, check_input_file, search_files
-from lungdet_mmdet.runs.file_names import LUNG_MASK_FOLDER, MASK_FOLDER, NODULE_MASK_FOLDER
+from lungdet_mmdet.runs.files import (
+    LUNG_MASK_FOLDER,
+    MASK_FOLDER,
+    NODULE_MASK_FOLDER,
+    FileSearch,
+    check_input_file,
+    search_files,
+    series_name_of,
+)
 from lungdet_mmdet.runs.scan_runs import ScanFailure, failure_of
-from lungdet_mmdet.series_name import series_name_of
 
 # Long names are cut before a digest is added, and still name folders.
 _TITLE_LENGTH = 100

@@ -22,14 +22,15 @@ from lungdet_mmdet.ct.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
 from lungdet_mmdet.ct.scan import check_hounsfield
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.input_file import search_files
 from lungdet_mmdet.runs.atomic_files import only_run_in, read_json_or, sweep_leftovers, write_json
-from lungdet_mmdet.runs.file_names import (
+from lungdet_mmdet.runs.files import (
     ANNOTATION_TABLE,
     EXCLUDED_TABLE,
     PATIENT_TABLE,
     SERIES_TABLE,
     SUBSET_TABLE,
+    is_series_name,
+    search_files,
 )
 from lungdet_mmdet.runs.scan_runs import (
     ExecutorFactory,
@@ -38,7 +39,6 @@ from lungdet_mmdet.runs.scan_runs import (
     run_per_scan,
     tally,
 )
-from lungdet_mmdet.series_name import is_series_name
 
 # What spreadsheets take for the beginning of a formula.
 _FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")

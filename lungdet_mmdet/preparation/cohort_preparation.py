@@ -40,7 +40,7 @@ from lungdet_mmdet.runs.atomic_files import (
     write_bytes,
     write_json,
 )
-from lungdet_mmdet.runs.file_names import (
+from lungdet_mmdet.runs.files import (
     ANNOTATION_FOLDER,
     FAILURES_NAME,
     MANIFEST_NAME,

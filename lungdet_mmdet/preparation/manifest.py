@@ -19,7 +19,7 @@ from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, code_marks, 
 from lungdet_mmdet.preparation.resume import read_record
 from lungdet_mmdet.preparation.scan_job import findings_record, nodule_fields
 from lungdet_mmdet.runs.atomic_files import output_error
-from lungdet_mmdet.runs.file_names import SLAB_FOLDER
+from lungdet_mmdet.runs.files import SLAB_FOLDER
 from lungdet_mmdet.runs.scan_runs import MISNAMED, ScanFailure
 from lungdet_mmdet.splits.prepared import data_name
 from lungdet_mmdet.versions import PIXEL_LIBRARIES, library_versions

@@ -15,7 +15,7 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import ScanOnDisk
 from lungdet_mmdet.preparation.prep_pipeline import CODE, code_marks, digest
 from lungdet_mmdet.runs.atomic_files import output_error, read_json_or
-from lungdet_mmdet.runs.file_names import RECORD_NAME, SLAB_FOLDER
+from lungdet_mmdet.runs.files import RECORD_NAME, SLAB_FOLDER
 
 NOT_PREPARED = "not prepared yet"
 _EXPLAINED = {

@@ -26,7 +26,7 @@ from lungdet_mmdet.preparation.resume import PrepareJob, fingerprint
 from lungdet_mmdet.reports.page import encoded_jpeg
 from lungdet_mmdet.reports.prep_report import MaskPreview, PreviewNodule
 from lungdet_mmdet.runs.atomic_files import replacing_folder, write_json
-from lungdet_mmdet.runs.file_names import PREVIEW_NAME, RECORD_NAME
+from lungdet_mmdet.runs.files import PREVIEW_NAME, RECORD_NAME
 from lungdet_mmdet.versions import PIXEL_LIBRARIES, library_versions
 
 

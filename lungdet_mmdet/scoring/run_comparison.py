@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.file_names import METRICS_NAME
+from lungdet_mmdet.runs.files import METRICS_NAME
 from lungdet_mmdet.scoring.intervals import Interval, value_with_interval
 
 DEFAULT_KEYS = (

@@ -25,11 +25,12 @@ from lungdet_mmdet.runs.atomic_files import (
     write_csv,
     write_json,
 )
-from lungdet_mmdet.runs.file_names import (
+from lungdet_mmdet.runs.files import (
     ANNOTATION_TABLE,
     EXCLUDED_TABLE,
     PATIENT_TABLE,
     SERIES_TABLE,
+    semireal_uid,
 )
 from lungdet_mmdet.runs.scan_runs import (
     ExecutorFactory,
@@ -46,7 +47,6 @@ from lungdet_mmdet.semireal.crops import (
 )
 from lungdet_mmdet.semireal.job import LungSource, SemirealJob, make_semireal_scan, read_record
 from lungdet_mmdet.semireal.scan import Candidate
-from lungdet_mmdet.series_name import semireal_uid
 
 INSERTION_VERSION = 1
 """Raised by hand whenever the same command would write other scans: it is part of their UIDs."""

@@ -31,7 +31,7 @@ from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.phantom.scan import add_noise
 from lungdet_mmdet.reports.ct_planes import nodule_strips
 from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
-from lungdet_mmdet.runs.file_names import ANNOTATION_TABLE, EXCLUDED_TABLE, PATIENT_TABLE
+from lungdet_mmdet.runs.files import ANNOTATION_TABLE, EXCLUDED_TABLE, PATIENT_TABLE
 from lungdet_mmdet.semireal.insertion import map_lungs
 from lungdet_mmdet.semireal.scan import Candidate, Canvas, draw_wanted, insert_nodule
 

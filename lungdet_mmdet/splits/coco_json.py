@@ -18,6 +18,7 @@ from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.annotations.tables import UNKNOWN_DIAMETER, Finding, Nodule
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.files import check_series_name
 from lungdet_mmdet.scoring.slab_records import (
     NODULE_CATEGORY,
     PAPER_BANDS_MM,
@@ -26,7 +27,6 @@ from lungdet_mmdet.scoring.slab_records import (
     TruthBox,
     count_by_band,
 )
-from lungdet_mmdet.series_name import check_series_name
 from lungdet_mmdet.splits.labels import LabelledSlab, SlabLabel, Status
 from lungdet_mmdet.splits.prepared import centre_of
 from lungdet_mmdet.splits.split_part import SplitPart
