@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lungdet_mmdet import versions
-from lungdet_mmdet.ops import INSTALL_COMPILED, WITHOUT_COMPILED
 from lungdet_mmdet.runs.command_line import describe_cores
 from lungdet_mmdet.runs.workplace import OFFLINE_VARIABLE, is_offline
+from lungdet_mmdet.versions import INSTALL_COMPILED, WITHOUT_COMPILED
 
 if TYPE_CHECKING:
     import torch
@@ -176,9 +176,9 @@ def check_attention() -> Iterator[Line]:
     import torch
 
     import lungdet_mmdet.plugin  # noqa: F401  (so that what a run would use is looked at)
-    from lungdet_mmdet.ops import attention_choice, stand_in
+    from lungdet_mmdet.ops import attention_choice, is_stand_in
 
-    kind = "pure PyTorch stand-in" if stand_in.is_stand_in() else "compiled"
+    kind = "pure PyTorch stand-in" if is_stand_in() else "compiled"
     yield Line(OK, "mmcv ops", kind)
     expected = None
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():

@@ -17,7 +17,6 @@ from mmengine.logging import print_log
 from pycocotools import mask as coco_mask
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.anomaly import scan_units, slab_units
 from lungdet_mmdet.scoring.candidates import candidates_by_series
 from lungdet_mmdet.scoring.froc import (
     FP_RATES,
@@ -28,6 +27,7 @@ from lungdet_mmdet.scoring.froc import (
     match_marks_of_split,
 )
 from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
+from lungdet_mmdet.scoring.slab_outcomes import scan_units, slab_units
 from lungdet_mmdet.scoring.slab_records import (
     PAPER_BANDS_MM,
     SlabDetections,

@@ -48,7 +48,7 @@ from lungdet_mmdet.scoring.results import (
     section_title,
     threshold_text,
 )
-from lungdet_mmdet.scoring.review_cases import truth_scores
+from lungdet_mmdet.scoring.slab_outcomes import truth_scores
 from lungdet_mmdet.scoring.split_scores import SplitScores
 
 

@@ -23,7 +23,7 @@ from lungdet_mmdet.scoring.slab_scores import OperatingPoint, operating_point_of
 
 
 def read_checkpoint(path: Path, *, with_weights: bool = False) -> dict[str, Any]:
-    """Read a checkpoint; without its weights, the tensors stay on disk. Runs whatever code is in it.
+    """Read a checkpoint, with its tensors left on disk or not; runs whatever code is in it.
 
     Raises
     ------
