@@ -33,8 +33,8 @@ from lungdet_mmdet.phantom.scan import build_scan
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
 from lungdet_mmdet.preparation.resume import PrepareJob
 from lungdet_mmdet.preparation.resume import fingerprint as prepared_fingerprint
-from lungdet_mmdet.runs.executors import SerialExecutor
 from lungdet_mmdet.runs.files import phantom_uid
+from lungdet_mmdet.runs.workplace import SerialExecutor
 
 STEPS = [
     {"type": "LoadCTScan"},

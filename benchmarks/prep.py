@@ -115,7 +115,7 @@ def benchmark_folder(folder: Path, steps: list[dict], *, workers: int) -> Throug
     from lungdet_mmdet.luna16.folder import read_luna16_folder
     from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
     from lungdet_mmdet.preparation.scan_job import limit_threads
-    from lungdet_mmdet.runs.scan_runs import process_pool
+    from lungdet_mmdet.runs.workplace import process_pool
 
     source = read_luna16_folder(folder)
     with tempfile.TemporaryDirectory(prefix="lungdet-benchmark-") as out_dir:

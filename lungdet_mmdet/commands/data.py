@@ -45,7 +45,7 @@ def phantom(argv: Sequence[str] | None = None) -> int:
     from tqdm import tqdm
 
     from lungdet_mmdet.phantom.cohort import plan_cohort, write_cohort
-    from lungdet_mmdet.runs.executors import WorkerPool
+    from lungdet_mmdet.runs.workplace import WorkerPool
 
     if args.workers < 1:
         raise LungDetError(f"--workers is {args.workers}: use at least 1")
@@ -116,7 +116,7 @@ def download(argv: Sequence[str] | None = None) -> int:
     from lungdet_mmdet.luna16.verifying import verify_luna16
     from lungdet_mmdet.luna16.zenodo import ZENODO_API
     from lungdet_mmdet.runs.atomic_files import write_bytes
-    from lungdet_mmdet.runs.scan_runs import process_pool
+    from lungdet_mmdet.runs.workplace import process_pool
 
     if args.verify:
         report = verify_luna16(

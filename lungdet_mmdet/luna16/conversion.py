@@ -32,13 +32,8 @@ from lungdet_mmdet.runs.files import (
     is_series_name,
     search_files,
 )
-from lungdet_mmdet.runs.scan_runs import (
-    ExecutorFactory,
-    RunSummary,
-    ScanFailure,
-    run_per_scan,
-    tally,
-)
+from lungdet_mmdet.runs.scan_runs import RunSummary, ScanFailure, run_per_scan, tally
+from lungdet_mmdet.runs.workplace import ExecutorFactory
 
 # What spreadsheets take for the beginning of a formula.
 _FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")

@@ -21,9 +21,10 @@ from lungdet_mmdet.luna16.download import (
     read_record,
     record_path,
 )
-from lungdet_mmdet.runs.executors import Terminated
+from lungdet_mmdet.runs.command_line import Terminated
 from lungdet_mmdet.runs.files import ANNOTATION_TABLE, SERIES_TABLE, SUBSET_TABLE, search_files
-from lungdet_mmdet.runs.scan_runs import ExecutorFactory, run_per_scan
+from lungdet_mmdet.runs.scan_runs import run_per_scan
+from lungdet_mmdet.runs.workplace import ExecutorFactory
 
 MISSING, TRUNCATED, CORRUPT = "missing", "truncated", "corrupt"
 

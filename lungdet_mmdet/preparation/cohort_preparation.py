@@ -50,13 +50,13 @@ from lungdet_mmdet.runs.files import (
 )
 from lungdet_mmdet.runs.scan_runs import (
     MISNAMED,
-    ExecutorFactory,
     RunSummary,
     ScanFailure,
     failure_of,
     run_per_scan,
     tally,
 )
+from lungdet_mmdet.runs.workplace import ExecutorFactory
 from lungdet_mmdet.splits.prepared import UNFINISHED_NAME
 
 _WRITTEN_INTO = (".", SLAB_FOLDER, ANNOTATION_FOLDER)

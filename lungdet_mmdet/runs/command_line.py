@@ -14,17 +14,20 @@ import inspect
 import math
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.runs.atomic_files import is_disk_full
-from lungdet_mmdet.runs.executors import signal_behind, sigterm_interrupts
 
 WAIT, THREADS = "OMP_WAIT_POLICY", "OMP_NUM_THREADS"
 CGROUP = Path("/sys/fs/cgroup")
@@ -86,6 +89,35 @@ def loading_processes(cores: int, trainings: int = 1) -> int:
     One core is left to the training itself; more than eight have nothing to do.
     """
     return min(max(cores // max(trainings, 1) - 1, 1), 8)
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived."""
+
+
+def signal_behind(error: KeyboardInterrupt) -> int:
+    """Return the number of the signal that caused an interrupt."""
+    return int(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Raise :class:`Terminated` on SIGTERM within the block (in the main thread, else nothing)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Unbreakable:

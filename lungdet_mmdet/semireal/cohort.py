@@ -32,12 +32,8 @@ from lungdet_mmdet.runs.files import (
     SERIES_TABLE,
     semireal_uid,
 )
-from lungdet_mmdet.runs.scan_runs import (
-    ExecutorFactory,
-    RunSummary,
-    failure_of,
-    run_per_scan,
-)
+from lungdet_mmdet.runs.scan_runs import RunSummary, failure_of, run_per_scan
+from lungdet_mmdet.runs.workplace import ExecutorFactory
 from lungdet_mmdet.semireal.crops import (
     CropFile,
     CropMeasures,

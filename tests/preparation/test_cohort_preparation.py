@@ -11,7 +11,7 @@ from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, overrid
 from lungdet_mmdet.reports.prep_report import MaskPreview
 from lungdet_mmdet.runs import atomic_files
 from lungdet_mmdet.runs.atomic_files import only_run_in
-from lungdet_mmdet.runs.scan_runs import process_pool
+from lungdet_mmdet.runs.workplace import process_pool
 from lungdet_mmdet.scoring.slab_records import read_depths
 from lungdet_mmdet.splits.split_writer import write_splits
 from tests.support.rehearsal import rehearsal_uid, write_rehearsal_folder

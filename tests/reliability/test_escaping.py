@@ -12,7 +12,7 @@ from lungdet_mmdet.apis.model_file import read_model_file, write_model_file
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
-from lungdet_mmdet.runs.scan_runs import process_pool
+from lungdet_mmdet.runs.workplace import process_pool
 from tests.support.dicom_export import write_dicom_series
 from tests.support.rehearsal import REHEARSAL_STEPS
 

@@ -9,8 +9,7 @@ import pytest
 
 from lungdet_mmdet.__main__ import COMMANDS, dispatch
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.command_line import run_and_exit
-from lungdet_mmdet.runs.executors import Terminated
+from lungdet_mmdet.runs.command_line import Terminated, run_and_exit
 
 pytestmark = pytest.mark.reliability("one ending for all command lines, closed pipes")
 

@@ -13,7 +13,7 @@ from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.files import is_semireal_uid
-from lungdet_mmdet.runs.scan_runs import process_pool
+from lungdet_mmdet.runs.workplace import process_pool
 from lungdet_mmdet.semireal.cohort import (
     CohortOptions,
     in_folds,
