@@ -25,7 +25,7 @@ from lungdet_mmdet.apis.dicom_report import DICOM_NAMES, has_highdicom, write_di
 from lungdet_mmdet.apis.scan_detector import ScanFindings
 from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.ct.dicom.reading import slice_stack
-from lungdet_mmdet.ct.metaimage_pixels import write_nifti
+from lungdet_mmdet.ct.scan import write_nifti
 from lungdet_mmdet.ct.scan_inputs import ScanInput
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import printable

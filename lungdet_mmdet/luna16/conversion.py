@@ -19,8 +19,7 @@ from lungdet_mmdet.ct.dicom.series import (
     strangers_note,
 )
 from lungdet_mmdet.ct.metaimage_header import read_metaimage_header
-from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
-from lungdet_mmdet.ct.scan import check_hounsfield
+from lungdet_mmdet.ct.scan import check_hounsfield, write_metaimage
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import only_run_in, read_json_or, sweep_leftovers, write_json
 from lungdet_mmdet.runs.files import (

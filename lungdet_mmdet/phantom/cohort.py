@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.ct.metaimage_pixels import write_metaimage, write_mha
+from lungdet_mmdet.ct.scan import write_metaimage, write_mha
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.findings import PhantomNodule
 from lungdet_mmdet.phantom.scan import DEFAULT_MEAN_NODULES, Recipe, build_scan

@@ -8,7 +8,7 @@ import pytest
 
 from lungdet_mmdet.annotations.mask_nodules import LOCATIONS
 from lungdet_mmdet.annotations.scan_masks import read_labels
-from lungdet_mmdet.ct.metaimage_pixels import write_mha
+from lungdet_mmdet.ct.scan import write_mha
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.prep_pipeline import prep_steps

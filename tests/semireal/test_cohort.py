@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
+from lungdet_mmdet.ct.scan import write_metaimage
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.files import is_semireal_uid
 from lungdet_mmdet.runs.workplace import process_pool
