@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from lungdet_mmdet.apis.candidate_files import cautions
-from lungdet_mmdet.apis.dicom_report import DICOM_NAMES, has_highdicom
 from lungdet_mmdet.apis.model_building import (
     check_precision,
     choose_device,
@@ -40,7 +39,14 @@ from lungdet_mmdet.apis.scan_detector import (
     check_same_slabs,
     prepared_scan,
 )
-from lungdet_mmdet.apis.scan_results import CSV_NAME, OUTDATED_NAME, REPORTS, write_findings
+from lungdet_mmdet.apis.scan_results import (
+    CSV_NAME,
+    DICOM_NAMES,
+    OUTDATED_NAME,
+    REPORTS,
+    has_highdicom,
+    write_findings,
+)
 from lungdet_mmdet.ct.scan_inputs import ScanInput, list_inputs
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.preparation.prep_pipeline import (

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from lungdet_mmdet.apis.candidate_files import (
     label_map,
     slicer_markups,
 )
-from lungdet_mmdet.apis.dicom_report import DICOM_NAMES, has_highdicom, write_dicom
 from lungdet_mmdet.apis.scan_detector import ScanFindings
 from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.ct.dicom.reading import slice_stack
@@ -49,6 +49,13 @@ SLICER_NAME = "candidates.mrk.json"
 LABEL_MAP_NAME = "candidates_boxes.nii.gz"
 THUMBNAIL_NAME = "thumbnail.jpg"
 
+DICOM_NAMES = {
+    "sr": "candidates_sr.dcm",
+    "sc": "candidates_sc.dcm",
+    "seg": "candidates_seg.dcm",
+}
+"""Kinds of DICOM files: structured report, secondary capture, segmentation."""
+
 # In the folder of an earlier result whose scan could not be used this time.
 OUTDATED_NAME = "outdated.txt"
 
@@ -67,6 +74,12 @@ OUTPUT_NAMES = frozenset(
 
 REPORTS = ("full", "slabs", "none")
 """Kinds of page: with all slices of the CT, with the detector's slabs alone, no page."""
+
+
+@lru_cache(maxsize=1)
+def has_highdicom() -> bool:
+    """Say whether the packages for DICOM reports are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("highdicom", "pydicom"))
 
 
 def write_findings(
@@ -146,6 +159,8 @@ _Maker = Callable[[Path, ScanFindings, _Records], None]
 
 def _dicom_maker(kind: str, slices: Sequence[DicomSlice], anonymous: bool) -> _Maker:
     def make(path: Path, findings: ScanFindings, records: _Records) -> None:
+        from lungdet_mmdet.apis.dicom_report import write_dicom  # needs highdicom
+
         write_dicom(kind, path, findings, records, slices, anonymous=anonymous)
 
     return make
