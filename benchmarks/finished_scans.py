@@ -31,8 +31,8 @@ from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
 from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.phantom.scan import build_scan
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
-from lungdet_mmdet.preparation.resume import PrepareJob
-from lungdet_mmdet.preparation.resume import fingerprint as prepared_fingerprint
+from lungdet_mmdet.preparation.prep_pipeline import PrepareJob
+from lungdet_mmdet.preparation.prep_pipeline import fingerprint as prepared_fingerprint
 from lungdet_mmdet.runs.files import phantom_uid
 from lungdet_mmdet.runs.workplace import SerialExecutor
 

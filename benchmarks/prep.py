@@ -181,8 +181,7 @@ def _measured_process(order: dict[str, Any]) -> dict[str, Any]:
         }
 
     from lungdet_mmdet.luna16.folder import ScanOnDisk
-    from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline
-    from lungdet_mmdet.preparation.resume import PrepareJob
+    from lungdet_mmdet.preparation.prep_pipeline import PrepareJob, build_prep_pipeline
     from lungdet_mmdet.preparation.scan_job import prepare_scan, set_threads
 
     set_threads(order["threads"])

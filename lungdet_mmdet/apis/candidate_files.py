@@ -14,7 +14,7 @@ from lungdet_mmdet.apis.scan_detector import ScanFindings
 from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.runs.atomic_files import csv_text
 from lungdet_mmdet.scoring.candidates import Candidate
-from lungdet_mmdet.scoring.submission import COLUMNS
+from lungdet_mmdet.scoring.run_files import COLUMNS
 from lungdet_mmdet.splits.prepared import NOT_PATIENTS
 
 NOTICE = "Research software. Not a medical device and not for clinical use."

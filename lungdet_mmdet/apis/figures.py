@@ -35,9 +35,9 @@ from lungdet_mmdet.reports.slab_overlays import (
     truth_boxes,
 )
 from lungdet_mmdet.runs.files import is_phantom_uid
+from lungdet_mmdet.scoring.run_files import read_predictions
 from lungdet_mmdet.scoring.slab_matching import MatchedSlabs, match_slabs
 from lungdet_mmdet.scoring.slab_outcomes import SlabOutcome, representative_slabs
-from lungdet_mmdet.scoring.submission import read_predictions
 from lungdet_mmdet.splits.coco_json import read_coco, read_slab_set
 
 # These only cut the scan down: what is left looks as before.

@@ -27,7 +27,7 @@ from lungdet_mmdet.reports.page import image_uri, render
 from lungdet_mmdet.runs.atomic_files import read_json_or, write_bytes, write_json
 from lungdet_mmdet.runs.files import FAILURES_NAME, INDEX_NAME, REPORT_NAME
 from lungdet_mmdet.runs.scan_runs import ScanFailure, exit_code_of, failure_of, tally
-from lungdet_mmdet.scoring.submission import COLUMNS
+from lungdet_mmdet.scoring.run_files import COLUMNS
 
 
 @dataclass(frozen=True)

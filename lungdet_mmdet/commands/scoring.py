@@ -93,7 +93,7 @@ def evaluate(args: argparse.Namespace) -> tuple[FrocResult, list[str]]:
     """Read the four tables and evaluate; also return what was odd about them, counted."""
     from lungdet_mmdet.annotations.tables import read_findings
     from lungdet_mmdet.scoring.froc import evaluate_froc, match_marks
-    from lungdet_mmdet.scoring.submission import read_submission
+    from lungdet_mmdet.scoring.run_files import read_submission
 
     series, nodules, warnings = read_truth(args)
     findings = read_findings(args.excluded, known_series=series)
@@ -185,7 +185,7 @@ def froc(argv: Sequence[str] | None = None) -> int:
 
 
 def compare_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    from lungdet_mmdet.scoring.run_comparison import DEFAULT_KEYS
+    from lungdet_mmdet.scoring.run_files import DEFAULT_KEYS
 
     parser = command_parser(compare)
     add = parser.add_argument
@@ -223,7 +223,7 @@ def compare(argv: Sequence[str] | None = None) -> int:
     intervals where the test made them. --by-epoch reads the training logs instead and prints one
     figure of every validation: recall, unless another is named.
     """
-    from lungdet_mmdet.scoring.run_comparison import (
+    from lungdet_mmdet.scoring.run_files import (
         comparison_rows,
         curve_rows,
         difference_warnings,
@@ -322,8 +322,8 @@ def _run(command: str, *arguments: object) -> None:
 def pool(folds: Sequence, work_dir: Path, *, n_resamples: int) -> None:
     from lungdet_mmdet.reports.score_plots import save_froc_plot
     from lungdet_mmdet.runs.files import SUBMISSION_NAME
+    from lungdet_mmdet.scoring.run_files import read_submission, write_submission
     from lungdet_mmdet.scoring.split_scores import pooled_froc, pooled_marks
-    from lungdet_mmdet.scoring.submission import read_submission, write_submission
     from lungdet_mmdet.splits.coco_json import read_slab_set
 
     tested = []

@@ -224,7 +224,7 @@ def run_test(argv: Sequence[str] | None = None) -> int:
 
 
 def _test_on_each(args: argparse.Namespace) -> int:
-    from lungdet_mmdet.scoring.run_comparison import comparison_of_sets, read_run
+    from lungdet_mmdet.scoring.run_files import comparison_of_sets, read_run
 
     names = [path.resolve().name for path in args.data]
     if args.launcher != "none" or len(set(names)) < len(names):

@@ -26,6 +26,12 @@ from lungdet_mmdet.scoring.froc import (
     evaluate_froc,
     match_marks_of_split,
 )
+from lungdet_mmdet.scoring.run_files import (
+    Marks,
+    marks_of_candidates,
+    write_predictions,
+    write_submission,
+)
 from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
 from lungdet_mmdet.scoring.slab_outcomes import scan_units, slab_units
 from lungdet_mmdet.scoring.slab_records import (
@@ -45,12 +51,6 @@ from lungdet_mmdet.scoring.slab_scores import (
     size_band_scores,
 )
 from lungdet_mmdet.scoring.split_scores import split_figures
-from lungdet_mmdet.scoring.submission import (
-    Marks,
-    marks_of_candidates,
-    write_predictions,
-    write_submission,
-)
 from lungdet_mmdet.splits.coco_json import read_slab_set
 
 

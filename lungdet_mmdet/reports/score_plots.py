@@ -20,7 +20,7 @@ from lungdet_mmdet.runs.atomic_files import write_bytes
 from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult
 from lungdet_mmdet.scoring.intervals import Interval
 from lungdet_mmdet.scoring.results import threshold_text
-from lungdet_mmdet.scoring.run_comparison import RunScores
+from lungdet_mmdet.scoring.run_files import RunScores
 from lungdet_mmdet.scoring.slab_matching import MatchedSlabs
 from lungdet_mmdet.scoring.slab_outcomes import PAPER_IOU, AnomalyUnits, TruthScore
 from lungdet_mmdet.scoring.slab_records import PAPER_BANDS_MM

@@ -33,6 +33,7 @@ from lungdet_mmdet.scoring.intervals import (
     percentile_interval,
     resample_weights,
 )
+from lungdet_mmdet.scoring.run_files import Marks
 from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
 from lungdet_mmdet.scoring.slab_outcomes import (
     PAPER_IOU,
@@ -48,7 +49,6 @@ from lungdet_mmdet.scoring.slab_scores import (
     size_band_counts,
     size_band_scores,
 )
-from lungdet_mmdet.scoring.submission import Marks
 
 # Readers rate from 1 to 5; the mean of a nodule is rounded, halves upward. LIDC rates texture from
 # 1 (ground-glass) over 3 (part-solid) to 5 (solid).

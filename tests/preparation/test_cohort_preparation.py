@@ -265,7 +265,7 @@ def test_splits_wait_for_no_run_that_rewrites_scans(prepare, out):
 
 
 def test_a_worker_of_another_version_writes_nothing(source, out, steps):
-    from lungdet_mmdet.preparation.resume import PrepareJob
+    from lungdet_mmdet.preparation.prep_pipeline import PrepareJob
     from lungdet_mmdet.preparation.scan_job import prepare_scan
 
     scan = read_luna16_folder(source).scans[0]
