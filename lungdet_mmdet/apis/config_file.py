@@ -26,8 +26,8 @@ from lungdet_mmdet.preparation.prep_pipeline import prep_steps
 from lungdet_mmdet.runs.atomic_files import write_json
 from lungdet_mmdet.runs.command_line import loading_processes, usable_cores
 from lungdet_mmdet.runs.files import ANNOTATION_FOLDER, MANIFEST_NAME, SUBMISSION_NAME
+from lungdet_mmdet.splits.coco_checks import check_leaks
 from lungdet_mmdet.splits.coco_json import read_coco
-from lungdet_mmdet.splits.leak_check import check_leaks
 from lungdet_mmdet.splits.prepared import check_finished
 from lungdet_mmdet.splits.split_writer import write_splits
 

@@ -38,7 +38,8 @@ from lungdet_mmdet.scoring.slab_records import (
     read_depths,
 )
 from lungdet_mmdet.scoring.split_scores import ScoringOptions, SplitScores, score_split
-from lungdet_mmdet.splits.coco_json import label_text, read_coco, read_slab_set, summarise
+from lungdet_mmdet.splits.coco_checks import label_text, summarise
+from lungdet_mmdet.splits.coco_json import read_coco, read_slab_set
 
 METRIC_PREFIX = "lung/"
 
