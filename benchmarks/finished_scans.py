@@ -113,7 +113,10 @@ def look_prepared(scans: Path, out_dir: Path) -> None:
 
 def detect(paths: list[Path], out_dir: Path) -> int:
     """Look at scans with the model in the box; return how many were done before."""
-    return sum(result.skipped for result in detect_scans(paths, out_dir, device="cpu").results)
+    return sum(
+        result.skipped
+        for result in detect_scans(paths, out_dir, DetectorOptions(device="cpu")).results
+    )
 
 
 def look_detected(paths: list[Path], out_dir: Path) -> None:

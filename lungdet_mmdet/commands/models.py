@@ -129,26 +129,29 @@ def infer(argv: Sequence[str] | None = None) -> int:
     args = infer_options(argv)
     # Of no use to whoever reads results: how mmdet and torch were built.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(mmdet|torch|highdicom)\b")
-    from lungdet_mmdet.apis.infer import detect_scans
+    from lungdet_mmdet.apis.infer import DetectorOptions, detect_scans
 
-    run = detect_scans(
-        args.inputs,
-        args.out,
-        checkpoint=args.checkpoint,
+    options = DetectorOptions(
+        tuple(args.checkpoint or ()),
         device=args.device,
         threshold=args.threshold,
         batch_size=args.batch_size,
-        workers=args.workers,
-        dask=args.dask,
         stride_mm=args.stride_mm,
         looks=args.looks,
-        series_uid=args.series,
         trust_checkpoint=args.trust_checkpoint,
         label_map=args.label_map,
         report=args.report,
-        dicom=() if args.dicom == "none" else args.dicom.split(","),
+        dicom=() if args.dicom == "none" else tuple(args.dicom.split(",")),
         anonymous=args.anonymous,
         precision=args.precision,
+    )
+    run = detect_scans(
+        args.inputs,
+        args.out,
+        options,
+        workers=args.workers,
+        dask=args.dask,
+        series_uid=args.series,
         say=print,
     )
     for line in run.lines():

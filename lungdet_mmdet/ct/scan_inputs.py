@@ -343,3 +343,21 @@ def _with_unique_names(scans: list[ScanInput]) -> list[ScanInput]:
     """Tell scans of one name apart by a digest of their paths, so that none overwrites another."""
     taken = Counter(scan.name.lower() for scan in scans)
     return [replace(s, name=s.long_name) if taken[s.name.lower()] > 1 else s for s in scans]
+
+
+def anonymous_name(content_digest: str) -> str:
+    """Return the name of a scan that tells nothing but what its bytes are."""
+    return f"scan-{content_digest[:12]}"
+
+
+def anonymous_names(listed: InputList) -> InputList:
+    """Return the inputs under names that tell nothing but that two scans are the same."""
+    scans, failures = [], list(listed.failures)
+    for scan in listed.scans:
+        try:
+            name = anonymous_name(scan.content_digest())
+        except (LungDetError, OSError) as error:
+            failures.append(failure_of(scan.name, error))
+            continue
+        scans.append(replace(scan, name=name, title=name))
+    return InputList(scans, failures, listed.notes)
