@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.command_line import command_parser
+from lungdet_mmdet.runs.command_line import add_workers_option, command_parser, usable_cores
 
 
 def phantom_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -33,9 +32,7 @@ def phantom_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=DEFAULT_MEAN_NODULES,
         help="nodules per scan that has any, on average (default %(default)s, as in LUNA16)",
     )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
-    )
+    add_workers_option(parser)
     return parser.parse_args(argv)
 
 
@@ -45,24 +42,19 @@ def phantom(argv: Sequence[str] | None = None) -> int:
     from tqdm import tqdm
 
     from lungdet_mmdet.phantom.cohort import plan_cohort, write_cohort
-    from lungdet_mmdet.runs.workplace import WorkerPool
+    from lungdet_mmdet.runs.workplace import process_pool
 
-    if args.workers < 1:
-        raise LungDetError(f"--workers is {args.workers}: use at least 1")
     plan = plan_cohort(
         n_scans=args.scans, seed=args.seed, size=args.size, mean_nodules=args.mean_nodules
     )
-    with tqdm(total=len(plan), desc="phantoms", unit="scan") as bar:
-        if args.workers == 1:
-            scans = write_cohort(args.out_dir, plan, on_scan=lambda _: bar.update())
-        else:
-            pool = WorkerPool(args.workers)
-            try:
-                scans = write_cohort(
-                    args.out_dir, plan, executor=pool, on_scan=lambda _: bar.update()
-                )
-            finally:
-                pool.stop()
+    make_pool = process_pool(args.workers)
+    pool = make_pool() if args.workers else None
+    try:
+        with tqdm(total=len(plan), desc="phantoms", unit="scan") as bar:
+            scans = write_cohort(args.out_dir, plan, executor=pool, on_scan=lambda _: bar.update())
+    finally:
+        if pool is not None:
+            pool.stop()
     nodules = sum(len(scan.nodules) for scan in scans)
     healthy = sum(not scan.nodules for scan in scans)
     excluded = sum(len(scan.excluded) for scan in scans)
@@ -93,12 +85,7 @@ def download_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="list missing, truncated and corrupt series of the folder; downloads nothing",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=min(os.cpu_count() or 1, 4),
-        help="processes that verify, 0 = this one (default: %(default)s)",
-    )
+    add_workers_option(parser, default=min(usable_cores(), 4), what="processes that verify")
     parser.add_argument(
         "--report", type=Path, help="with --verify, once every series is whole: write the list here"
     )
@@ -160,12 +147,7 @@ def convert_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="write patients.csv (series and PatientID), for splits by patient",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="processes, each holding one series; 0 = this one (default: %(default)s)",
-    )
+    add_workers_option(parser, what="processes, each holding one series")
     parser.add_argument(
         "--dask", metavar="ADDRESS", help="work on a Dask cluster, e.g. tcp://HOST:8786"
     )
@@ -259,9 +241,7 @@ def insert_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="DIR",
         help="folder for the nodule masks (default: OUT with -nodule-masks appended)",
     )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (0 = this one)"
-    )
+    add_workers_option(parser)
     return parser.parse_args(argv)
 
 
@@ -356,7 +336,7 @@ def lidc_labels_options(argv: Sequence[str] | None = None) -> argparse.Namespace
         default=MIN_SHARE,
         help="share of them that must hold a voxel (default: %(default)s)",
     )
-    add("--workers", type=int, default=1, help="processes; 0 = this one (default: %(default)s)")
+    add_workers_option(parser, default=1)
     return parser.parse_args(argv)
 
 

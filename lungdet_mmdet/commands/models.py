@@ -11,7 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.command_line import CommandStep, command_parser, quoted, run_command_steps
+from lungdet_mmdet.runs.command_line import (
+    CommandStep,
+    add_workers_option,
+    command_parser,
+    quoted,
+    run_command_steps,
+)
 
 
 def infer_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -56,12 +62,11 @@ def infer_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="of the network (default: %(default)s); below fp32 the best slab of each scan is "
         "looked at again in fp32, and the whole scan where it differs",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
+    add_workers_option(
+        parser,
         default=0,
-        help="scans at a time, each in a process with its own copy of the model; 0 = one scan at a "
-        "time in this process, or with several GPUs one for each (default: %(default)s)",
+        what="scans at a time, each in a process with its own copy of the model",
+        at_0="one scan at a time in this process, or with several GPUs a process for each",
     )
     parser.add_argument(
         "--dask",
@@ -303,7 +308,7 @@ def make_model_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="other phantoms, nodules and places, and another order in training; the test stays as "
         "it is (default: %(default)s)",
     )
-    add("--workers", type=int, default=2, help="processes for the data (default: %(default)s)")
+    add_workers_option(parser, default=2, what="processes for the data")
     return parser.parse_args(argv)
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -13,7 +12,13 @@ from pathlib import Path
 
 from lungdet_mmdet.annotations.lidc import installed_database
 from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
-from lungdet_mmdet.runs.command_line import CommandStep, command_parser, quoted, run_command_steps
+from lungdet_mmdet.runs.command_line import (
+    CommandStep,
+    add_workers_option,
+    command_parser,
+    quoted,
+    run_command_steps,
+)
 from lungdet_mmdet.runs.files import METRICS_NAME, NODULE_MASK_FOLDER, phantom_uid
 
 CONFIG = "lung_deform_detr_phantom.py"
@@ -255,7 +260,7 @@ def reproduce_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="how scans are divided, see above (default: %(default)s)",
     )
     add("--seed", type=int, default=0, help="of split and training (default: %(default)s)")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    add_workers_option(parser)
     add("--no-verify", action="store_true", help="take the folder as it is")
     add(
         "--nodule-masks",

@@ -167,6 +167,28 @@ def command_parser(command: Callable[..., int]) -> argparse.ArgumentParser:
     )
 
 
+def add_workers_option(
+    parser: argparse.ArgumentParser,
+    *,
+    default: int | None = None,
+    what: str = "processes",
+    at_0: str = "in this process",
+) -> None:
+    """Give a command ``--workers``, which means the same to all: 0 works in this process.
+
+    Parameters
+    ----------
+    default : None takes a process for each core that may be used.
+    what, at_0 : words of the help.
+    """
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=usable_cores() if default is None else default,
+        help=f"{what}; 0 = {at_0} (default: %(default)s)",
+    )
+
+
 def run_and_exit(main: Callable[[], int]) -> NoReturn:
     """Call `main` and leave with its exit code, see above.
 
