@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lungdet_mmdet.annotations.lidc import installed_database
 from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
 from lungdet_mmdet.runs.command_line import (
     CommandStep,
@@ -277,6 +276,8 @@ def reproduce_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def reproduce_plan(args: argparse.Namespace) -> list[CommandStep]:
     """Return every step."""
+    from lungdet_mmdet.annotations.lidc import installed_database
+
     luna16, out, config = args.luna16_dir.resolve(), args.out_dir.resolve(), RECIPES[args.recipe]
     prepared, work = out / "prepared", out / f"{args.recipe}_{args.protocol}"
     whole, masks = out / "verified.txt", args.nodule_masks

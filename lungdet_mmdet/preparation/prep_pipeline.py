@@ -16,16 +16,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lungdet_mmdet
 from lungdet_mmdet.ct.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, scan_suffix
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.luna16.folder import ScanOnDisk
 from lungdet_mmdet.runs.atomic_files import read_json_or
 from lungdet_mmdet.runs.files import RECORD_NAME, SLAB_FOLDER
+
+if TYPE_CHECKING:
+    from lungdet_mmdet.luna16.folder import ScanOnDisk
 
 PIXELS_VERSION = 4
 """Which prepared pixels this code makes of the same scan, config and libraries.
