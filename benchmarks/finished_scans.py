@@ -31,10 +31,10 @@ from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
 from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.phantom.scan import build_scan
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
-from lungdet_mmdet.preparation.resume import PrepareJob
-from lungdet_mmdet.preparation.resume import fingerprint as prepared_fingerprint
-from lungdet_mmdet.runs.executors import SerialExecutor
-from lungdet_mmdet.series_name import phantom_uid
+from lungdet_mmdet.preparation.prep_pipeline import PrepareJob
+from lungdet_mmdet.preparation.prep_pipeline import fingerprint as prepared_fingerprint
+from lungdet_mmdet.runs.files import phantom_uid
+from lungdet_mmdet.runs.workplace import SerialExecutor
 
 STEPS = [
     {"type": "LoadCTScan"},
@@ -113,7 +113,10 @@ def look_prepared(scans: Path, out_dir: Path) -> None:
 
 def detect(paths: list[Path], out_dir: Path) -> int:
     """Look at scans with the model in the box; return how many were done before."""
-    return sum(result.skipped for result in detect_scans(paths, out_dir, device="cpu").results)
+    return sum(
+        result.skipped
+        for result in detect_scans(paths, out_dir, DetectorOptions(device="cpu")).results
+    )
 
 
 def look_detected(paths: list[Path], out_dir: Path) -> None:

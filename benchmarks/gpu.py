@@ -111,7 +111,7 @@ def _attention_rows(
     """Forward and backward of one encoder layer's attention, by each op that is there."""
     from mmcv.ops import multi_scale_deform_attn as module
 
-    from lungdet_mmdet.ops import attention_choice, stand_in
+    from lungdet_mmdet.ops import attention_choice, is_stand_in
 
     inputs = _attention_inputs(dtype, device, size_px)
     pure = attention_choice.mmcv_attention()
@@ -121,7 +121,7 @@ def _attention_rows(
     }
     if device.type == "cuda":
         ops["Triton"] = lambda *given: attention_choice.triton_function().apply(*given)
-        if not stand_in.is_stand_in():
+        if not is_stand_in():
             own = getattr(module, attention_choice.KEPT, getattr(module, attention_choice.FUNCTION))
             ops["mmcv's compiled op"] = own.apply
     exact = _with_gradients(

@@ -22,6 +22,7 @@ from benchmarks.measured_process import peak_rss_mb
 from lungdet_mmdet.apis.scan_detector import ScanDetector
 from lungdet_mmdet.apis.scan_results import write_findings
 from lungdet_mmdet.ops.attention_choice import attention_replaced, mmcv_attention
+from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline
 from lungdet_mmdet.preparation.scan_job import set_threads
 
 
@@ -46,7 +47,8 @@ def _one_way(detector: ScanDetector, order: dict[str, Any]) -> dict[str, Any]:
     """Run a scan through the detector and write its results."""
     if not order["crop"]:
         # Not an option of the detector: a model is made for the slabs that it was trained on.
-        detector.use_prep_steps([s for s in detector.prep_steps if s["type"] != "CropToLungs"])
+        uncropped = [s for s in detector.prep_steps if s["type"] != "CropToLungs"]
+        detector.pipeline = build_prep_pipeline(uncropped)
     findings = detector.analyse(order["scan"])
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="lungdet-benchmark-") as folder:
@@ -66,7 +68,8 @@ def _one_way(detector: ScanDetector, order: dict[str, Any]) -> dict[str, Any]:
 
 def _compare(detector: ScanDetector, scan: str) -> dict[str, float]:
     """Compare every query's box on every slab: no cut by rank, which rounding could move."""
-    detector.keep_all_boxes()
+    for _, model in detector._models:  # a box for every query and slab instead of the best ones
+        model.bbox_head.test_cfg["max_per_img"] = model.num_queries
     ours = detector.analyse(scan).detections
     with attention_replaced(mmcv_attention()):
         theirs = detector.analyse(scan).detections

@@ -115,7 +115,7 @@ def benchmark_folder(folder: Path, steps: list[dict], *, workers: int) -> Throug
     from lungdet_mmdet.luna16.folder import read_luna16_folder
     from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
     from lungdet_mmdet.preparation.scan_job import limit_threads
-    from lungdet_mmdet.runs.scan_runs import process_pool
+    from lungdet_mmdet.runs.workplace import process_pool
 
     source = read_luna16_folder(folder)
     with tempfile.TemporaryDirectory(prefix="lungdet-benchmark-") as out_dir:
@@ -181,8 +181,7 @@ def _measured_process(order: dict[str, Any]) -> dict[str, Any]:
         }
 
     from lungdet_mmdet.luna16.folder import ScanOnDisk
-    from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline
-    from lungdet_mmdet.preparation.resume import PrepareJob
+    from lungdet_mmdet.preparation.prep_pipeline import PrepareJob, build_prep_pipeline
     from lungdet_mmdet.preparation.scan_job import prepare_scan, set_threads
 
     set_threads(order["threads"])

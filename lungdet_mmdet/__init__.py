@@ -6,7 +6,7 @@ where mmcv came without its compiled extension. Configs register transforms, dat
 hooks with ``custom_imports = dict(imports=['lungdet_mmdet.plugin'])``.
 """
 
-from lungdet_mmdet.ops.stand_in import install_finder
+from lungdet_mmdet.ops import install_finder
 from lungdet_mmdet.versions import check_versions
 
 __version__ = "0.2.0"

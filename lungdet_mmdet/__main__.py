@@ -14,11 +14,11 @@ from lungdet_mmdet.runs.command_line import run_and_exit
 COMMANDS = {
     "doctor": ("doctor:main", "say what works on this machine, what does not, and what to do"),
     "infer": ("commands.models:infer", "find nodules in CT scans"),
-    "corrections": ("commands.labels:corrections", "join what readers said on the pages of scans"),
+    "corrections": ("commands.scoring:corrections", "join what readers said on the pages of scans"),
     "phantom": ("commands.data:phantom", "make up scans with known nodules"),
     "download": ("commands.data:download", "fetch LUNA16, or check a copy of it"),
     "convert": ("commands.data:convert", "bring DICOM series to LUNA16's layout"),
-    "lidc-labels": ("commands.labels:lidc_labels", "nodule masks from outlines of LIDC's readers"),
+    "lidc-labels": ("commands.data:lidc_labels", "nodule masks from outlines of LIDC's readers"),
     "insert": ("commands.data:insert", "set real nodules into real lungs of other patients"),
     "prepare": ("commands.preparing:prepare", "scans into slabs, boxes, and a report"),
     "split": ("commands.preparing:split", "divide prepared scans into train, val and test"),
@@ -31,12 +31,12 @@ COMMANDS = {
     "visualize": ("commands.pictures:visualize", "figures of preparation and of predictions"),
     "publish": ("commands.models:publish", "a model file that cannot run code"),
     "export": ("commands.models:export", "the network as ONNX or OpenVINO"),
-    "label-study": ("commands.labels:label_study", "sphere labels against readers' outlines"),
+    "label-study": ("commands.pictures:label_study", "sphere labels against readers' outlines"),
     "stock": ("commands.training:stock", "run one of mmdet's own tools"),
     "reproduce": ("commands.recipes:reproduce", "the whole way from LUNA16 to the paper's table"),
-    "demo": ("commands.demos:demo", "the whole job on phantoms"),
-    "ablation": ("commands.demos:ablation", "the paper's comparisons on phantoms"),
-    "make-model": ("commands.recipes:make_model", "train the model in the box anew"),
+    "demo": ("commands.recipes:demo", "the whole job on phantoms"),
+    "ablation": ("commands.recipes:ablation", "the paper's comparisons on phantoms"),
+    "make-model": ("commands.models:make_model", "train the model in the box anew"),
 }
 
 

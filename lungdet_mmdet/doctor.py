@@ -7,12 +7,10 @@
 from __future__ import annotations
 
 import argparse
-import http.client
 import importlib
 import os
 import platform
 import shutil
-import urllib.request
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,9 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lungdet_mmdet import versions
-from lungdet_mmdet.ops import INSTALL_COMPILED, WITHOUT_COMPILED
 from lungdet_mmdet.runs.command_line import describe_cores
-from lungdet_mmdet.runs.workplace import OFFLINE_VARIABLE, is_offline
+from lungdet_mmdet.versions import INSTALL_COMPILED, WITHOUT_COMPILED
 
 if TYPE_CHECKING:
     import torch
@@ -176,9 +173,9 @@ def check_attention() -> Iterator[Line]:
     import torch
 
     import lungdet_mmdet.plugin  # noqa: F401  (so that what a run would use is looked at)
-    from lungdet_mmdet.ops import attention_choice, stand_in
+    from lungdet_mmdet.ops import attention_choice, is_stand_in
 
-    kind = "pure PyTorch stand-in" if stand_in.is_stand_in() else "compiled"
+    kind = "pure PyTorch stand-in" if is_stand_in() else "compiled"
     yield Line(OK, "mmcv ops", kind)
     expected = None
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
@@ -223,35 +220,25 @@ def _attention_output(device: str) -> torch.Tensor:
 
 
 RESNET50_URL = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
-TIMEOUT_S = 5
 
 
 def check_weights(url: str = RESNET50_URL) -> Iterator[Line]:
     """Look for a weight file in torch's cache, and else ask its server for it."""
-    import torch
+    from lungdet_mmdet.engine.run_setup import cached_copy, why_unreachable
 
-    topic = "weights"
-    ways_out = (
-        f"download {url} elsewhere and give its local path in the config, "
-        "or train without pretrained weights, or name another URL"
-    )
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    cached, reason = cached_copy(url), why_unreachable(url)
     if cached.is_file():
-        yield Line(OK, topic, f"pretrained ResNet-50 is in the cache: {cached}")
-    elif is_offline():
-        text = (
-            f"pretrained ResNet-50 is not in the cache; {OFFLINE_VARIABLE} forbids looking for it"
-        )
-        yield Line(WARN, topic, text, ways_out)
+        yield Line(OK, "weights", f"pretrained ResNet-50 is in the cache: {cached}")
+    elif reason is None:
+        yield Line(OK, "weights", f"pretrained ResNet-50 can be downloaded from {url}")
     else:
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=TIMEOUT_S).close()
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            text = f"pretrained ResNet-50 cannot be reached: {error}"
-            yield Line(WARN, topic, text, ways_out)
-        else:
-            yield Line(OK, topic, f"pretrained ResNet-50 can be downloaded from {url}")
+        yield Line(
+            WARN,
+            "weights",
+            f"pretrained ResNet-50 is not in the cache and cannot be reached: {reason}",
+            f"download {url} elsewhere and give its local path in the config, "
+            "or train without pretrained weights, or name another URL",
+        )
 
 
 def examine() -> Iterator[Line]:
@@ -264,8 +251,8 @@ def examine() -> Iterator[Line]:
     broken = {line.topic for line in import_lines if line.level == FAIL}
     if "torch" not in broken:
         yield from check_devices()
-        yield from check_weights()
         if not broken.intersection(MM_MODULES):
+            yield from check_weights()
             yield from check_attention()
     yield from check_extras()
 

@@ -9,7 +9,7 @@ import io
 import warnings
 
 import lungdet_mmdet  # noqa: F401  (makes mmcv.ops importable first)
-from lungdet_mmdet.ops.stand_in import check_extension
+from lungdet_mmdet.ops import check_extension
 
 # On import mmdet prints two lines about a cloud package that nobody here uses; with worker
 # processes they would swamp the progress bar.

@@ -46,6 +46,14 @@ MM = {
 }
 OPENMMLAB = {"mmengine": ">=0.10.7,<0.11", "mmcv-lite": ">=2.1.0,<2.2", "mmdet": ">=3.3.0,<3.4"}
 
+INSTALL_COMPILED = (
+    "pip install onedl-mim && mim install onedl-mmcv --only-binary=onedl-mmcv (or, with "
+    "OpenMMLab's own packages, mim install mmcv==2.1.0); there are wheels for some versions of "
+    "Python, torch and CUDA only"
+)
+WITHOUT_COMPILED = "pip install --force-reinstall --no-deps --no-binary onedl-mmcv onedl-mmcv"
+"""Installs mmcv without its ops; their places are then taken by this package's."""
+
 
 class UnsupportedVersionError(LungDetError, ImportError):
     """A library is missing, too old, too new or installed twice."""

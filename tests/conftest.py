@@ -68,7 +68,7 @@ def _prepare_phantoms(phantoms: PreparedPhantoms) -> None:
     from lungdet_mmdet.phantom.cohort import plan_cohort, write_cohort
     from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
     from lungdet_mmdet.preparation.prep_pipeline import prep_steps
-    from lungdet_mmdet.runs.executors import SerialExecutor
+    from lungdet_mmdet.runs.workplace import SerialExecutor
     from lungdet_mmdet.splits.split_writer import write_splits
 
     luna16_dir, prepared_dir = phantoms.luna16_dir, phantoms.prepared_dir

@@ -6,9 +6,9 @@ import sys
 
 # From the bottom up; a room imports from those before it only. "" is the package itself.
 ROOMS = (
-    "errors", "versions", "series_name", "input_file", "ops", "", "models", "runs", "ct",
+    "errors", "versions", "ops", "", "models", "runs", "ct",
     "annotations", "phantom", "luna16", "scoring", "splits", "reports", "semireal", "datasets",
-    "engine", "evaluation", "preparation", "plugin", "registry", "utils", "apis", "inference",
+    "preparation", "engine", "evaluation", "plugin", "registry", "utils", "apis", "inference",
     "doctor", "commands", "__main__",
 )  # fmt: skip
 

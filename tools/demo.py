@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``lungdet demo``, from a checkout."""
 
-from lungdet_mmdet.commands.demos import demo as main
+from lungdet_mmdet.commands.recipes import demo as main
 from lungdet_mmdet.runs.command_line import run_and_exit
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 from lungdet_mmdet.annotations.tables import MAX_DIAMETER_MM, CsvRows, read_csv_rows
 from lungdet_mmdet.ct.geometry import MAX_COORDINATE_MM
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.series_name import check_series_name
+from lungdet_mmdet.runs.files import check_series_name
 
 ACCEPT, REJECT, MISSED, OPEN = "accept", "reject", "missed", ""
 COLUMNS = (

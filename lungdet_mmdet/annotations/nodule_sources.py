@@ -23,7 +23,7 @@ import numpy as np
 from lungdet_mmdet.annotations.mask_nodules import sphere_diameter_mm
 from lungdet_mmdet.annotations.tables import PATIENT_NAMES, SERIES_NAMES, CsvRows, read_csv_rows
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.input_file import check_input_file
+from lungdet_mmdet.runs.files import check_input_file
 
 COORDS = ("lps", "ras", "voxel")
 MARKUP_SUFFIXES = (".mrk.json", ".fcsv")

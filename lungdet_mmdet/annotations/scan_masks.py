@@ -27,7 +27,7 @@ from lungdet_mmdet.ct.geometry import FileGrid, ScanGeometry, place_problem
 from lungdet_mmdet.ct.reading import read_volume, scan_suffix
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError, printable
-from lungdet_mmdet.runs.file_names import MASK_FOLDER, PATIENT_TABLE, RATING_TABLE
+from lungdet_mmdet.runs.files import MASK_FOLDER, PATIENT_TABLE, RATING_TABLE
 
 DICOM_SUFFIX = ".dcm"
 

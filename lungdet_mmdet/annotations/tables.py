@@ -18,9 +18,8 @@ from typing import Generic, TypeVar
 
 from lungdet_mmdet.ct.geometry import MAX_COORDINATE_MM
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.input_file import check_input_file
 from lungdet_mmdet.runs.atomic_files import write_csv
-from lungdet_mmdet.series_name import check_series_name
+from lungdet_mmdet.runs.files import check_input_file, check_series_name
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from lungdet_mmdet.apis.scan_detector import ScanFindings
 from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.runs.atomic_files import csv_text
 from lungdet_mmdet.scoring.candidates import Candidate
-from lungdet_mmdet.scoring.submission import COLUMNS
+from lungdet_mmdet.scoring.run_files import COLUMNS
 from lungdet_mmdet.splits.prepared import NOT_PATIENTS
 
 NOTICE = "Research software. Not a medical device and not for clinical use."
@@ -166,7 +166,7 @@ def candidates_csv(
 
     Parameters
     ----------
-    seriesuid : the scan's name, the same in no other scan of a table; see ``series_name``.
+    seriesuid : the scan's name, the same in no other scan of a table; see ``series_name_of``.
     records : of :func:`candidate_records`.
     verdict : on the lung mask: candidates outside the lungs are of no worth.
     caution : of the model, in a few words.

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Candidates as DICOM files next to the images they were found in: report, picture, segments.
 
-Needs highdicom and pydicom: ``pip install 'lungdet-mmdet[dicom]'``.
+The report is a TID 1500 measurement report. Needs highdicom and pydicom:
+``pip install 'lungdet-mmdet[dicom]'``.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import struct
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,23 @@ import numpy as np
 import lungdet_mmdet
 from lungdet_mmdet.apis.candidate_files import NOTICE, cautions, label_map
 from lungdet_mmdet.apis.scan_detector import ScanFindings
-from lungdet_mmdet.apis.structured_report import (
-    ALGORITHM_NAME,
-    measurement_report,
-    model_digest,
-    model_name,
-    provenance,
-)
 from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.reports.ct_planes import capture_picture
 from lungdet_mmdet.runs.atomic_files import write_bytes
+from lungdet_mmdet.versions import UnsupportedVersionError
 
-DICOM_NAMES = {
-    "sr": "candidates_sr.dcm",
-    "sc": "candidates_sc.dcm",
-    "seg": "candidates_seg.dcm",
-}
-"""Kinds of DICOM files: structured report, secondary capture, segmentation."""
+try:
+    import highdicom as hd
+    import pydicom
+    from highdicom import seg, sr
+    from pydicom.sr.codedict import codes
+    from pydicom.valuerep import DA, TM
+except ImportError as error:
+    raise UnsupportedVersionError(
+        "DICOM files need highdicom: pip install 'lungdet-mmdet[dicom]'"
+    ) from error
+
 
 # Clear of the numbers that scanners give their series.
 SERIES_NUMBERS = {"sr": 9001, "sc": 9002, "seg": 9003}
@@ -57,12 +55,6 @@ _PERSONAL = (*_REPEATED, "PatientAge", "PatientAddress", "OtherPatientIDs", "Ins
 
 class DicomReportError(LungDetError):
     """The images lack what a report cannot do without."""
-
-
-@lru_cache(maxsize=1)
-def has_highdicom() -> bool:
-    """Say whether the packages for DICOM reports are installed."""
-    return all(importlib.util.find_spec(name) is not None for name in ("highdicom", "pydicom"))
 
 
 def write_dicom(
@@ -97,13 +89,9 @@ def write_dicom(
 
     Raises
     ------
-    LungDetError
-        If highdicom is not installed.
     DicomReportError
         If the images lack what a file cannot do without, such as UIDs.
     """
-    if not has_highdicom():
-        raise LungDetError("DICOM files need highdicom: pip install 'lungdet-mmdet[dicom]'")
     if any(s.frame is not None for s in slices):
         raise DicomReportError("the images are the frames of one file, which it cannot point at")
     chosen = [r for r in records if r["above_threshold"]]
@@ -112,7 +100,11 @@ def write_dicom(
     make = {"sr": _structured_report, "sc": _secondary_capture, "seg": _segmentation}[kind]
     try:
         dataset = make(findings, chosen, slices, anonymous)
-        _name_origin(dataset, findings)
+        # In the header: what the file is, and which software and model made it.
+        dataset.SeriesDescription = DESCRIPTION
+        dataset.ManufacturerModelName = model_name(findings)
+        dataset.SoftwareVersions = lungdet_mmdet.__version__
+        dataset.DeviceSerialNumber = model_digest(findings)[:16]
         content = io.BytesIO()
         dataset.save_as(content)
     except (AttributeError, KeyError, TypeError, ValueError, struct.error) as error:
@@ -124,8 +116,6 @@ def write_dicom(
 
 def _identity(kind: str) -> dict[str, Any]:
     """Return what every DICOM file of this package says of its series and of itself."""
-    import highdicom as hd
-
     return {
         "series_number": SERIES_NUMBERS[kind],
         "series_instance_uid": hd.UID(),
@@ -135,27 +125,18 @@ def _identity(kind: str) -> dict[str, Any]:
     }
 
 
-def _name_origin(dataset: Any, findings: ScanFindings) -> None:
-    """Say in the header what the file is, and which software and model made it."""
-    dataset.SeriesDescription = DESCRIPTION
-    dataset.ManufacturerModelName = model_name(findings)
-    dataset.SoftwareVersions = lungdet_mmdet.__version__
-    dataset.DeviceSerialNumber = model_digest(findings)[:16]
-
-
 def _structured_report(
     findings: ScanFindings,
     chosen: Sequence[Mapping[str, Any]],
     slices: Sequence[DicomSlice],
     anonymous: bool,
 ) -> Any:
-    import highdicom as hd
 
     by_uid = {s.instance_uid: s for s in slices}
     used = sorted({r["dicom_image"]["sop_instance_uid"] for r in chosen})
     shown = used or [slices[len(slices) // 2].instance_uid]
     evidence = [_evidence(by_uid[uid].path, anonymous=anonymous) for uid in shown]
-    return hd.sr.ComprehensiveSR(
+    return sr.ComprehensiveSR(
         # All images were looked at, not only those with a candidate.
         evidence=evidence + [_reference(s) for s in slices if s.instance_uid not in shown],
         content=measurement_report(findings, chosen, by_uid, evidence),
@@ -166,9 +147,7 @@ def _structured_report(
 
 def _reference(image: DicomSlice) -> Any:
     """Return as much of an image as it takes to refer to it."""
-    from pydicom import Dataset
-
-    dataset = Dataset()
+    dataset = pydicom.Dataset()
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = image.study_uid, image.series_uid
     dataset.SOPInstanceUID, dataset.SOPClassUID = image.instance_uid, image.sop_class_uid
     return dataset
@@ -180,7 +159,6 @@ def _secondary_capture(
     slices: Sequence[DicomSlice],
     anonymous: bool,
 ) -> Any:
-    import highdicom as hd
 
     image = _evidence(slices[len(slices) // 2].path, anonymous=anonymous)
     capture = hd.sc.SCImage.from_ref_dataset(
@@ -218,9 +196,6 @@ def _segmentation(
     slices: Sequence[DicomSlice],
     anonymous: bool,
 ) -> Any:
-    import highdicom as hd
-    from highdicom import seg
-    from pydicom.sr.codedict import codes
 
     labels = label_map(findings, chosen)
     grid = findings.scan.file_geometry
@@ -271,8 +246,6 @@ def _segmentation(
 
 def _evidence(path: Path, *, anonymous: bool) -> Any:
     """Read an image's header, and blank what is missing in it, malformed or personal."""
-    import pydicom
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about values that are blanked here
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
@@ -285,8 +258,6 @@ def _evidence(path: Path, *, anonymous: bool) -> Any:
 
 def _is_sound(dataset: Any, keyword: str) -> bool:
     """Say whether a header has a value that can be repeated."""
-    from pydicom.valuerep import DA, TM
-
     try:
         value = getattr(dataset, keyword)
         if value is None:
@@ -299,3 +270,142 @@ def _is_sound(dataset: Any, keyword: str) -> bool:
     except (AttributeError, ValueError, TypeError, LookupError):
         return False
     return True
+
+
+ALGORITHM_NAME = "lungdet_mmdet"
+
+
+def _models(findings: ScanFindings) -> list[tuple[str, str]]:
+    """Return name and digest of the model, or of each of several."""
+    models = findings.model.get("ensemble") or [findings.model]
+    return [(str(m.get("name") or "model"), str(m.get("sha256") or "unknown")) for m in models]
+
+
+def model_name(findings: ScanFindings) -> str:
+    """Return the names of the model, or of several, as far as DICOM has room."""
+    return " + ".join(name for name, _ in _models(findings))[:64]
+
+
+def model_digest(findings: ScanFindings) -> str:
+    """Return the digest of the model, or of the first of several."""
+    return _models(findings)[0][1]
+
+
+def provenance(findings: ScanFindings, chosen: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what was found by what, in a few lines."""
+    found = f"{len(chosen)} candidates" if chosen else "nothing found"
+    return [
+        f"{found} at or above the threshold {findings.threshold:.3f}",
+        f"{ALGORITHM_NAME} {lungdet_mmdet.__version__}",
+        *(f"model {name}, SHA-256 {digest}" for name, digest in _models(findings)),
+    ]
+
+
+def measurement_report(
+    findings: ScanFindings,
+    chosen: Sequence[Mapping[str, Any]],
+    by_uid: Mapping[str, DicomSlice],
+    evidence: Sequence[Any],
+) -> Any:
+    """Return the content of a structured report: the whole scan, each candidate, the notes."""
+    observer = sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=hd.UID(),
+            name=ALGORITHM_NAME,
+            manufacturer_name=ALGORITHM_NAME,
+            model_name=model_name(findings),
+            serial_number=model_digest(findings)[:64],
+        ),
+    )
+    report = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=observer),
+        procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
+        title=codes.DCM.ImagingMeasurementReport,
+        imaging_measurements=[
+            _summary(findings, chosen),
+            *(_finding(r, by_uid, findings) for r in chosen),
+        ],
+        referenced_images=evidence,
+    )
+    # The template may be extended; a reader shows these texts with the report.
+    notes = [NOTICE, *provenance(findings, chosen), *cautions(findings), *findings.flags]
+    report[0].ContentSequence.extend(
+        sr.TextContentItem(
+            name=codes.DCM.Comment, value=text, relationship_type=sr.RelationshipTypeValues.CONTAINS
+        )
+        for text in dict.fromkeys(notes)
+    )
+    return report
+
+
+def _algorithm(findings: ScanFindings) -> Any:
+
+    return sr.AlgorithmIdentification(
+        ALGORITHM_NAME,
+        lungdet_mmdet.__version__,
+        parameters=[
+            f"threshold {findings.threshold:.6g}",
+            *(f"model {name}, SHA-256 {digest}" for name, digest in _models(findings)),
+        ],
+    )
+
+
+def _summary(findings: ScanFindings, chosen: Sequence[Mapping[str, Any]]) -> Any:
+    """Return a group on the whole scan, which is there also where nothing was found."""
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=hd.UID(), identifier="whole scan"),
+        finding_sites=[sr.FindingSite(codes.SCT.Lung)],
+        algorithm_id=_algorithm(findings),
+        measurements=[
+            _number(_code("count", "Candidates at or above the threshold"), len(chosen)),
+            _number(
+                _code("threshold", "Threshold of the detection score"),
+                round(findings.threshold, 6),
+            ),
+        ],
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(
+                _code("use", "Permitted use"),
+                _code("research", "Research only, not for clinical use"),
+            ),
+        ],
+    )
+
+
+def _finding(
+    record: Mapping[str, Any], by_uid: Mapping[str, DicomSlice], findings: ScanFindings
+) -> Any:
+
+    image = by_uid[record["dicom_image"]["sop_instance_uid"]]
+    # DICOM counts from the corner of the first pixel, voxel coordinates from its centre.
+    centre = np.asarray(record["dicom_image"]["column_row"]) + 0.5
+    rim = centre + (record["diameter_mm"] / 2 / image.spacing_xy_mm[0], 0.0)
+    region = sr.ImageRegion(
+        graphic_type=sr.GraphicTypeValues.CIRCLE,
+        graphic_data=np.stack([centre, rim]),
+        source_image=sr.SourceImageForRegion(image.sop_class_uid, image.instance_uid),
+    )
+    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=hd.UID(), identifier=f"candidate {record['rank']}"
+        ),
+        referenced_region=region,
+        finding_type=codes.SCT.Nodule,
+        finding_sites=[sr.FindingSite(codes.SCT.Lung)],
+        algorithm_id=_algorithm(findings),
+        measurements=[
+            sr.Measurement(codes.SCT.Diameter, record["diameter_mm"], codes.UCUM.Millimeter),
+            _number(_code("score", "Detection score"), record["score"]),
+        ],
+    )
+
+
+def _code(value: str, meaning: str) -> Any:
+    """Return a code of this package's own scheme: no standard one says it."""
+    return sr.CodedConcept(value, "99LUNGDET", meaning)
+
+
+def _number(name: Any, value: float) -> Any:
+
+    return sr.Measurement(name, value, codes.UCUM.NoUnits)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from mmengine.config import Config
 
+import lungdet_mmdet.plugin  # noqa: F401  (registers everything before anything is built)
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.datasets.luna16_slabs import LUNA16SlabDataset, slab_kind
 from lungdet_mmdet.errors import LungDetError
@@ -22,7 +23,7 @@ from lungdet_mmdet.evaluation.slab_test import (
     run_network,
     slab_folder,
 )
-from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_checkpoint
+from lungdet_mmdet.evaluation.trained_checkpoint import applied_threshold, read_checkpoint
 from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, run_steps
 from lungdet_mmdet.reports.method_figures import SlabStage, Stage, VolumeStage, pipeline_figure
 from lungdet_mmdet.reports.prediction_figure import prediction_figure
@@ -34,10 +35,10 @@ from lungdet_mmdet.reports.slab_overlays import (
     read_slab,
     truth_boxes,
 )
-from lungdet_mmdet.scoring.review_cases import SlabOutcome, representative_slabs
+from lungdet_mmdet.runs.files import is_phantom_uid
+from lungdet_mmdet.scoring.run_files import read_predictions
 from lungdet_mmdet.scoring.slab_matching import MatchedSlabs, match_slabs
-from lungdet_mmdet.scoring.submission import read_predictions
-from lungdet_mmdet.series_name import is_phantom_uid
+from lungdet_mmdet.scoring.slab_outcomes import SlabOutcome, representative_slabs
 from lungdet_mmdet.splits.coco_json import read_coco, read_slab_set
 
 # These only cut the scan down: what is left looks as before.

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,22 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from lungdet_mmdet.apis.candidate_files import cautions
-from lungdet_mmdet.apis.dicom_report import DICOM_NAMES, has_highdicom
 from lungdet_mmdet.apis.model_building import (
     check_precision,
     choose_device,
     device_of_worker,
     shared_gpus,
 )
+from lungdet_mmdet.apis.model_file import read_model_file
 from lungdet_mmdet.apis.results_folder import (
     BatchRun,
     EarlierResult,
     JobResult,
-    anonymous_names,
     earlier_result,
     mark_outdated,
     refuse_foreign_folder,
     scans_with_folders,
+    without_paths,
     write_summary,
 )
 from lungdet_mmdet.apis.scan_detector import (
@@ -40,9 +39,18 @@ from lungdet_mmdet.apis.scan_detector import (
     check_same_slabs,
     prepared_scan,
 )
-from lungdet_mmdet.apis.scan_results import CSV_NAME, OUTDATED_NAME, REPORTS, write_findings
-from lungdet_mmdet.ct.scan_inputs import ScanInput, list_inputs
+from lungdet_mmdet.apis.scan_results import (
+    CSV_NAME,
+    DICOM_NAMES,
+    OUTDATED_NAME,
+    REPORTS,
+    has_highdicom,
+    write_findings,
+)
+from lungdet_mmdet.ct.scan_inputs import ScanInput, anonymous_names, list_inputs
+from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
 from lungdet_mmdet.errors import LungDetError, printable
+from lungdet_mmdet.ops.attention_choice import describe_attention
 from lungdet_mmdet.preparation.prep_pipeline import (
     CODE,
     build_prep_pipeline,
@@ -51,17 +59,34 @@ from lungdet_mmdet.preparation.prep_pipeline import (
 )
 from lungdet_mmdet.preparation.scan_job import limit_threads
 from lungdet_mmdet.runs.atomic_files import check_writable, replacing_folder, sweep_leftovers
-from lungdet_mmdet.runs.file_names import FAILURES_NAME, INDEX_NAME
-from lungdet_mmdet.runs.scan_runs import ScanFailure, run_per_scan
+from lungdet_mmdet.runs.files import FAILURES_NAME, INDEX_NAME
+from lungdet_mmdet.runs.scan_runs import run_per_scan
 from lungdet_mmdet.runs.workplace import find_workplace
 
 
 @dataclass(frozen=True)
 class DetectorOptions:
-    """How the detector is made, the options of :class:`ScanDetector`, and what is written."""
+    """How scans are looked at, and what is written of each.
 
-    checkpoints: tuple[Path, ...]
-    checkpoint_sha256: str
+    Parameters
+    ----------
+    checkpoints : model files; none takes the model in the box.
+    checkpoint_sha256 : of the files; `detect_scans` fills it in.
+    device, threshold, batch_size, stride_mm, looks, trust_checkpoint, precision : see
+        :class:`ScanDetector`.
+    label_map : also write ``candidates_boxes.nii.gz``.
+    report : page of each scan: "full", "slabs" (without the CT's slices) or "none".
+    dicom : DICOM files for DICOM input: "sr", "sc", "seg".
+    anonymous : results hold neither paths nor patient data; scans are named by their content.
+
+    Raises
+    ------
+    LungDetError
+        If there is no such page or DICOM file.
+    """
+
+    checkpoints: tuple[Path, ...] = ()
+    checkpoint_sha256: str = ""
     device: str = "auto"
     threshold: float | None = None
     batch_size: int | None = None
@@ -72,21 +97,28 @@ class DetectorOptions:
     precision: str = "fp32"
     report: str = "full"
     dicom: tuple[str, ...] = ("sr",)
+    anonymous: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = set(self.dicom) - set(DICOM_NAMES)
+        if unknown or self.report not in REPORTS:
+            raise LungDetError(
+                f"DICOM files {sorted(unknown)}, report {self.report!r}: known are "
+                f"{', '.join(DICOM_NAMES)}, and {', '.join(REPORTS)}"
+            )
 
 
 @dataclass(frozen=True)
 class DetectJob:
     """One scan to look at, as it travels to a worker.
 
-    ``code`` is the preparation code of whoever sends it; ``anonymous`` leaves out of the results
-    where the scan lay and whose it is.
+    ``code`` is the preparation code of whoever sends it.
     """
 
     scan: ScanInput
     out_dir: Path
     options: DetectorOptions
     code: str = CODE
-    anonymous: bool = False
 
     @property
     def seriesuid(self) -> str:
@@ -131,7 +163,7 @@ def fingerprint(job: DetectJob, *, earlier: Mapping[str, Any] | None = None) -> 
         options.label_map,
         options.report,
         sorted(options.dicom),
-        job.anonymous,
+        options.anonymous,
         options.precision,
         options.looks,
     ]
@@ -201,7 +233,7 @@ def _detect(job: DetectJob, ahead: Ahead) -> JobResult:
             findings,
             scan_input=job.scan,
             fingerprint=now,
-            anonymous=job.anonymous,
+            anonymous=job.options.anonymous,
             with_label_map=job.options.label_map,
             report=job.options.report,
             dicom=job.options.dicom,
@@ -243,29 +275,14 @@ def _build_detector(jobs: Sequence[DetectJob], steps: list[dict]) -> Ahead:
     return ahead
 
 
-# Whatever else looks like a path, in texts that must hold none.
-_PATH = re.compile(r"[^\s'\"]*[/\\][^\s'\"]*")
-
-
 def detect_scans(
     inputs: Sequence[Path | str],
     out_dir: Path,
+    options: DetectorOptions | None = None,
     *,
-    checkpoint: Path | Sequence[Path] | None = None,
-    device: str = "auto",
-    threshold: float | None = None,
-    batch_size: int | None = None,
     workers: int = 0,
     dask: str | None = None,
-    stride_mm: float | None = None,
-    looks: int = 1,
     series_uid: str | None = None,
-    trust_checkpoint: bool = False,
-    label_map: bool = False,
-    report: str = "full",
-    dicom: Sequence[str] = ("sr",),
-    anonymous: bool = False,
-    precision: str = "fp32",
     say: Callable[[str], None] = lambda text: None,
 ) -> BatchRun:
     """Look at every scan of the inputs and write one folder for each.
@@ -274,16 +291,11 @@ def detect_scans(
     ----------
     inputs : see :func:`list_inputs`.
     out_dir : gets a folder per scan; ``candidates.csv``, ``failures.json`` and a page over all.
-    checkpoint, device, threshold, batch_size, stride_mm, looks, trust_checkpoint, precision : see
-        :class:`ScanDetector`.
+    options : how, and what is written; None takes the defaults.
     workers : processes; 0 works in this one, or with several GPUs in one process for each. The
         processes share out the GPUs.
     dask : address of a Dask scheduler whose workers do the work instead.
     series_uid : which DICOM series to read.
-    label_map : also write ``candidates_boxes.nii.gz``.
-    report : page of each scan: "full", "slabs" (without the CT's slices) or "none".
-    dicom : DICOM files for DICOM input: "sr", "sc", "seg".
-    anonymous : results hold neither paths nor patient data; scans are named by their content.
     say : is told what the user should know before the work begins.
 
     Returns
@@ -293,16 +305,11 @@ def detect_scans(
     Raises
     ------
     LungDetError
-        If the checkpoint or an option cannot be used; a bad scan is recorded instead.
+        If the checkpoint or the device cannot be used; a bad scan is recorded instead.
     """
-    # Here and not where the name is exported: the file's digest belongs to the options.
-    from lungdet_mmdet.apis.model_file import read_model_file
-    from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
-    from lungdet_mmdet.ops.attention_choice import describe_attention
-
-    paths = [checkpoint] if isinstance(checkpoint, (Path, str)) else checkpoint
-    checkpoints = [Path(path) for path in paths or [SHIPPED_MODEL]]
-    if not paths:
+    options = options or DetectorOptions()
+    checkpoints = [Path(path) for path in options.checkpoints or [SHIPPED_MODEL]]
+    if not options.checkpoints:
         say(
             f"no checkpoint named: the model in the box ({SHIPPED_MODEL.name}) is used, trained "
             "on made-up and semi-real scans, see lungdet_mmdet/weights/README.md"
@@ -315,15 +322,9 @@ def detect_scans(
     if out_dir.exists() and not out_dir.is_dir():
         raise LungDetError(f"{out_dir}: the output folder is a file; choose another --out")
     if not dask:
-        check_precision(precision, choose_device(device))
-        if workers == 0 and (workers := shared_gpus(device)):
+        check_precision(options.precision, choose_device(options.device))
+        if workers == 0 and (workers := shared_gpus(options.device)):
             say(f"{workers} GPUs: one process and one scan at a time for each")
-    unknown = set(dicom) - set(DICOM_NAMES)
-    if unknown or report not in REPORTS:
-        raise LungDetError(
-            f"DICOM files {sorted(unknown)}, report {report!r}: known are "
-            f"{', '.join(DICOM_NAMES)}, and {', '.join(REPORTS)}"
-        )
     place = find_workplace(
         workers,
         dask=dask,
@@ -332,43 +333,34 @@ def detect_scans(
         write_to=out_dir if dask else None,
         tell=say,
     )
-    models = [read_model_file(path, trust=trust_checkpoint) for path in checkpoints]
+    models = [read_model_file(path, trust=options.trust_checkpoint) for path in checkpoints]
     check_same_slabs(models)
-    options = DetectorOptions(
+    options = replace(
+        options,
         checkpoints=tuple(checkpoints),
         checkpoint_sha256="+".join(model.sha256 for model in models),
-        device=device,
-        threshold=threshold,
-        batch_size=batch_size,
-        stride_mm=stride_mm,
-        looks=looks,
-        trust_checkpoint=trust_checkpoint,
-        label_map=label_map,
-        precision=precision,
-        report=report,
-        dicom=tuple(dicom),
     )
     if not dask:
-        say(describe_attention(choose_device(device)))
+        say(describe_attention(choose_device(options.device)))
     check_writable(out_dir)
     listed = list_inputs(inputs, series_uid=series_uid)
     for note in listed.notes:
         say(note)
-    if dicom and not has_highdicom() and any(scan.series for scan in listed.scans):
+    if options.dicom and not has_highdicom() and any(scan.series for scan in listed.scans):
         say(
-            f"no DICOM files ({','.join(dicom)}): highdicom is not installed; "
+            f"no DICOM files ({','.join(options.dicom)}): highdicom is not installed; "
             "pip install 'lungdet-mmdet[dicom]'"
         )
-    if anonymous:
+    if options.anonymous:
         listed = anonymous_names(listed)
     scans, misplaced = scans_with_folders(listed.scans, out_dir)
     # Only these scans': other runs may be writing into the same output folder.
     sweep_leftovers(
         out_dir, of=[CSV_NAME, FAILURES_NAME, INDEX_NAME, *(scan.name for scan in scans)]
     )
-    jobs = [DetectJob(scan, out_dir, options, anonymous=anonymous) for scan in scans]
+    jobs = [DetectJob(scan, out_dir, options) for scan in scans]
     here = workers == 0 and not dask
-    steps = with_stride(models[0].config["prep_pipeline"], stride_mm)
+    steps = with_stride(models[0].config["prep_pipeline"], options.stride_mm)
     ahead = _build_detector(jobs, steps) if here else None
     run = run_per_scan(
         functools.partial(detect_scan, ahead=ahead),
@@ -383,28 +375,9 @@ def detect_scans(
         failures=[*listed.failures, *misplaced, *run.failures],
         interrupted_by=run.interrupted_by,
     )
-    if anonymous:
-        batch.failures = [_without_paths(f, inputs, listed.scans) for f in batch.failures]
+    if options.anonymous:
+        batch.failures = [without_paths(f, inputs, listed.scans) for f in batch.failures]
     known = {scan.name for scan in scans} | {printable(str(path)) for path in inputs}
     paths = [*(scan.path for scan in scans), *map(Path, inputs)]
     write_summary(batch, names=known, paths=paths)
     return batch
-
-
-def _without_paths(
-    failure: ScanFailure, inputs: Sequence[Path | str], scans: Sequence[ScanInput]
-) -> ScanFailure:
-    """Return a failure that does not say where the scan lay or what it was called."""
-    named = [Path(path) for path in inputs]
-    for scan in scans:
-        named.append(scan.path)
-        named += [s.path for s in scan.series.slices] if scan.series else []
-    texts = {text for path in named for text in (str(path.resolve()), str(path), path.name)}
-    reason = failure.reason
-    for text in sorted(texts - {"", "."}, key=len, reverse=True):
-        reason = reason.replace(text, "...")
-    reason = _PATH.sub("...", reason)
-    if failure.seriesuid in {scan.name for scan in scans}:
-        return replace(failure, reason=reason, details="")
-    digest = hashlib.sha256(failure.seriesuid.encode()).hexdigest()[:12]
-    return replace(failure, seriesuid=f"input-{digest}", reason=reason, details="")

@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from lungdet_mmdet.apis.training_checkpoint import read_training_checkpoint
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.input_file import check_input_file
+from lungdet_mmdet.evaluation.trained_checkpoint import read_training_checkpoint
 from lungdet_mmdet.runs.atomic_files import write_bytes
+from lungdet_mmdet.runs.files import check_input_file
 from lungdet_mmdet.versions import unsafe_torch
 
 MODEL_TYPES = frozenset(

@@ -14,11 +14,11 @@ import torch
 import lungdet_mmdet
 from lungdet_mmdet.apis.model_building import build_model
 from lungdet_mmdet.apis.model_file import ModelFile, read_model_file, write_model_file
-from lungdet_mmdet.apis.training_checkpoint import read_training_checkpoint
 from lungdet_mmdet.engine.by_name import config_from_file
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.evaluation.trained_checkpoint import read_training_checkpoint
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
-from lungdet_mmdet.runs.file_names import ANNOTATION_FOLDER
+from lungdet_mmdet.runs.files import ANNOTATION_FOLDER
 from lungdet_mmdet.versions import library_versions
 
 # The folders of an absolute path; the name behind them stays.
@@ -57,8 +57,6 @@ def publish_model(
         If there is no such checkpoint, it cannot be made a safe model file, or one to average is
         of another network.
     """
-    if not checkpoint.is_file():
-        raise LungDetError(f"{checkpoint}: no such checkpoint; train one with `lungdet train`")
     config = None if config_path is None else config_from_file(config_path)
     parts = read_training_checkpoint(checkpoint, config=config)
     metrics = metrics or {}

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -21,13 +23,13 @@ from lungdet_mmdet.apis.scan_results import (
     OUTPUT_NAMES,
     THUMBNAIL_NAME,
 )
-from lungdet_mmdet.ct.scan_inputs import InputList, ScanInput
+from lungdet_mmdet.ct.scan_inputs import ScanInput, anonymous_name
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.reports.page import image_uri, render
 from lungdet_mmdet.runs.atomic_files import read_json_or, write_bytes, write_json
-from lungdet_mmdet.runs.file_names import FAILURES_NAME, INDEX_NAME, REPORT_NAME
+from lungdet_mmdet.runs.files import FAILURES_NAME, INDEX_NAME, REPORT_NAME
 from lungdet_mmdet.runs.scan_runs import ScanFailure, exit_code_of, failure_of, tally
-from lungdet_mmdet.scoring.submission import COLUMNS
+from lungdet_mmdet.scoring.run_files import COLUMNS
 
 
 @dataclass(frozen=True)
@@ -112,24 +114,6 @@ def is_result_of(scan: ScanInput, result: EarlierResult) -> bool:
     # Two patients' files can have one name, size and time: their bytes decide.
     looks_the_same = "files" in before and before["files"] == scan.files_digest()
     return looks_the_same and before.get("scan") == scan.content_digest()
-
-
-def anonymous_name(content_digest: str) -> str:
-    """Return the name of a scan that tells nothing but what its bytes are."""
-    return f"scan-{content_digest[:12]}"
-
-
-def anonymous_names(listed: InputList) -> InputList:
-    """Return the inputs under names that tell nothing but that two scans are the same."""
-    scans, failures = [], list(listed.failures)
-    for scan in listed.scans:
-        try:
-            name = anonymous_name(scan.content_digest())
-        except (LungDetError, OSError) as error:
-            failures.append(failure_of(scan.name, error))
-            continue
-        scans.append(replace(scan, name=name, title=name))
-    return InputList(scans, failures, listed.notes)
 
 
 def scans_with_folders(
@@ -385,3 +369,26 @@ def _row(folder: Path, names: set[str], failure: str) -> dict[str, Any]:
         "page": f"{place}/{REPORT_NAME}" if REPORT_NAME in files else "",
         "files": [(name, f"{place}/{name}") for name in files],
     }
+
+
+# Whatever else looks like a path, in texts that must hold none.
+_PATH = re.compile(r"[^\s'\"]*[/\\][^\s'\"]*")
+
+
+def without_paths(
+    failure: ScanFailure, inputs: Sequence[Path | str], scans: Sequence[ScanInput]
+) -> ScanFailure:
+    """Return a failure that does not say where the scan lay or what it was called."""
+    named = [Path(path) for path in inputs]
+    for scan in scans:
+        named.append(scan.path)
+        named += [s.path for s in scan.series.slices] if scan.series else []
+    texts = {text for path in named for text in (str(path.resolve()), str(path), path.name)}
+    reason = failure.reason
+    for text in sorted(texts - {"", "."}, key=len, reverse=True):
+        reason = reason.replace(text, "...")
+    reason = _PATH.sub("...", reason)
+    if failure.seriesuid in {scan.name for scan in scans}:
+        return replace(failure, reason=reason, details="")
+    digest = hashlib.sha256(failure.seriesuid.encode()).hexdigest()[:12]
+    return replace(failure, seriesuid=f"input-{digest}", reason=reason, details="")

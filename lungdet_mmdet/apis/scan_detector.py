@@ -193,7 +193,8 @@ class ScanDetector:
         self.batch_size = batch_size or DEFAULT_BATCH.get(self.device.type, 1)
         own = _mean_threshold(self.model_files)
         self.threshold = own if threshold is None else threshold
-        self.use_prep_steps(with_stride(self.model_file.config["prep_pipeline"], stride_mm))
+        self.prep_steps = with_stride(self.model_file.config["prep_pipeline"], stride_mm)
+        self.pipeline = build_prep_pipeline(self.prep_steps)
         self._models = [
             (build_slab_pipeline(file), build_model(file, self.device)) for file in self.model_files
         ]
@@ -203,16 +204,6 @@ class ScanDetector:
             if self.device.type == "cpu":
                 # A seventh of the network's time, the most of it in pooling.
                 model.backbone.to(memory_format=torch.channels_last)
-
-    def use_prep_steps(self, steps: list[dict]) -> None:
-        """Prepare scans by other steps than the model's own: for experiments, never for results."""
-        self.prep_steps = steps
-        self.pipeline = build_prep_pipeline(steps)
-
-    def keep_all_boxes(self) -> None:
-        """Return a box for every query and slab instead of the best ones, to compare runs."""
-        for _, model in self._models:
-            model.bbox_head.test_cfg["max_per_img"] = model.num_queries
 
     def detect(self, scan: CTScan | Path | str) -> list[Candidate]:
         """Return the candidates of one scan at or above the threshold, best first.

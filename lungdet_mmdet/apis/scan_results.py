@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,10 @@ from lungdet_mmdet.apis.candidate_files import (
     label_map,
     slicer_markups,
 )
-from lungdet_mmdet.apis.dicom_report import DICOM_NAMES, has_highdicom, write_dicom
 from lungdet_mmdet.apis.scan_detector import ScanFindings
 from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.ct.dicom.reading import slice_stack
-from lungdet_mmdet.ct.metaimage_pixels import write_nifti
+from lungdet_mmdet.ct.scan import write_nifti
 from lungdet_mmdet.ct.scan_inputs import ScanInput
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import printable
@@ -40,8 +40,7 @@ from lungdet_mmdet.reports.scan_report import (
     report_html,
 )
 from lungdet_mmdet.runs.atomic_files import OutputError, write_bytes, write_json
-from lungdet_mmdet.runs.file_names import REPORT_NAME
-from lungdet_mmdet.series_name import series_name_of
+from lungdet_mmdet.runs.files import REPORT_NAME, series_name_of
 from lungdet_mmdet.splits.prepared import NOT_PATIENTS
 
 CSV_NAME = "candidates.csv"
@@ -49,6 +48,13 @@ JSON_NAME = "candidates.json"
 SLICER_NAME = "candidates.mrk.json"
 LABEL_MAP_NAME = "candidates_boxes.nii.gz"
 THUMBNAIL_NAME = "thumbnail.jpg"
+
+DICOM_NAMES = {
+    "sr": "candidates_sr.dcm",
+    "sc": "candidates_sc.dcm",
+    "seg": "candidates_seg.dcm",
+}
+"""Kinds of DICOM files: structured report, secondary capture, segmentation."""
 
 # In the folder of an earlier result whose scan could not be used this time.
 OUTDATED_NAME = "outdated.txt"
@@ -68,6 +74,12 @@ OUTPUT_NAMES = frozenset(
 
 REPORTS = ("full", "slabs", "none")
 """Kinds of page: with all slices of the CT, with the detector's slabs alone, no page."""
+
+
+@lru_cache(maxsize=1)
+def has_highdicom() -> bool:
+    """Say whether the packages for DICOM reports are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("highdicom", "pydicom"))
 
 
 def write_findings(
@@ -147,6 +159,8 @@ _Maker = Callable[[Path, ScanFindings, _Records], None]
 
 def _dicom_maker(kind: str, slices: Sequence[DicomSlice], anonymous: bool) -> _Maker:
     def make(path: Path, findings: ScanFindings, records: _Records) -> None:
+        from lungdet_mmdet.apis.dicom_report import write_dicom  # needs highdicom
+
         write_dicom(kind, path, findings, records, slices, anonymous=anonymous)
 
     return make

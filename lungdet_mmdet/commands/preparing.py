@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from lungdet_mmdet.annotations.tables import (
     read_subsets,
 )
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.command_line import command_parser
+from lungdet_mmdet.runs.command_line import add_workers_option, command_parser
 from lungdet_mmdet.splits.accounting import SLAB_THICKNESS_MM, SLABS_PER_SCAN, expect_counts
 from lungdet_mmdet.splits.split_part import DEFAULT_RATIOS
 from lungdet_mmdet.splits.split_writer import (
@@ -42,12 +41,7 @@ def prepare_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("out_dir", type=Path, help="folder for the prepared dataset")
     add("--config", type=Path, default=DEFAULT_CONFIG, help="config whose prep_pipeline is run")
-    add(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="worker processes, 0 = in this process (default: %(default)s, one per core)",
-    )
+    add_workers_option(parser)
     add("--dask", metavar="ADDRESS", help="work on a Dask cluster, e.g. tcp://HOST:8786")
     add(
         "--mask",

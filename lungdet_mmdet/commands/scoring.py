@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures over submissions, runs and folds."""
+"""Judge what was found: submissions, runs, folds, and what readers say of candidates."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from lungdet_mmdet.commands import add_cfg_options
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.atomic_files import write_json
+from lungdet_mmdet.runs.atomic_files import write_csv, write_json
 from lungdet_mmdet.runs.command_line import command_parser, own_command
+from lungdet_mmdet.runs.files import ANNOTATION_TABLE
 
 if TYPE_CHECKING:
     from lungdet_mmdet.annotations.tables import Nodule
@@ -92,7 +93,7 @@ def evaluate(args: argparse.Namespace) -> tuple[FrocResult, list[str]]:
     """Read the four tables and evaluate; also return what was odd about them, counted."""
     from lungdet_mmdet.annotations.tables import read_findings
     from lungdet_mmdet.scoring.froc import evaluate_froc, match_marks
-    from lungdet_mmdet.scoring.submission import read_submission
+    from lungdet_mmdet.scoring.run_files import read_submission
 
     series, nodules, warnings = read_truth(args)
     findings = read_findings(args.excluded, known_series=series)
@@ -184,7 +185,7 @@ def froc(argv: Sequence[str] | None = None) -> int:
 
 
 def compare_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    from lungdet_mmdet.scoring.run_comparison import DEFAULT_KEYS
+    from lungdet_mmdet.scoring.run_files import DEFAULT_KEYS
 
     parser = command_parser(compare)
     add = parser.add_argument
@@ -222,7 +223,7 @@ def compare(argv: Sequence[str] | None = None) -> int:
     intervals where the test made them. --by-epoch reads the training logs instead and prints one
     figure of every validation: recall, unless another is named.
     """
-    from lungdet_mmdet.scoring.run_comparison import (
+    from lungdet_mmdet.scoring.run_files import (
         comparison_rows,
         curve_rows,
         difference_warnings,
@@ -286,8 +287,7 @@ def cross_validate(argv: Sequence[str] | None = None) -> int:
     config how boxes merge.
     """
     args = cross_validate_options(argv)
-    from lungdet_mmdet.apis.config_file import check_data, read_config
-    from lungdet_mmdet.apis.cross_validation import Fold, make_fold
+    from lungdet_mmdet.apis.config_file import Fold, check_data, make_fold, read_config
 
     folds: list[Fold] = []
     for number in args.folds:
@@ -321,9 +321,9 @@ def _run(command: str, *arguments: object) -> None:
 
 def pool(folds: Sequence, work_dir: Path, *, n_resamples: int) -> None:
     from lungdet_mmdet.reports.score_plots import save_froc_plot
-    from lungdet_mmdet.runs.file_names import SUBMISSION_NAME
+    from lungdet_mmdet.runs.files import SUBMISSION_NAME
+    from lungdet_mmdet.scoring.run_files import read_submission, write_submission
     from lungdet_mmdet.scoring.split_scores import pooled_froc, pooled_marks
-    from lungdet_mmdet.scoring.submission import read_submission, write_submission
     from lungdet_mmdet.splits.coco_json import read_slab_set
 
     tested = []
@@ -341,3 +341,53 @@ def pool(folds: Sequence, work_dir: Path, *, n_resamples: int) -> None:
     title = f"{data} data, folds {', '.join(map(str, numbers))} pooled"
     save_froc_plot(work_dir / "froc.png", result, title=title)
     print(f"{title}: CPM {result.cpm_text}; {work_dir / 'froc.json'}")
+
+
+def corrections_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = command_parser(corrections)
+    parser.add_argument(
+        "tables", nargs="+", type=Path, metavar="TABLE", help="corrections_*.csv of the pages"
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="output folder of the detection: each candidate must be one of its results",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("corrections"),
+        help=f"gets corrections.csv, every reader's word, and {ANNOTATION_TABLE}, the nodules that "
+        "were accepted or missed, as LUNA16 lists them (default: %(default)s)",
+    )
+    return parser.parse_args(argv)
+
+
+def corrections(argv: Sequence[str] | None = None) -> int:
+    """Join the tables that readers exported from the pages of scans (report.html)."""
+    from lungdet_mmdet.annotations.corrections import (
+        COLUMNS,
+        NODULE_COLUMNS,
+        join_corrections,
+        read_corrections,
+    )
+
+    args = corrections_options(argv)
+    tables, failures = [], []
+    for path in args.tables:
+        try:
+            tables.append(read_corrections(path, results=args.results))
+        except LungDetError as error:
+            failures.append(str(error))
+    joined = join_corrections(tables)
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_csv(args.out / "corrections.csv", COLUMNS, (row.as_row() for row in joined.rows))
+    nodules = ([n.seriesuid, *n.centre_xyz_mm, n.diameter_mm] for n in joined.nodules)
+    write_csv(args.out / ANNOTATION_TABLE, NODULE_COLUMNS, nodules)
+    for note in joined.notes:
+        print(f"note: {note}")
+    print(f"{joined.summary()}: {args.out / 'corrections.csv'}, {args.out / ANNOTATION_TABLE}")
+    for failure in failures:
+        print(f"FAILED {failure}", file=sys.stderr)
+    return 1 if failures else 0

@@ -128,6 +128,8 @@ def train(argv: Sequence[str] | None = None) -> int:
     choose_log_backends(config)
     if args.auto_scale_lr:
         config.auto_scale_lr.enable = True
+    if args.pretrained and args.pretrained.lower() == "none":
+        choose_pretrained(config, args.pretrained)  # also of a run that goes on: as much learns
     resumed = args.resume is not None and resume_from(config, args.resume)
     if args.resume is not None and not resumed:
         notes.append(f"{config.work_dir}: no checkpoint to resume from; the run starts anew")
@@ -224,7 +226,7 @@ def run_test(argv: Sequence[str] | None = None) -> int:
 
 
 def _test_on_each(args: argparse.Namespace) -> int:
-    from lungdet_mmdet.scoring.run_comparison import comparison_of_sets, read_run
+    from lungdet_mmdet.scoring.run_files import comparison_of_sets, read_run
 
     names = [path.resolve().name for path in args.data]
     if args.launcher != "none" or len(set(names)) < len(names):

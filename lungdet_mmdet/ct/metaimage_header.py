@@ -13,7 +13,7 @@ import numpy as np
 
 from lungdet_mmdet.ct.geometry import IDENTITY_DIRECTION, MAX_VOXELS, FileGrid
 from lungdet_mmdet.errors import LungDetError, TruncatedFileError
-from lungdet_mmdet.input_file import MAX_DEFLATE_RATIO, check_input_file
+from lungdet_mmdet.runs.files import MAX_DEFLATE_RATIO, check_input_file
 
 HEADER_LIMIT_BYTES = 65536
 _NAME = re.compile(r"[A-Za-z]\w*")

@@ -21,7 +21,7 @@ import numpy as np
 
 from lungdet_mmdet.ct.geometry import MAX_VOXELS, FileGrid
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.input_file import MAX_DEFLATE_RATIO
+from lungdet_mmdet.runs.files import MAX_DEFLATE_RATIO
 
 _NIFTI1_BYTES, _NIFTI2_BYTES = 348, 540
 _CHUNK_BYTES = 1 << 24

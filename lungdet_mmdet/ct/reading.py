@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,21 +17,17 @@ import SimpleITK as sitk
 
 from lungdet_mmdet.ct.dicom.reading import read_dicom_folder
 from lungdet_mmdet.ct.geometry import MAX_VOXELS, FileGrid, ScanGeometry, to_canonical
-from lungdet_mmdet.ct.metaimage_header import read_metaimage_header
-from lungdet_mmdet.ct.metaimage_pixels import check_compressed_pixels
+from lungdet_mmdet.ct.metaimage_header import MetaImageHeader, read_metaimage_header
 from lungdet_mmdet.ct.nifti import nifti_grid, read_nifti, read_nifti_header
 from lungdet_mmdet.ct.resample import regular
 from lungdet_mmdet.ct.scan import CTScan, as_int16_hu
-from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.input_file import MAX_DEFLATE_RATIO, check_input_file, remaining_bytes
+from lungdet_mmdet.errors import LungDetError, TruncatedFileError
+from lungdet_mmdet.runs.files import MAX_DEFLATE_RATIO, check_input_file, remaining_bytes
 
 METAIMAGE_SUFFIXES = (".mhd", ".mha")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 SCAN_SUFFIXES = (*METAIMAGE_SUFFIXES, ".nrrd", *NIFTI_SUFFIXES)
-_IMAGE_IO = {
-    **dict.fromkeys(METAIMAGE_SUFFIXES, "MetaImageIO"),
-    ".nrrd": "NrrdImageIO",
-}
+_IMAGE_IO = {".mhd": "MetaImageIO", ".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}
 
 
 def scan_suffix(path: Path) -> str:
@@ -151,8 +148,10 @@ def _read_file(path: Path) -> tuple[np.ndarray, FileGrid, tuple[str, ...]]:
     if suffix in NIFTI_SUFFIXES:
         return read_nifti(path)
     if suffix == ".nrrd":
-        check_nrrd(path)
+        is_packed = check_nrrd(path)
         values, grid = _read_pixels(path, size_xyz=None)
+        if is_packed:
+            check_gzip_pixels(path, values)
     else:
         header = read_metaimage_header(path)
         values, grid = _read_pixels(path, size_xyz=header.size_xyz)
@@ -187,6 +186,69 @@ def _read_pixels(
     return sitk.GetArrayFromImage(image), grid_of_image(image)
 
 
+_CHUNK_BYTES = 1 << 20
+# zlib's own window size; 32 more lets it recognise a gzip header too, as SimpleITK does.
+_ZLIB_OR_GZIP = zlib.MAX_WBITS + 32
+
+
+def check_compressed_pixels(header: MetaImageHeader, pixels: np.ndarray) -> None:
+    """Check the pixels of a compressed MetaImage against the file.
+
+    Parameters
+    ----------
+    header : of the file; nothing is done where it is not compressed.
+    pixels : array (z, y, x) as read from it, not yet converted.
+
+    Raises
+    ------
+    LungDetError
+        If the compressed stream is damaged, or holds another number of bytes than the header says.
+    """
+    if not header.compressed:
+        return
+    if pixels.nbytes == header.pixel_bytes:
+        checksum = zlib.adler32(np.ascontiguousarray(pixels).data).to_bytes(4, "big")
+        if _ends_in(header.data_path, checksum, header.data_offset + header.data_bytes):
+            return
+    # No proof of damage: gzip data, another byte order, or bytes behind the stream end here too.
+    found = _inflated_bytes(header)
+    if found != header.pixel_bytes:
+        kind = TruncatedFileError if found < header.pixel_bytes else LungDetError
+        raise kind(
+            f"{header.data_path}: {found} bytes of pixels after decompression, the header "
+            f"{header.path.name} promises {header.pixel_bytes}: the file is truncated or damaged; "
+            "copy or download it again"
+        )
+
+
+def _ends_in(path: Path, checksum: bytes, end: int) -> bool:
+    """Say whether the bytes of a file before `end` are a checksum."""
+    with path.open("rb") as file:
+        file.seek(max(end - len(checksum), 0))
+        return file.read(len(checksum)) == checksum
+
+
+def _inflated_bytes(header: MetaImageHeader) -> int:
+    """Return how many bytes the stream holds, counted up to one more than expected."""
+    stream = zlib.decompressobj(_ZLIB_OR_GZIP)
+    total = 0
+    with header.data_path.open("rb") as file:
+        file.seek(header.data_offset)
+        try:
+            while not stream.eof and total <= header.pixel_bytes:
+                chunk = stream.unconsumed_tail or file.read(_CHUNK_BYTES)
+                if not chunk:
+                    break
+                total += len(stream.decompress(chunk, _CHUNK_BYTES))
+            total += len(stream.flush())  # the little that a full output buffer held back
+        except zlib.error as error:
+            raise LungDetError(
+                f"{header.data_path}: the compressed pixels are damaged ({error}); copy or "
+                "download the file again"
+            ) from error
+    return total
+
+
 _HEADER_LIMIT_BYTES = 65536
 _VECTOR, _QUOTED = re.compile(r"\(([^()]*)\)"), re.compile(r'"([^"]*)"')
 # Nothing said, or said that nothing is known, is millimetres by custom.
@@ -205,21 +267,16 @@ _BYTES_OF_TYPE = {
 }
 
 
-def check_nrrd(path: Path) -> None:
-    """Check that all pixels of a NRRD file are in it, and whole, before SimpleITK reads it.
+def check_nrrd(path: Path) -> bool:
+    """Check a NRRD file as far as one can before SimpleITK reads it; tell whether it is compressed.
 
     That follows a header to a data file anywhere on the disk, asks for memory for whatever size it
     states, and reads damaged gzip pixels, or more pixels than there should be, without a word.
 
-    Gzip pixels are decompressed once for this; nothing is kept. Raises LungDetError if the header
-    names another file, cannot be understood, or promises another number of bytes than there are, or
-    the compressed pixels are damaged.
+    Raises LungDetError if the header names another file, cannot be understood, or promises another
+    number of bytes than there are; of gzip pixels, more than can be: see `check_gzip_pixels`.
     """
-    with path.open("rb") as file:
-        head = file.read(_HEADER_LIMIT_BYTES)
-    if not head.startswith(b"NRRD"):
-        raise LungDetError(f"{path}: cannot be read: not a NRRD file; convert the scan again")
-    fields, offset = _nrrd_fields(head)
+    fields, offset = _nrrd_fields(path)
     separate = fields.get("data file", fields.get("datafile"))
     if separate is not None:
         raise LungDetError(
@@ -233,14 +290,32 @@ def check_nrrd(path: Path) -> None:
             f"{path}: encoding '{encoding}'{', ' if skips else ''}{', '.join(sorted(skips))}: only "
             "raw and gzip pixels right behind the header are read; save the scan again"
         )
-    promised, slice_bytes = _promised_bytes(path, fields)
+    promised, _ = _promised_bytes(path, fields)
     _check_nrrd_place(path, fields)
     held = path.stat().st_size - offset
-    if encoding != "raw":
-        if promised > MAX_DEFLATE_RATIO * held:
-            held = 0  # no stream this short holds as much: nothing has to be read to know
-        else:
-            held = _decompressed_bytes(path, offset, promised + slice_bytes)
+    if encoding == "raw" or promised > MAX_DEFLATE_RATIO * held:
+        # No gzip stream this short holds as much.
+        _check_held(path, fields, held if encoding == "raw" else 0)
+    return encoding != "raw"
+
+
+def check_gzip_pixels(path: Path, pixels: np.ndarray) -> None:
+    """Check the pixels (z, y, x) of a compressed NRRD file, not yet converted, against the file.
+
+    Raises LungDetError if the stream is damaged, or holds another number of bytes than the header
+    says.
+    """
+    checksum = zlib.crc32(np.ascontiguousarray(pixels).data), pixels.nbytes % (1 << 32)
+    if _ends_in(path, struct.pack("<II", *checksum), path.stat().st_size):
+        return
+    # No proof of damage: another byte order, several streams, a byte more than the pixels.
+    fields, offset = _nrrd_fields(path)
+    _check_held(path, fields, _decompressed_bytes(path, offset, sum(_promised_bytes(path, fields))))
+
+
+def _check_held(path: Path, fields: dict[str, str], held: int) -> None:
+    """Refuse another number of bytes than the header promises; less than a slice more may be."""
+    promised, slice_bytes = _promised_bytes(path, fields)
     if not promised <= held < promised + slice_bytes:
         raise LungDetError(
             f"{path}: {held} bytes of pixels, the header promises {promised} with sizes "
@@ -249,15 +324,19 @@ def check_nrrd(path: Path) -> None:
         )
 
 
-def _nrrd_fields(head: bytes) -> tuple[dict[str, str], int]:
+def _nrrd_fields(path: Path) -> tuple[dict[str, str], int]:
     """Return the fields up to the blank line, and the offset of the first byte behind it."""
-    ends = [(head.find(mark), len(mark)) for mark in (b"\n\n", b"\r\n\r\n")]
-    end, length = min((e for e in ends if e[0] >= 0), default=(len(head), 0))
+    with path.open("rb") as file:
+        head = file.read(_HEADER_LIMIT_BYTES)
+    if not head.startswith(b"NRRD"):
+        raise LungDetError(f"{path}: cannot be read: not a NRRD file; convert the scan again")
+    blank = re.search(b"\n\n|\r\n\r\n", head)
+    end, offset = blank.span() if blank else (len(head), len(head))
     fields: dict[str, str] = {}
     for line in head[:end].splitlines():
         name, _, value = line.decode("latin-1").partition(":")
         fields[name.strip().lower()] = value.strip()
-    return fields, end + length
+    return fields, offset
 
 
 def _promised_bytes(path: Path, fields: dict[str, str]) -> tuple[int, int]:
@@ -288,8 +367,8 @@ def _check_nrrd_place(path: Path, fields: dict[str, str]) -> None:
             f"{path}: the header has neither 'spacings' nor 'space directions': the size of a "
             "voxel is not known; convert the scan again from DICOM"
         )
-    units = {u.lower() for u in _QUOTED.findall(fields.get("space units", ""))}
-    units |= {u.lower() for u in _QUOTED.findall(fields.get("units", ""))}
+    stated_units = fields.get("space units", "") + fields.get("units", "")
+    units = {unit.lower() for unit in _QUOTED.findall(stated_units)}
     if units - _MILLIMETRES:
         raise LungDetError(
             f"{path}: the header gives lengths in {', '.join(sorted(units - _MILLIMETRES))}, and "

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A CT scan in memory: Hounsfield values, whether they are believable, and as grey levels."""
+"""A CT scan in memory: whether its values are believable, as grey levels, and written to files."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
+import SimpleITK as sitk
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.atomic_files import FOLDER_SUFFIX, output_error
 
 INT16 = np.iinfo(np.int16)
 AIR_HU = -1000
@@ -169,3 +175,95 @@ def apply_clahe(
         if keep_zero:
             target *= source != 0
     return out
+
+
+def write_metaimage(
+    folder: Path, name: str, volume: np.ndarray, geometry: ScanGeometry, *, compress: bool = False
+) -> Path:
+    """Write ``<name>.mhd`` with ``<name>.raw`` (``.zraw`` if compressed); return the header.
+
+    The header, by which readers find a scan, comes last: a scan is there whole or not at all.
+
+    Parameters
+    ----------
+    folder, name : where to; the folder is made.
+    volume : array (z, y, x), Hounsfield units or labels.
+    geometry : its grid.
+    compress : whether to compress the pixels.
+
+    Raises
+    ------
+    OutputError
+        If the files cannot be written.
+    """
+    suffixes = (".zraw" if compress else ".raw", ".mhd")
+    _write(folder, name, volume, geometry, suffixes, compress)
+    return folder / f"{name}.mhd"
+
+
+def write_mha(folder: Path, name: str, volume: np.ndarray, geometry: ScanGeometry) -> Path:
+    """Write ``<name>.mha``, header and compressed pixels in one file; return its path.
+
+    Parameters and errors as of `write_metaimage`.
+    """
+    _write(folder, name, volume, geometry, (".mha",), True)
+    return folder / f"{name}.mha"
+
+
+def _write(
+    folder: Path,
+    name: str,
+    volume: np.ndarray,
+    geometry: ScanGeometry,
+    suffixes: tuple[str, ...],
+    compress: bool,
+) -> None:
+    """Write beside the target and rename the files of `suffixes`, the header last."""
+    scratch = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.mkdtemp(dir=folder, prefix=f".{name}.lungdet-", suffix=FOLDER_SUFFIX)
+        # Level 1: noise hardly compresses, higher levels only take longer.
+        file = f"{scratch}/{name}{suffixes[-1]}"
+        _write_image(file, volume, geometry, compress=compress, level=1)
+        for suffix in suffixes:
+            os.replace(f"{scratch}/{name}{suffix}", folder / f"{name}{suffix}")
+    except OSError as error:
+        raise output_error(folder, error) from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_nifti(path: Path, volume: np.ndarray, geometry: ScanGeometry) -> None:
+    """Write an image such as a label map as ``.nii.gz``.
+
+    Parameters
+    ----------
+    path : where to, within a folder that appears as a whole.
+    volume : array (z, y, x).
+    geometry : its grid.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    try:
+        _write_image(str(path), volume, geometry, compress=True)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise output_error(path, error) from error
+
+
+def _write_image(
+    path: str, volume: np.ndarray, geometry: ScanGeometry, *, compress: bool, level: int = -1
+) -> None:
+    image = sitk.GetImageFromArray(volume)
+    image.SetSpacing(geometry.spacing_xyz_mm.tolist())
+    image.SetOrigin(geometry.origin_xyz_mm)
+    image.SetDirection(geometry.direction)
+    try:
+        sitk.WriteImage(image, path, compress, level)
+    except RuntimeError as error:  # SimpleITK's way to say that it cannot write
+        raise OSError(None, str(error).strip().splitlines()[-1]) from error

@@ -30,10 +30,16 @@ from lungdet_mmdet.ct.reading import (
 )
 from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.errors import LungDetError, printable
-from lungdet_mmdet.input_file import FileSearch, check_input_file, search_files
-from lungdet_mmdet.runs.file_names import LUNG_MASK_FOLDER, MASK_FOLDER, NODULE_MASK_FOLDER
+from lungdet_mmdet.runs.files import (
+    LUNG_MASK_FOLDER,
+    MASK_FOLDER,
+    NODULE_MASK_FOLDER,
+    FileSearch,
+    check_input_file,
+    search_files,
+    series_name_of,
+)
 from lungdet_mmdet.runs.scan_runs import ScanFailure, failure_of
-from lungdet_mmdet.series_name import series_name_of
 
 # Long names are cut before a digest is added, and still name folders.
 _TITLE_LENGTH = 100
@@ -337,3 +343,21 @@ def _with_unique_names(scans: list[ScanInput]) -> list[ScanInput]:
     """Tell scans of one name apart by a digest of their paths, so that none overwrites another."""
     taken = Counter(scan.name.lower() for scan in scans)
     return [replace(s, name=s.long_name) if taken[s.name.lower()] > 1 else s for s in scans]
+
+
+def anonymous_name(content_digest: str) -> str:
+    """Return the name of a scan that tells nothing but what its bytes are."""
+    return f"scan-{content_digest[:12]}"
+
+
+def anonymous_names(listed: InputList) -> InputList:
+    """Return the inputs under names that tell nothing but that two scans are the same."""
+    scans, failures = [], list(listed.failures)
+    for scan in listed.scans:
+        try:
+            name = anonymous_name(scan.content_digest())
+        except (LungDetError, OSError) as error:
+            failures.append(failure_of(scan.name, error))
+            continue
+        scans.append(replace(scan, name=name, title=name))
+    return InputList(scans, failures, listed.notes)

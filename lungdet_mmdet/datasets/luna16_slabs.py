@@ -22,13 +22,8 @@ from torch import Tensor
 
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.splits.coco_json import (
-    CohortSummary,
-    check_slab_image,
-    label_text,
-    read_coco,
-    summarise,
-)
+from lungdet_mmdet.splits.coco_checks import CohortSummary, label_text, summarise
+from lungdet_mmdet.splits.coco_json import check_slab_image, read_coco
 from lungdet_mmdet.splits.labels import Status
 from lungdet_mmdet.splits.split_part import draw_at_positive_rate
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import lungdet_mmdet
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.file_names import ANNOTATION_FOLDER
+from lungdet_mmdet.runs.files import ANNOTATION_FOLDER
 
 if TYPE_CHECKING:
     from mmengine.config import Config

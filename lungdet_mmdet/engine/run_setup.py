@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
 import logging
 import re
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -168,7 +168,7 @@ def why_unreachable(url: str) -> str | None:
     try:
         with urllib.request.urlopen(request, timeout=REACH_TIMEOUT_S):
             return None
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return str(getattr(error, "reason", error))
 
 

@@ -17,7 +17,6 @@ from mmengine.logging import print_log
 from pycocotools import mask as coco_mask
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.anomaly import scan_units, slab_units
 from lungdet_mmdet.scoring.candidates import candidates_by_series
 from lungdet_mmdet.scoring.froc import (
     FP_RATES,
@@ -27,7 +26,14 @@ from lungdet_mmdet.scoring.froc import (
     evaluate_froc,
     match_marks_of_split,
 )
+from lungdet_mmdet.scoring.run_files import (
+    Marks,
+    marks_of_candidates,
+    write_predictions,
+    write_submission,
+)
 from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
+from lungdet_mmdet.scoring.slab_outcomes import scan_units, slab_units
 from lungdet_mmdet.scoring.slab_records import (
     PAPER_BANDS_MM,
     SlabDetections,
@@ -45,12 +51,6 @@ from lungdet_mmdet.scoring.slab_scores import (
     size_band_scores,
 )
 from lungdet_mmdet.scoring.split_scores import split_figures
-from lungdet_mmdet.scoring.submission import (
-    Marks,
-    marks_of_candidates,
-    write_predictions,
-    write_submission,
-)
 from lungdet_mmdet.splits.coco_json import read_slab_set
 
 

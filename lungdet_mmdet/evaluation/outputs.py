@@ -33,7 +33,7 @@ from lungdet_mmdet.reports.test_report import (
     report_page,
 )
 from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
-from lungdet_mmdet.runs.file_names import METRICS_NAME, REPORT_NAME
+from lungdet_mmdet.runs.files import METRICS_NAME, REPORT_NAME
 from lungdet_mmdet.scoring.intervals import finite_or_none, limits_or_none
 from lungdet_mmdet.scoring.results import (
     FEW,
@@ -48,7 +48,7 @@ from lungdet_mmdet.scoring.results import (
     section_title,
     threshold_text,
 )
-from lungdet_mmdet.scoring.review_cases import truth_scores
+from lungdet_mmdet.scoring.slab_outcomes import truth_scores
 from lungdet_mmdet.scoring.split_scores import SplitScores
 
 

@@ -24,8 +24,8 @@ from lungdet_mmdet.engine.run_setup import (
 )
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation import FROCMetric, SizeBandMetric
-from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_checkpoint
-from lungdet_mmdet.runs.file_names import PREDICTIONS_NAME, SUBMISSION_NAME
+from lungdet_mmdet.evaluation.trained_checkpoint import applied_threshold, read_checkpoint
+from lungdet_mmdet.runs.files import PREDICTIONS_NAME, SUBMISSION_NAME
 from lungdet_mmdet.scoring.ceiling import ReadDepths
 from lungdet_mmdet.scoring.froc import FrocMatches, cpm_difference, match_marks_of_split
 from lungdet_mmdet.scoring.intervals import DEFAULT_RESAMPLES
@@ -38,7 +38,8 @@ from lungdet_mmdet.scoring.slab_records import (
     read_depths,
 )
 from lungdet_mmdet.scoring.split_scores import ScoringOptions, SplitScores, score_split
-from lungdet_mmdet.splits.coco_json import label_text, read_coco, read_slab_set, summarise
+from lungdet_mmdet.splits.coco_checks import label_text, summarise
+from lungdet_mmdet.splits.coco_json import read_coco, read_slab_set
 
 METRIC_PREFIX = "lung/"
 

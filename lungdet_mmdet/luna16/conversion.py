@@ -19,26 +19,20 @@ from lungdet_mmdet.ct.dicom.series import (
     strangers_note,
 )
 from lungdet_mmdet.ct.metaimage_header import read_metaimage_header
-from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
-from lungdet_mmdet.ct.scan import check_hounsfield
+from lungdet_mmdet.ct.scan import check_hounsfield, write_metaimage
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.input_file import search_files
 from lungdet_mmdet.runs.atomic_files import only_run_in, read_json_or, sweep_leftovers, write_json
-from lungdet_mmdet.runs.file_names import (
+from lungdet_mmdet.runs.files import (
     ANNOTATION_TABLE,
     EXCLUDED_TABLE,
     PATIENT_TABLE,
     SERIES_TABLE,
     SUBSET_TABLE,
+    is_series_name,
+    search_files,
 )
-from lungdet_mmdet.runs.scan_runs import (
-    ExecutorFactory,
-    RunSummary,
-    ScanFailure,
-    run_per_scan,
-    tally,
-)
-from lungdet_mmdet.series_name import is_series_name
+from lungdet_mmdet.runs.scan_runs import RunSummary, ScanFailure, run_per_scan, tally
+from lungdet_mmdet.runs.workplace import ExecutorFactory
 
 # What spreadsheets take for the beginning of a formula.
 _FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
@@ -114,14 +108,9 @@ def write_accounts(out_dir: Path, summary: ConversionSummary, *, keep_patient_id
     ]
     write_json(out_dir / CONVERTED_NAME, sorted(entries, key=lambda e: e["seriesuid"]))
     rejects = [failure.as_dict() for failure in summary.failures]
-    rejects += [
-        {"seriesuid": s.seriesuid, "stage": "unsuitable", "reason": s.unsuitable}
-        for s in summary.unsuitable
-    ]
-    rejects += [
-        {"seriesuid": uid, "stage": "not found", "reason": "not in the tree"}
-        for uid in summary.not_found
-    ]
+    reasons = [(s.seriesuid, "unsuitable", s.unsuitable) for s in summary.unsuitable]
+    reasons += [(uid, "not found", "not in the tree") for uid in summary.not_found]
+    rejects += [dict(zip(("seriesuid", "stage", "reason"), r, strict=True)) for r in reasons]
     write_json(out_dir / REJECTS_NAME, rejects)
     if keep_patient_ids:
         _write_patients(out_dir / PATIENT_TABLE, summary)
@@ -374,20 +363,12 @@ def _find_series(
     if indexing.interrupted:
         summary.run = indexing
         return {}
-    # What lies in folders that may not be searched would be missed without a word.
-    summary.failures += [
-        *indexing.failures,
-        *(
-            ScanFailure(str(root), "input", f"{text}; check its permissions")
-            for text in search.closed
-        ),
-    ]
-    # Named, for they may be slices that a series lacks: never left out without a word.
-    summary.failures += [
-        ScanFailure(content.folder, "input", content.lost)
-        for content in indexing.results
-        if content.lost
-    ]
+    # Folders that may not be searched, and files that may be slices that a series lacks, are named:
+    # nothing is left out without a word.
+    unsearched = [(str(root), f"{text}; check its permissions") for text in search.closed]
+    unsearched += [(content.folder, content.lost) for content in indexing.results if content.lost]
+    summary.failures += indexing.failures
+    summary.failures += [ScanFailure(where, "input", reason) for where, reason in unsearched]
     found = series_of(indexing.results)
     if not found:
         raise LungDetError(

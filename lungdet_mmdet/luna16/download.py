@@ -23,7 +23,7 @@ from lungdet_mmdet.luna16.zenodo import (
     require_network,
 )
 from lungdet_mmdet.runs.atomic_files import FILE_SUFFIX, output_error, write_json
-from lungdet_mmdet.runs.file_names import (
+from lungdet_mmdet.runs.files import (
     ANNOTATION_TABLE,
     EXCLUDED_TABLE,
     LUNG_MASK_FOLDER,

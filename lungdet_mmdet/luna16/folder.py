@@ -28,7 +28,7 @@ from lungdet_mmdet.ct.dicom.series import DicomSeries
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, SCAN_SUFFIXES, scan_suffix
 from lungdet_mmdet.ct.scan_inputs import ScanInput, cohort_inputs
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.file_names import (
+from lungdet_mmdet.runs.files import (
     ANNOTATION_TABLE,
     EXCLUDED_TABLE,
     LUNG_MASK_FOLDER,
@@ -36,8 +36,9 @@ from lungdet_mmdet.runs.file_names import (
     PATIENT_TABLE,
     SERIES_TABLE,
     SUBSET_TABLE,
+    check_series_name,
+    series_name_of,
 )
-from lungdet_mmdet.series_name import check_series_name, series_name_of
 
 _SUBSET_FOLDER = re.compile(r"subset(\d)$")
 # A name that is unique in the world: the same one twice is the same scan twice.

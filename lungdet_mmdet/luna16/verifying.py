@@ -13,7 +13,6 @@ from lungdet_mmdet.ct.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, read_scan
 from lungdet_mmdet.ct.scan_inputs import lies_in_masks
 from lungdet_mmdet.errors import LungDetError, MissingFileError, TruncatedFileError
-from lungdet_mmdet.input_file import search_files
 from lungdet_mmdet.luna16.download import (
     ALL_SUBSETS,
     RECORD_FOLDER,
@@ -22,9 +21,10 @@ from lungdet_mmdet.luna16.download import (
     read_record,
     record_path,
 )
-from lungdet_mmdet.runs.executors import Terminated
-from lungdet_mmdet.runs.file_names import ANNOTATION_TABLE, SERIES_TABLE, SUBSET_TABLE
-from lungdet_mmdet.runs.scan_runs import ExecutorFactory, run_per_scan
+from lungdet_mmdet.runs.command_line import Terminated
+from lungdet_mmdet.runs.files import ANNOTATION_TABLE, SERIES_TABLE, SUBSET_TABLE, search_files
+from lungdet_mmdet.runs.scan_runs import run_per_scan
+from lungdet_mmdet.runs.workplace import ExecutorFactory
 
 MISSING, TRUNCATED, CORRUPT = "missing", "truncated", "corrupt"
 

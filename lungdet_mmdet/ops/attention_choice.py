@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from lungdet_mmdet.ops import stand_in
+from lungdet_mmdet.ops import is_stand_in
 from lungdet_mmdet.ops.deform_attn import deform_attn, ms_deform_attn_backward
 
 CHOICE = "LUNGDET_ATTENTION"
@@ -162,7 +162,7 @@ def _install_on_cuda() -> None:
 
     warnings.filterwarnings("ignore", message="MultiScaleDeformableAttnFunction does not support")
     wanted = os.environ.get(CHOICE)
-    if wanted == OF_MMCV or (wanted not in (TRITON, BAG) and not stand_in.is_stand_in()):
+    if wanted == OF_MMCV or (wanted not in (TRITON, BAG) and not is_stand_in()):
         return
     if not hasattr(module, KEPT):
         setattr(module, KEPT, getattr(module, FUNCTION))
@@ -185,7 +185,7 @@ def _name_on_cuda(device: torch.device) -> str:
     from mmcv.ops import multi_scale_deform_attn as module
 
     if getattr(module, FUNCTION) is not CudaAttention:
-        if stand_in.is_stand_in():
+        if is_stand_in():
             return "one embedding bag, called by mmcv's function"
         return "mmcv's compiled op"
     if kernel_for(device) is not BagAttention:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.ops import INSTALL_COMPILED
+from lungdet_mmdet.versions import INSTALL_COMPILED
 
 BLOCK = 1024
 """Boxes settled at a time: bounds the memory to BLOCK x N overlaps and the device round trips."""

@@ -10,19 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.ct.metaimage_pixels import write_metaimage, write_mha
+from lungdet_mmdet.ct.scan import write_metaimage, write_mha
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.findings import PhantomNodule
 from lungdet_mmdet.phantom.scan import DEFAULT_MEAN_NODULES, Recipe, build_scan
 from lungdet_mmdet.runs.atomic_files import write_bytes, write_csv
-from lungdet_mmdet.runs.file_names import (
+from lungdet_mmdet.runs.files import (
     ANNOTATION_TABLE,
     EXCLUDED_TABLE,
     LUNG_MASK_FOLDER,
     NODULE_MASK_FOLDER,
     SERIES_TABLE,
+    SIZE_CODES,
+    phantom_uid,
 )
-from lungdet_mmdet.series_name import SIZE_CODES, phantom_uid
 
 N_SUBSETS = 10
 _HEADER = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,10 +25,9 @@ from lungdet_mmdet.preparation.manifest import (
     failure_entries,
     sort_out,
 )
-from lungdet_mmdet.preparation.resume import (
+from lungdet_mmdet.preparation.prep_pipeline import (
     NOT_PREPARED,
     PrepareJob,
-    TimingJournal,
     read_record,
     why_not_current,
 )
@@ -35,12 +35,13 @@ from lungdet_mmdet.preparation.scan_job import ScanTiming, prepare_scan, preview
 from lungdet_mmdet.reports.prep_report import prep_report_html
 from lungdet_mmdet.runs.atomic_files import (
     only_run_in,
+    output_error,
     read_json_or,
     sweep_leftovers,
     write_bytes,
     write_json,
 )
-from lungdet_mmdet.runs.file_names import (
+from lungdet_mmdet.runs.files import (
     ANNOTATION_FOLDER,
     FAILURES_NAME,
     MANIFEST_NAME,
@@ -50,13 +51,13 @@ from lungdet_mmdet.runs.file_names import (
 )
 from lungdet_mmdet.runs.scan_runs import (
     MISNAMED,
-    ExecutorFactory,
     RunSummary,
     ScanFailure,
     failure_of,
     run_per_scan,
     tally,
 )
+from lungdet_mmdet.runs.workplace import ExecutorFactory
 from lungdet_mmdet.splits.prepared import UNFINISHED_NAME
 
 _WRITTEN_INTO = (".", SLAB_FOLDER, ANNOTATION_FOLDER)
@@ -335,3 +336,47 @@ def _listed(lines: list[str]) -> list[str]:
     if len(lines) <= MAX_LISTED:
         return lines
     return [*lines[:MAX_LISTED], f"  ... and {len(lines) - MAX_LISTED} more"]
+
+
+JOURNAL_NAME = ".seconds.jsonl"
+
+
+class TimingJournal:
+    """Seconds per scan of this run, added line by line: a killed run loses none of them.
+
+    Parameters
+    ----------
+    out_dir : the prepared dataset's folder.
+    earlier : seconds by series UID of runs before, as far as they are known.
+    """
+
+    def __init__(self, out_dir: Path, earlier: dict[str, float]) -> None:
+        self.path = out_dir / JOURNAL_NAME
+        self.seconds = {**earlier, **self._read()}
+
+    def _read(self) -> dict[str, float]:
+        """Return what a killed run left; a line cut off in the middle is dropped."""
+        found: dict[str, float] = {}
+        if not self.path.is_file():
+            return found
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                uid, seconds = json.loads(line)
+                found[str(uid)] = float(seconds)
+            except (ValueError, TypeError):
+                continue
+        return found
+
+    def add(self, seriesuid: str, seconds: float) -> None:
+        """Note one scan."""
+        self.seconds[seriesuid] = round(seconds, 3)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                # The first newline ends a line that a killed run may have left unfinished.
+                file.write(f"\n{json.dumps([seriesuid, self.seconds[seriesuid]])}\n")
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+    def close(self) -> None:
+        """Remove the file; its content has gone into the manifest."""
+        self.path.unlink(missing_ok=True)

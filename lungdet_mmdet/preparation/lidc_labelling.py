@@ -30,13 +30,14 @@ from lungdet_mmdet.annotations.lidc import (
 from lungdet_mmdet.annotations.mask_nodules import sphere_diameter_mm
 from lungdet_mmdet.annotations.tables import Nodule, write_patient_table
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.metaimage_pixels import write_mha
+from lungdet_mmdet.ct.scan import write_mha
 from lungdet_mmdet.ct.scan_inputs import ScanInput
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import Luna16Folder, read_luna16_folder
 from lungdet_mmdet.runs.atomic_files import only_run_in, write_csv, write_json
-from lungdet_mmdet.runs.file_names import MASK_FOLDER, PATIENT_TABLE, RATING_TABLE
-from lungdet_mmdet.runs.scan_runs import ExecutorFactory, RunSummary, run_per_scan
+from lungdet_mmdet.runs.files import MASK_FOLDER, PATIENT_TABLE, RATING_TABLE
+from lungdet_mmdet.runs.scan_runs import RunSummary, run_per_scan
+from lungdet_mmdet.runs.workplace import ExecutorFactory
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ import lungdet_mmdet
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.errors import printable
 from lungdet_mmdet.luna16.folder import Luna16Folder, ScanOnDisk
-from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, code_marks, is_of
-from lungdet_mmdet.preparation.resume import read_record
+from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, code_marks, is_of, read_record
 from lungdet_mmdet.preparation.scan_job import findings_record, nodule_fields
 from lungdet_mmdet.runs.atomic_files import output_error
-from lungdet_mmdet.runs.file_names import SLAB_FOLDER
+from lungdet_mmdet.runs.files import SLAB_FOLDER
 from lungdet_mmdet.runs.scan_runs import MISNAMED, ScanFailure
 from lungdet_mmdet.splits.prepared import data_name
 from lungdet_mmdet.versions import PIXEL_LIBRARIES, library_versions

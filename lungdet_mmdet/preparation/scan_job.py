@@ -21,12 +21,17 @@ from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import ScanOnDisk
-from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, check_code, run_steps
-from lungdet_mmdet.preparation.resume import PrepareJob, fingerprint
+from lungdet_mmdet.preparation.prep_pipeline import (
+    PrepareJob,
+    build_prep_pipeline,
+    check_code,
+    fingerprint,
+    run_steps,
+)
 from lungdet_mmdet.reports.page import encoded_jpeg
 from lungdet_mmdet.reports.prep_report import MaskPreview, PreviewNodule
 from lungdet_mmdet.runs.atomic_files import replacing_folder, write_json
-from lungdet_mmdet.runs.file_names import PREVIEW_NAME, RECORD_NAME
+from lungdet_mmdet.runs.files import PREVIEW_NAME, RECORD_NAME
 from lungdet_mmdet.versions import PIXEL_LIBRARIES, library_versions
 
 

@@ -39,7 +39,7 @@ from lungdet_mmdet.reports.slab_overlays import (
     TRUTH_COLOUR,
     read_slab,
 )
-from lungdet_mmdet.scoring.review_cases import FALSE_POSITIVE, HIT, IGNORED, SlabOutcome
+from lungdet_mmdet.scoring.slab_outcomes import FALSE_POSITIVE, HIT, IGNORED, SlabOutcome
 
 Dash = Literal["-"] | tuple[float, tuple[float, float]]
 _DOTS: Dash = (0.0, (0.9, 0.8))

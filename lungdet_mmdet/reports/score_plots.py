@@ -17,13 +17,12 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from lungdet_mmdet.annotations.label_study import LabelStudy
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_bytes
-from lungdet_mmdet.scoring.anomaly import AnomalyUnits
 from lungdet_mmdet.scoring.froc import FP_RATES, FrocResult
 from lungdet_mmdet.scoring.intervals import Interval
 from lungdet_mmdet.scoring.results import threshold_text
-from lungdet_mmdet.scoring.review_cases import PAPER_IOU, TruthScore
-from lungdet_mmdet.scoring.run_comparison import RunScores
+from lungdet_mmdet.scoring.run_files import RunScores
 from lungdet_mmdet.scoring.slab_matching import MatchedSlabs
+from lungdet_mmdet.scoring.slab_outcomes import PAPER_IOU, AnomalyUnits, TruthScore
 from lungdet_mmdet.scoring.slab_records import PAPER_BANDS_MM
 from lungdet_mmdet.scoring.slab_scores import precision_recall_curve
 

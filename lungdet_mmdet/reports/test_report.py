@@ -28,7 +28,7 @@ from lungdet_mmdet.scoring.results import (
     result_rows,
     section_title,
 )
-from lungdet_mmdet.scoring.review_cases import (
+from lungdet_mmdet.scoring.slab_outcomes import (
     HIT,
     PAPER_IOU,
     FalsePositive,

@@ -14,17 +14,20 @@ import inspect
 import math
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.runs.atomic_files import is_disk_full
-from lungdet_mmdet.runs.executors import signal_behind, sigterm_interrupts
 
 WAIT, THREADS = "OMP_WAIT_POLICY", "OMP_NUM_THREADS"
 CGROUP = Path("/sys/fs/cgroup")
@@ -88,6 +91,35 @@ def loading_processes(cores: int, trainings: int = 1) -> int:
     return min(max(cores // max(trainings, 1) - 1, 1), 8)
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived."""
+
+
+def signal_behind(error: KeyboardInterrupt) -> int:
+    """Return the number of the signal that caused an interrupt."""
+    return int(signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Raise :class:`Terminated` on SIGTERM within the block (in the main thread, else nothing)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class _Unbreakable:
     """A stream that drops what nobody reads any more, instead of ending the process."""
 
@@ -132,6 +164,28 @@ def command_parser(command: Callable[..., int]) -> argparse.ArgumentParser:
     """Return a parser for the options of a command, which its docstring describes."""
     return argparse.ArgumentParser(
         description=inspect.getdoc(command), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_workers_option(
+    parser: argparse.ArgumentParser,
+    *,
+    default: int | None = None,
+    what: str = "processes",
+    at_0: str = "in this process",
+) -> None:
+    """Give a command ``--workers``, which means the same to all: 0 works in this process.
+
+    Parameters
+    ----------
+    default : None takes a process for each core that may be used.
+    what, at_0 : words of the help.
+    """
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=usable_cores() if default is None else default,
+        help=f"{what}; 0 = {at_0} (default: %(default)s)",
     )
 
 

@@ -17,13 +17,12 @@ from tqdm import tqdm
 
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.runs.atomic_files import DiskFullError, OutputError
-from lungdet_mmdet.runs.executors import (
+from lungdet_mmdet.runs.command_line import signal_behind, sigterm_interrupts
+from lungdet_mmdet.runs.workplace import (
+    ExecutorFactory,
     ExecutorLostError,
-    SerialExecutor,
     WorkerLostError,
     WorkerPool,
-    signal_behind,
-    sigterm_interrupts,
 )
 
 DISK_FULL = "disk full"
@@ -114,7 +113,6 @@ def call_guarded(function: Callable[[Any], Any], job: Any) -> Any:
         return failure_of(job.seriesuid, error)
 
 
-ExecutorFactory = Callable[[], Executor]
 # Jobs waiting in the executor's own queue beside those at work: keeps workers busy, bounds memory.
 QUEUED_PER_WORKER = 2
 # An executor that goes away this often before one scan ends will not stay the next time.
@@ -165,15 +163,6 @@ def tally(
     """Return one line for what became of all inputs, such as "3 scans done, 1 done before, ..."."""
     counts = {f"{what} done": done, "done before": before, "failed": failed, **(others or {})}
     return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
-def process_pool(workers: int, initializer: Callable[[], None] | None = None) -> ExecutorFactory:
-    """Return a factory of local executors: `workers` processes, or this process for 0 workers."""
-    if workers < 0:
-        raise LungDetError(f"workers is {workers}: it must be >= 0 (0 = in this process)")
-    if workers == 0:
-        return SerialExecutor
-    return lambda: WorkerPool(workers, initializer)
 
 
 def run_per_scan(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where work is done: this machine's pool or a Dask cluster, with or without network.
+"""Where work is done: in this process, a pool of others or a Dask cluster; without network or not.
 
 Dask's own executor (``Client.get_executor``) is not used: when a scheduler dies while a result is
 on its way, that future of it is never settled and a run would wait for ever, and its ``shutdown``
@@ -9,22 +9,129 @@ knows no ``cancel_futures``.
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
+import signal
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any
 
 import lungdet_mmdet
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import FILE_SUFFIX, output_error
-from lungdet_mmdet.runs.executors import ExecutorLostError, WorkerLostError
-from lungdet_mmdet.runs.scan_runs import ExecutorFactory, process_pool
+from lungdet_mmdet.runs.command_line import SIGNALS
 from lungdet_mmdet.versions import PIXEL_LIBRARIES, library_versions
+
+
+class SerialExecutor(Executor):
+    """Run each call at once, in this process: for one worker, for debugging, for profiling."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Call `fn` now and return its finished future; Ctrl-C is not caught."""
+        future: Future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # handed to the caller through the future, as a pool would
+            future.set_exception(error)
+        return future
+
+
+class WorkerLostError(BrokenExecutor):
+    """The worker of this call died, perhaps by the call; the executor goes on with others."""
+
+
+class ExecutorLostError(BrokenExecutor):
+    """The executor itself went away: everything handed over is lost, and nothing is to blame."""
+
+
+class WorkerPool(ProcessPoolExecutor):
+    """A process pool whose workers hang on a lifeline: a pipe that only this process can close.
+
+    When it is cut, by :meth:`stop` or by the death of this process, the workers leave at once, in
+    the midst of a scan; what they write is whole or not there. They do not hear Ctrl-C themselves,
+    so that a terminal's interrupt ends them through this process, without tracebacks.
+
+    Processes are spawned, not forked: a forked copy of a process that runs threads may hang.
+
+    Parameters
+    ----------
+    workers : number of processes.
+    setup : called once in each of them.
+    """
+
+    def __init__(self, workers: int, setup: Callable[[], None] | None = None) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._held_by_workers, self._lifeline = context.Pipe(duplex=False)
+        super().__init__(
+            workers,
+            mp_context=context,
+            initializer=_begin_worker,
+            initargs=(self._held_by_workers, setup),
+        )
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Hand over a call; new workers are started deaf to signals."""
+        with _signals_held_back():
+            return super().submit(fn, *args, **kwargs)
+
+    def stop(self) -> None:
+        """End the workers at once and forget what they were doing."""
+        self._lifeline.close()
+        self.shutdown(wait=True, cancel_futures=True)
+        self._held_by_workers.close()
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Hold signals back while a process is started: it inherits that until it is set up.
+
+    Without it a Ctrl-C during a worker's first imports would print a traceback from each.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # Starting the tracker resets the mask, so it has to run before.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker(lifeline: connection.Connection, setup: Callable[[], None] | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    threading.Thread(target=_leave_when_cut, args=(lifeline,), daemon=True).start()
+    if setup is not None:
+        setup()
+
+
+def _leave_when_cut(lifeline: connection.Connection) -> None:
+    connection.wait([lifeline])
+    os._exit(1)
+
+
+ExecutorFactory = Callable[[], Executor]
+
+
+def process_pool(workers: int, initializer: Callable[[], None] | None = None) -> ExecutorFactory:
+    """Return a factory of local executors: `workers` processes, or this process for 0 workers."""
+    if workers < 0:
+        raise LungDetError(f"workers is {workers}: it must be >= 0 (0 = in this process)")
+    if workers == 0:
+        return SerialExecutor
+    return lambda: WorkerPool(workers, initializer)
+
 
 # A cluster that is being restarted needs its time; a mistyped address should not.
 CONNECT_S, RECONNECT_S = 30.0, 600.0

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lungdet_mmdet.scoring.candidates import candidates_by_series
 from lungdet_mmdet.scoring.froc import match_marks
 from lungdet_mmdet.scoring.intervals import finite_or_none
+from lungdet_mmdet.scoring.run_files import marks_of_candidates
 from lungdet_mmdet.scoring.slab_records import (
     PAPER_BANDS_MM,
     Slab,
@@ -27,7 +28,6 @@ from lungdet_mmdet.scoring.slab_records import (
     size_bands,
     with_depths,
 )
-from lungdet_mmdet.scoring.submission import marks_of_candidates
 
 ReadDepths = Callable[[Slab], "NDArray[np.uint8] | None"]
 

@@ -22,8 +22,8 @@ from lungdet_mmdet.scoring.intervals import (
     resample_weights,
     value_with_interval,
 )
+from lungdet_mmdet.scoring.run_files import Marks
 from lungdet_mmdet.scoring.slab_records import SlabSet
-from lungdet_mmdet.scoring.submission import Marks
 
 MAX_MARKS_PER_SCAN = 100
 

@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.review_cases import PAPER_IOU, UNMATCHED, SlabOutcome
+from lungdet_mmdet.scoring.slab_outcomes import PAPER_IOU, UNMATCHED, SlabOutcome
 from lungdet_mmdet.scoring.slab_records import (
     NODULE_CATEGORY,
     PAPER_BANDS_MM,

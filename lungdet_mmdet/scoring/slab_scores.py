@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.intervals import last_of_ties
-from lungdet_mmdet.scoring.review_cases import PAPER_IOU
 from lungdet_mmdet.scoring.slab_matching import BandMatches, MatchedSlabs
+from lungdet_mmdet.scoring.slab_outcomes import PAPER_IOU
 
 RECALL_STEPS = np.linspace(0.0, 1.0, 101)  # COCO's 101 recall levels
 # Of the table of right detections by scans that makes a bootstrap one matrix product: 400 MB.

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from lungdet_mmdet.annotations.mask_nodules import LOCATIONS
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.anomaly import AnomalyUnits, anomaly_scores, scan_units, slab_units
 from lungdet_mmdet.scoring.ceiling import Ceiling, ReadDepths, split_ceiling
 from lungdet_mmdet.scoring.froc import (
     FP_RATES,
@@ -34,8 +33,15 @@ from lungdet_mmdet.scoring.intervals import (
     percentile_interval,
     resample_weights,
 )
-from lungdet_mmdet.scoring.review_cases import PAPER_IOU
+from lungdet_mmdet.scoring.run_files import Marks
 from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
+from lungdet_mmdet.scoring.slab_outcomes import (
+    PAPER_IOU,
+    AnomalyUnits,
+    anomaly_scores,
+    scan_units,
+    slab_units,
+)
 from lungdet_mmdet.scoring.slab_records import SizeBand, SlabDetections, SlabSet
 from lungdet_mmdet.scoring.slab_scores import (
     key_suffix,
@@ -43,7 +49,6 @@ from lungdet_mmdet.scoring.slab_scores import (
     size_band_counts,
     size_band_scores,
 )
-from lungdet_mmdet.scoring.submission import Marks
 
 # Readers rate from 1 to 5; the mean of a nodule is rounded, halves upward. LIDC rates texture from
 # 1 (ground-glass) over 3 (part-solid) to 5 (solid).

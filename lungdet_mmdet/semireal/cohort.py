@@ -25,28 +25,19 @@ from lungdet_mmdet.runs.atomic_files import (
     write_csv,
     write_json,
 )
-from lungdet_mmdet.runs.file_names import (
+from lungdet_mmdet.runs.files import (
     ANNOTATION_TABLE,
     EXCLUDED_TABLE,
+    FAILURES_NAME,
     PATIENT_TABLE,
     SERIES_TABLE,
+    semireal_uid,
 )
-from lungdet_mmdet.runs.scan_runs import (
-    ExecutorFactory,
-    RunSummary,
-    failure_of,
-    run_per_scan,
-)
-from lungdet_mmdet.semireal.crops import (
-    CropFile,
-    CropMeasures,
-    faults_of,
-    load_crop,
-    measure_crop,
-)
+from lungdet_mmdet.runs.scan_runs import RunSummary, failure_of, run_per_scan
+from lungdet_mmdet.runs.workplace import ExecutorFactory
+from lungdet_mmdet.semireal.crops import CropFile, CropMeasures, faults_of, load_crop, measure_crop
 from lungdet_mmdet.semireal.job import LungSource, SemirealJob, make_semireal_scan, read_record
 from lungdet_mmdet.semireal.scan import Candidate
-from lungdet_mmdet.series_name import semireal_uid
 
 INSERTION_VERSION = 1
 """Raised by hand whenever the same command would write other scans: it is part of their UIDs."""
@@ -256,7 +247,7 @@ def write_semireal_cohort(
         if screened:
             _write_screening(out_dir / "crops_screened.csv", screened)
         failures = [failure.as_dict() for failure in summary.run.failures]
-        write_json(out_dir / "failures.json", failures)
+        write_json(out_dir / FAILURES_NAME, failures)
         pictures = {job.seriesuid: job.record_path.with_suffix(".jpg") for job in made}
         there = {uid: path for uid, path in pictures.items() if path.is_file()}
         html = insertion_page(summary.records, there, remarks)

@@ -24,14 +24,13 @@ from lungdet_mmdet.annotations.tables import (
 )
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.lungs.mask import segment_with_fallback
-from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
 from lungdet_mmdet.ct.reading import read_scan, scan_suffix
-from lungdet_mmdet.ct.scan import PADDING_BELOW_HU
+from lungdet_mmdet.ct.scan import PADDING_BELOW_HU, write_metaimage
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.phantom.scan import add_noise
 from lungdet_mmdet.reports.ct_planes import nodule_strips
 from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
-from lungdet_mmdet.runs.file_names import ANNOTATION_TABLE, EXCLUDED_TABLE, PATIENT_TABLE
+from lungdet_mmdet.runs.files import ANNOTATION_TABLE, EXCLUDED_TABLE, PATIENT_TABLE
 from lungdet_mmdet.semireal.insertion import map_lungs
 from lungdet_mmdet.semireal.scan import Candidate, Canvas, draw_wanted, insert_nodule
 

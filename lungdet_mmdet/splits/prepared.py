@@ -13,9 +13,15 @@ from lungdet_mmdet.annotations.mask_nodules import SlabMask
 from lungdet_mmdet.annotations.tables import Finding, Nodule
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.file_names import FAILURES_NAME, RECORD_NAME, SLAB_FOLDER
+from lungdet_mmdet.runs.files import (
+    FAILURES_NAME,
+    RECORD_NAME,
+    SLAB_FOLDER,
+    check_series_name,
+    is_phantom_uid,
+    is_semireal_uid,
+)
 from lungdet_mmdet.runs.scan_runs import MISNAMED
-from lungdet_mmdet.series_name import check_series_name, is_phantom_uid, is_semireal_uid
 
 # Root of the series UIDs of LIDC-IDRI, of which LUNA16 is a part.
 LIDC_UID_ROOT = "1.3.6.1.4.1.14519.5.2.1.6279.6001."

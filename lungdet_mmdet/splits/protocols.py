@@ -12,7 +12,7 @@ import numpy as np
 from lungdet_mmdet.annotations.lidc import installed_database, read_patients_of_database
 from lungdet_mmdet.annotations.tables import read_patients
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.file_names import PATIENT_TABLE
+from lungdet_mmdet.runs.files import PATIENT_TABLE
 from lungdet_mmdet.splits.labels import LabelledScan, LabelledSlab, UnseenNodule
 from lungdet_mmdet.splits.prepared import PreparedCohort
 from lungdet_mmdet.splits.split_part import (

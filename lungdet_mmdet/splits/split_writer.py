@@ -13,11 +13,11 @@ from typing import Any, Literal
 from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM, PositiveRule
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import only_run_in, write_json
-from lungdet_mmdet.runs.file_names import ANNOTATION_FOLDER
+from lungdet_mmdet.runs.files import ANNOTATION_FOLDER
 from lungdet_mmdet.splits.accounting import ExpectedCounts
-from lungdet_mmdet.splits.coco_json import CohortSummary, coco_of_part, label_text, summarise
+from lungdet_mmdet.splits.coco_checks import CohortSummary, find_leaks, label_text, summarise
+from lungdet_mmdet.splits.coco_json import coco_of_part
 from lungdet_mmdet.splits.labels import ExcludedRule, LabelledScan, LabelRule, label_scan
-from lungdet_mmdet.splits.leak_check import find_leaks
 from lungdet_mmdet.splits.prepared import PreparedCohort, read_prepared
 from lungdet_mmdet.splits.protocols import (
     FOLD_RATES,

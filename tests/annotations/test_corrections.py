@@ -6,7 +6,7 @@ import json
 import pytest
 
 from lungdet_mmdet.annotations.corrections import COLUMNS, join_corrections, read_corrections
-from lungdet_mmdet.commands.labels import corrections
+from lungdet_mmdet.commands.scoring import corrections
 from lungdet_mmdet.errors import LungDetError
 
 

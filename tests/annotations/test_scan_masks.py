@@ -7,7 +7,7 @@ import SimpleITK as sitk
 from lungdet_mmdet.annotations.scan_masks import masks_of_scan, read_mask_folder
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.metaimage_pixels import write_mha
+from lungdet_mmdet.ct.scan import write_mha
 from lungdet_mmdet.errors import LungDetError
 
 GRID = ScanGeometry((12, 30, 40), (2.5, 1.0, 1.0), (-10.0, 5.0, 100.0))

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from lungdet_mmdet.apis import infer as scan_job
-from lungdet_mmdet.apis.infer import detect_scans
+from lungdet_mmdet.apis.infer import DetectorOptions, detect_scans
 from lungdet_mmdet.apis.model_file import write_model_file
 from lungdet_mmdet.apis.results_folder import EarlierResult, earlier_result, is_result_of
 from lungdet_mmdet.ct.scan_inputs import list_inputs
@@ -63,9 +63,8 @@ def patients(images, tmp_path):
 @pytest.fixture
 def run(model, tmp_path):
     def detect(*inputs, **options):
-        return detect_scans(
-            inputs, tmp_path / "out", checkpoint=model, threshold=0.0, device="cpu", **options
-        )
+        chosen = DetectorOptions((model,), threshold=0.0, device="cpu", **options)
+        return detect_scans(inputs, tmp_path / "out", chosen)
 
     return detect
 

@@ -17,7 +17,7 @@ from lungdet_mmdet.apis.candidate_files import (
 )
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.scoring.candidates import Candidate
-from lungdet_mmdet.scoring.submission import read_submission
+from lungdet_mmdet.scoring.run_files import read_submission
 
 
 @pytest.fixture

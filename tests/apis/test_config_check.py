@@ -6,8 +6,8 @@ import pytest
 from mmengine.config import Config
 
 from lungdet_mmdet.apis.model_file import check_config
-from lungdet_mmdet.apis.training_checkpoint import config_as_data
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.evaluation.trained_checkpoint import config_as_data
 from tests.support.untrained_model import untrained_config
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.apis.candidate_files import candidate_records
-from lungdet_mmdet.apis.dicom_report import DICOM_NAMES, write_dicom
+from lungdet_mmdet.apis.scan_results import DICOM_NAMES
 from lungdet_mmdet.ct.dicom.reading import slice_stack
 from lungdet_mmdet.ct.dicom.series import find_dicom_series
 from lungdet_mmdet.ct.geometry import ScanGeometry
@@ -16,6 +16,7 @@ from lungdet_mmdet.scoring.candidates import Candidate
 from tests.support.dicom_export import write_dicom_series
 
 hd = pytest.importorskip("highdicom")
+write_dicom = pytest.importorskip("lungdet_mmdet.apis.dicom_report").write_dicom
 pytestmark = pytest.mark.reliability("kind 3, an optional output ends the job: DICOM reports")
 GEOMETRY = ScanGeometry((20, 60, 80), (2.0, 0.5, 0.5), (10.0, 20.0, -300.0))
 

@@ -114,5 +114,10 @@ def test_several_gpus_work_on_a_scan_each(
 
     monkeypatch.setattr(infer, "find_workplace", stop)
     with pytest.raises(StoppedError):
-        infer.detect_scans([tmp_path], tmp_path / "out", checkpoint=model_path, **options)
+        infer.detect_scans(
+            [tmp_path],
+            tmp_path / "out",
+            infer.DetectorOptions((model_path,), device=options.get("device", "auto")),
+            workers=options.get("workers", 0),
+        )
     assert asked == [workers]

@@ -1,7 +1,7 @@
 import gzip
 import io
 
-from lungdet_mmdet.input_file import remaining_bytes
+from lungdet_mmdet.runs.files import remaining_bytes
 
 
 def test_counts_what_is_left_of_a_stream():

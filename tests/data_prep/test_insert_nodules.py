@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
+from lungdet_mmdet.ct.scan import write_metaimage
 from lungdet_mmdet.phantom.scan import build_scan
 
 

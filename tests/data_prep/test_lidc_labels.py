@@ -8,9 +8,9 @@ import SimpleITK as sitk
 
 from lungdet_mmdet.annotations.lidc import installed_database
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
+from lungdet_mmdet.ct.scan import write_metaimage
 from lungdet_mmdet.preparation.lidc_labelling import label_luna16_folder
-from lungdet_mmdet.runs.executors import SerialExecutor
+from lungdet_mmdet.runs.workplace import SerialExecutor
 from tests.annotations.lidc_files import square, write_database, write_xml
 
 # Pixels of 0.5 mm, slices of 2 mm from z = -10 up.

@@ -11,7 +11,7 @@ import pytest
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
-from lungdet_mmdet.runs.scan_runs import process_pool
+from lungdet_mmdet.runs.workplace import process_pool
 from tests.support.rehearsal import (
     REHEARSAL_STEPS,
     rehearsal_uid,

@@ -65,7 +65,7 @@ def source_of_command(repository, face):
         return face
     folder = repository / "lungdet_mmdet"
     functions = {}
-    for name in ("commands.__init__", command[1]):
+    for name in ("commands.__init__", "runs.command_line", command[1]):
         text = (folder / (name.replace(".", "/") + ".py")).read_text()
         for node in ast.parse(text).body:
             if isinstance(node, ast.FunctionDef):

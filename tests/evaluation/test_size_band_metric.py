@@ -7,7 +7,7 @@ from mmdet.registry import METRICS
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.metrics import SizeBandMetric
-from lungdet_mmdet.scoring.submission import read_predictions
+from lungdet_mmdet.scoring.run_files import read_predictions
 
 
 def image(number, seriesuid):

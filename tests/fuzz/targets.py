@@ -16,7 +16,7 @@ from lungdet_mmdet.annotations.tables import (
 )
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.submission import read_submission
+from lungdet_mmdet.scoring.run_files import read_submission
 from tests.fuzz.cases import TRIED
 
 TABLE_READERS: tuple[Callable, ...] = (

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lungdet_mmdet.annotations.tables import read_nodules
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.submission import Marks, read_submission, write_submission
+from lungdet_mmdet.scoring.run_files import Marks, read_submission, write_submission
 from tests.fuzz.cases import TRIED, fuzzed
 from tests.fuzz.targets import try_tables
 

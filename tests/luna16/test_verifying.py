@@ -7,7 +7,7 @@ import pytest
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.download import DownloadSettings, download_luna16
 from lungdet_mmdet.luna16.verifying import verify_luna16
-from lungdet_mmdet.runs.scan_runs import process_pool
+from lungdet_mmdet.runs.workplace import process_pool
 
 LOCAL = process_pool(0)
 TABLE = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"

@@ -8,7 +8,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.models.slab_dino import dense_targets, slab_windows
+from lungdet_mmdet.models import dense_targets, slab_windows
 
 WINDOW = 96
 

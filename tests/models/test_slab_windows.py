@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.models.slab_dino import slab_windows
+from lungdet_mmdet.models import slab_windows
 
 
 def test_windows_are_spread_evenly_and_cores_meet_in_the_middle_of_overlaps():

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import lungdet_mmdet  # noqa: F401  (makes mmcv.ops importable)
+from lungdet_mmdet.ops import StandInFinder
 from lungdet_mmdet.ops.attention_choice import FUNCTION, KEPT
-from lungdet_mmdet.ops.stand_in import StandInFinder
 
 if not torch.cuda.is_available():
     # Triton reads it when it is imported: before any test is run, and for all of them.

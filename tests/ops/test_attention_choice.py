@@ -6,10 +6,10 @@ from mmcv.ops import multi_scale_deform_attn
 
 import lungdet_mmdet.plugin  # noqa: F401  (installs the dispatch)
 from lungdet_mmdet.ops import attention_choice as choice
-from lungdet_mmdet.ops import stand_in
+from lungdet_mmdet.ops import is_stand_in
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
-NO_COMPILED_OP = stand_in.is_stand_in()
+NO_COMPILED_OP = is_stand_in()
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_what_runs_is_said(triton_runs, monkeypatch):
     assert not choice.is_slow_on(CPU)
     assert choice.describe_attention(CPU).endswith("one embedding bag (lungdet_mmdet)")
     monkeypatch.setattr(multi_scale_deform_attn, choice.FUNCTION, object())
-    monkeypatch.setattr(stand_in, "is_stand_in", lambda: False)
+    monkeypatch.setattr(choice, "is_stand_in", lambda: False)
     assert choice.describe_attention(GPU).endswith("mmcv's compiled op")
 
 

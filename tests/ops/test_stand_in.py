@@ -9,7 +9,7 @@ import torch
 
 import lungdet_mmdet
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.ops.stand_in import install_finder, is_stand_in
+from lungdet_mmdet.ops import install_finder, is_stand_in
 
 
 def test_any_other_op_raises_with_its_name_and_the_remedy(stand_in):
@@ -73,7 +73,7 @@ def run_beside_fake_mmcv(folder: Path, code: str, extension: str | None) -> str:
 
 STATE = """
 import lungdet_mmdet
-from lungdet_mmdet.ops.stand_in import is_stand_in
+from lungdet_mmdet.ops import is_stand_in
 print('stand-in:', is_stand_in())
 """
 
@@ -96,7 +96,7 @@ def test_a_broken_extension_is_not_hidden(tmp_path):
 
 
 def test_a_broken_extension_is_told_with_what_to_do(tmp_path):
-    code = "from lungdet_mmdet.ops.stand_in import check_extension; check_extension()"
+    code = "from lungdet_mmdet.ops import check_extension; check_extension()"
     out = run_beside_fake_mmcv(tmp_path, code, "raise ImportError('undefined symbol: _ZN3c10')")
     assert "LungDetError: mmcv's compiled ops do not load with torch" in out
     assert "undefined symbol: _ZN3c10" in out

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.cohort import plan_cohort, write_cohort
-from lungdet_mmdet.series_name import is_phantom_uid
+from lungdet_mmdet.runs.files import is_phantom_uid
 
 PLAN = plan_cohort(n_scans=3, seed=1, size="small")
 

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.series_name import (
+from lungdet_mmdet.runs.files import (
     PHANTOM_UID_PREFIX,
     is_phantom_uid,
     is_semireal_uid,

@@ -11,7 +11,7 @@ from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, overrid
 from lungdet_mmdet.reports.prep_report import MaskPreview
 from lungdet_mmdet.runs import atomic_files
 from lungdet_mmdet.runs.atomic_files import only_run_in
-from lungdet_mmdet.runs.scan_runs import process_pool
+from lungdet_mmdet.runs.workplace import process_pool
 from lungdet_mmdet.scoring.slab_records import read_depths
 from lungdet_mmdet.splits.split_writer import write_splits
 from tests.support.rehearsal import rehearsal_uid, write_rehearsal_folder
@@ -265,7 +265,7 @@ def test_splits_wait_for_no_run_that_rewrites_scans(prepare, out):
 
 
 def test_a_worker_of_another_version_writes_nothing(source, out, steps):
-    from lungdet_mmdet.preparation.resume import PrepareJob
+    from lungdet_mmdet.preparation.prep_pipeline import PrepareJob
     from lungdet_mmdet.preparation.scan_job import prepare_scan
 
     scan = read_luna16_folder(source).scans[0]

@@ -8,11 +8,15 @@ import pytest
 
 from lungdet_mmdet.annotations.mask_nodules import LOCATIONS
 from lungdet_mmdet.annotations.scan_masks import read_labels
-from lungdet_mmdet.ct.metaimage_pixels import write_mha
+from lungdet_mmdet.ct.scan import write_mha
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import read_luna16_folder
-from lungdet_mmdet.preparation.prep_pipeline import prep_steps
-from lungdet_mmdet.preparation.resume import PrepareJob, read_record, why_not_current
+from lungdet_mmdet.preparation.prep_pipeline import (
+    PrepareJob,
+    prep_steps,
+    read_record,
+    why_not_current,
+)
 from lungdet_mmdet.preparation.scan_job import prepare_scan
 from lungdet_mmdet.splits.coco_json import read_slab_set
 from lungdet_mmdet.splits.prepared import read_prepared

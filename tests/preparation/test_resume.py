@@ -3,8 +3,7 @@ import os
 
 import pytest
 
-from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
-from lungdet_mmdet.preparation.resume import pipeline_changes
+from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, pipeline_changes
 from tests.support.rehearsal import rehearsal_uid
 
 

@@ -1,4 +1,5 @@
-from lungdet_mmdet.preparation.resume import JOURNAL_NAME, TimingJournal
+from lungdet_mmdet.preparation.cohort_preparation import TimingJournal
+from lungdet_mmdet.preparation.prep_pipeline import JOURNAL_NAME
 
 
 def test_a_killed_run_leaves_its_seconds_to_the_next(tmp_path):

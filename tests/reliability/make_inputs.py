@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from lungdet_mmdet.apis.model_file import ModelFile, write_model_file
-from lungdet_mmdet.apis.training_checkpoint import config_as_data
+from lungdet_mmdet.evaluation.trained_checkpoint import config_as_data
 from lungdet_mmdet.splits.split_writer import write_splits
 from tests.recipes.tiny_training import NATURAL, TINY
 from tests.support.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder

@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from lungdet_mmdet.apis.infer import detect_scans
+from lungdet_mmdet.apis.infer import DetectorOptions, detect_scans
 from lungdet_mmdet.apis.model_file import read_model_file, write_model_file
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
-from lungdet_mmdet.runs.scan_runs import process_pool
+from lungdet_mmdet.runs.workplace import process_pool
 from tests.support.dicom_export import write_dicom_series
 from tests.support.rehearsal import REHEARSAL_STEPS
 
@@ -108,7 +108,9 @@ def looked_at(inputs, scan, tmp_path_factory):
         dataset.save_as(folder / f"other{index}.dcm")
     said = []
     checkpoint = root / f"{IMAGE}.pth"
-    run = detect_scans([folder], root / "out", checkpoint=checkpoint, device="cpu", say=said.append)
+    run = detect_scans(
+        [folder], root / "out", DetectorOptions((checkpoint,), device="cpu"), say=said.append
+    )
     assert run.failures == []
     (root / "said.txt").write_text("\n".join(said))
     return root

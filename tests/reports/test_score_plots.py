@@ -10,12 +10,11 @@ from lungdet_mmdet.reports.score_plots import (
     save_score_histogram,
     save_size_score_plot,
 )
-from lungdet_mmdet.scoring.anomaly import slab_units
 from lungdet_mmdet.scoring.froc import evaluate_froc, match_marks
-from lungdet_mmdet.scoring.review_cases import truth_scores
+from lungdet_mmdet.scoring.run_files import Marks
 from lungdet_mmdet.scoring.slab_matching import match_slabs
+from lungdet_mmdet.scoring.slab_outcomes import slab_units, truth_scores
 from lungdet_mmdet.scoring.slab_records import TruthBox
-from lungdet_mmdet.scoring.submission import Marks
 from tests.support.slabs import found, slab, slab_set
 
 BOX = TruthBox((0.0, 0.0, 10.0, 10.0), 10.0)

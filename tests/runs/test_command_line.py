@@ -9,8 +9,7 @@ import pytest
 
 from lungdet_mmdet.__main__ import COMMANDS, dispatch
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.command_line import run_and_exit
-from lungdet_mmdet.runs.executors import Terminated
+from lungdet_mmdet.runs.command_line import Terminated, run_and_exit
 
 pytestmark = pytest.mark.reliability("one ending for all command lines, closed pipes")
 
@@ -161,3 +160,37 @@ def test_a_misspelt_command_is_told_with_the_nearest(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["lungdet", "tarin", "CONFIG"])
     assert dispatch() == 2
     assert "'tarin', the nearest is 'train'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        ("commands.data:phantom_options", ["out", "--scans", "1"]),
+        ("commands.data:download_options", ["out"]),
+        ("commands.data:convert_options", ["dicom", "out"]),
+        ("commands.data:lidc_labels_options", ["luna16", "--out", "out"]),
+        ("commands.models:infer_options", ["a.mhd"]),
+        ("commands.preparing:prepare_options", ["luna16", "out"]),
+        ("commands.recipes:reproduce_options", ["luna16", "out"]),
+    ],
+)
+def test_no_workers_means_this_process_to_every_command(options, needed):
+    read = pkgutil.resolve_name(f"lungdet_mmdet.{options}")
+    assert read([*needed, "--workers", "0"]).workers == 0
+
+
+def test_phantoms_are_made_in_this_process_without_workers(tmp_path, monkeypatch):
+    from lungdet_mmdet.commands.data import phantom
+    from lungdet_mmdet.phantom import cohort
+
+    pools = []
+
+    def none_written(out_dir, plan, *, executor, on_scan):
+        pools.append(executor)
+        return []
+
+    monkeypatch.setattr(cohort, "write_cohort", none_written)
+    assert phantom([str(tmp_path), "--scans", "1", "--workers", "0"]) == 0
+    assert pools == [None]
+    with pytest.raises(LungDetError, match="workers is -1"):
+        phantom([str(tmp_path), "--scans", "1", "--workers", "-1"])

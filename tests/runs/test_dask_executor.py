@@ -14,8 +14,8 @@ pytest.importorskip("distributed")
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs import workplace
-from lungdet_mmdet.runs.scan_runs import process_pool, run_per_scan
-from lungdet_mmdet.runs.workplace import DaskCluster, find_workplace
+from lungdet_mmdet.runs.scan_runs import run_per_scan
+from lungdet_mmdet.runs.workplace import DaskCluster, find_workplace, process_pool
 
 FOR_WORKERS = Path(__file__).parent / "for_workers"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lungdet_mmdet.runs.executors import Terminated, sigterm_interrupts
+from lungdet_mmdet.runs.command_line import Terminated, sigterm_interrupts
 
 PROGRAM = Path(__file__).parent / "for_workers" / "long_run.py"
 DEADLINE_S = 60

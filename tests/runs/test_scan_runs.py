@@ -3,7 +3,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.scan_runs import process_pool, run_per_scan, tally
+from lungdet_mmdet.runs.scan_runs import run_per_scan, tally
+from lungdet_mmdet.runs.workplace import process_pool
 
 
 def jobs_of(functions, uids, folder=""):

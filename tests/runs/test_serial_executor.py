@@ -1,6 +1,6 @@
 import pytest
 
-from lungdet_mmdet.runs.executors import SerialExecutor
+from lungdet_mmdet.runs.workplace import SerialExecutor
 
 
 def test_a_call_is_done_when_it_is_handed_over():

@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from lungdet_mmdet.runs.executors import WorkerPool, _signals_held_back
+from lungdet_mmdet.runs.workplace import WorkerPool, _signals_held_back
 
 
 def test_workers_do_not_hear_ctrl_c_themselves(functions):

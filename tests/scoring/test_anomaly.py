@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lungdet_mmdet.annotations.tables import Nodule
-from lungdet_mmdet.scoring.anomaly import AnomalyUnits, anomaly_scores, scan_units, slab_units
+from lungdet_mmdet.scoring.slab_outcomes import AnomalyUnits, anomaly_scores, scan_units, slab_units
 from lungdet_mmdet.scoring.slab_records import TruthBox
 from tests.support.slabs import found, nodule_of, slab, slab_set
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from lungdet_mmdet.annotations.tables import Finding, Nodule
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.froc import FP_RATES, evaluate_froc, froc_curve, match_marks
-from lungdet_mmdet.scoring.submission import Marks
+from lungdet_mmdet.scoring.run_files import Marks
 
 
 def nodule(uid, x, diameter_mm=10.0):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.annotations.tables import Nodule
+from lungdet_mmdet.scoring.run_files import Marks
 from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet, TruthBox
 from lungdet_mmdet.scoring.split_scores import rated_groups, rated_scores
-from lungdet_mmdet.scoring.submission import Marks
 from tests.support.slabs import slab
 
 

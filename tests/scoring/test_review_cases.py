@@ -1,11 +1,11 @@
-from lungdet_mmdet.scoring.review_cases import (
+from lungdet_mmdet.scoring.slab_matching import match_slabs
+from lungdet_mmdet.scoring.slab_outcomes import (
     TruthScore,
     best_per_nodule,
     loudest_false_positives,
     truth_scores,
     worst_misses,
 )
-from lungdet_mmdet.scoring.slab_matching import match_slabs
 from lungdet_mmdet.scoring.slab_records import TruthBox
 from lungdet_mmdet.scoring.slab_scores import operating_point_scores, size_band_scores
 from tests.support.slabs import found, outcomes_of, slab, slab_set

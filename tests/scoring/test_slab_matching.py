@@ -7,8 +7,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.review_cases import overlaps
 from lungdet_mmdet.scoring.slab_matching import match_slabs
+from lungdet_mmdet.scoring.slab_outcomes import overlaps
 from lungdet_mmdet.scoring.slab_records import SlabDetections, TruthBox
 from lungdet_mmdet.scoring.slab_scores import size_band_counts, size_band_scores
 from tests.support.slabs import found, nodule_of, slab, slab_set

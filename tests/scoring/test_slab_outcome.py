@@ -1,6 +1,6 @@
 import pytest
 
-from lungdet_mmdet.scoring.review_cases import representative_slabs
+from lungdet_mmdet.scoring.slab_outcomes import representative_slabs
 from lungdet_mmdet.scoring.slab_records import TruthBox
 from tests.support.slabs import outcome_on, slab
 

@@ -5,8 +5,8 @@ import pytest
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.results import failed_scan_warnings
+from lungdet_mmdet.scoring.run_files import read_predictions
 from lungdet_mmdet.scoring.slab_records import SlabDetections, unique_by_slab
-from lungdet_mmdet.scoring.submission import read_predictions
 from lungdet_mmdet.splits.coco_json import read_slab_set, slab_set_from_coco
 
 

@@ -17,11 +17,11 @@ from lungdet_mmdet.scoring.results import (
     section_title,
     threshold_text,
 )
+from lungdet_mmdet.scoring.run_files import Marks
 from lungdet_mmdet.scoring.slab_records import SlabSet, TruthBox, size_bands
 from lungdet_mmdet.scoring.split_scores import (
     ScoringOptions,
 )
-from lungdet_mmdet.scoring.submission import Marks
 from tests.support.slabs import found, nodule_of, scored_split, slab, slab_set
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.candidates import Candidate
-from lungdet_mmdet.scoring.submission import marks_of_candidates, read_submission, write_submission
+from lungdet_mmdet.scoring.run_files import marks_of_candidates, read_submission, write_submission
 
 HEADER = "seriesuid,coordX,coordY,coordZ,probability\n"
 

@@ -10,9 +10,10 @@ import pytest
 import SimpleITK as sitk
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
+from lungdet_mmdet.ct.scan import write_metaimage
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.scan_runs import process_pool
+from lungdet_mmdet.runs.files import is_semireal_uid
+from lungdet_mmdet.runs.workplace import process_pool
 from lungdet_mmdet.semireal.cohort import (
     CohortOptions,
     in_folds,
@@ -25,7 +26,6 @@ from lungdet_mmdet.semireal.cohort import (
 from lungdet_mmdet.semireal.crops import list_crops
 from lungdet_mmdet.semireal.job import find_lungs
 from lungdet_mmdet.semireal.scan import PLACE_SHARES, Candidate, draw_wanted
-from lungdet_mmdet.series_name import is_semireal_uid
 
 OPTIONS = CohortOptions(seed=4, scans_per_lung=2, mean_nodules=4.0, share_nodules=True)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.metaimage_pixels import write_metaimage
+from lungdet_mmdet.ct.scan import write_metaimage
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.semireal.job import find_lungs
 

@@ -6,13 +6,8 @@ import pytest
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_json
 from lungdet_mmdet.scoring.slab_records import count_by_band
-from lungdet_mmdet.splits.coco_json import (
-    coco_of_part,
-    read_coco,
-    read_slab_set,
-    slab_statuses,
-    summarise,
-)
+from lungdet_mmdet.splits.coco_checks import summarise
+from lungdet_mmdet.splits.coco_json import coco_of_part, read_coco, read_slab_set, slab_statuses
 from lungdet_mmdet.splits.labels import label_scan
 from lungdet_mmdet.splits.split_part import RateRule, part_of_scans
 

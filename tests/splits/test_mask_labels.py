@@ -6,7 +6,8 @@ from pycocotools import mask as coco_mask
 
 from lungdet_mmdet.annotations.mask_nodules import SlabMask
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.splits.coco_json import coco_of_part, label_text, read_coco, summarise
+from lungdet_mmdet.splits.coco_checks import label_text, summarise
+from lungdet_mmdet.splits.coco_json import coco_of_part, read_coco
 from lungdet_mmdet.splits.labels import label_scan
 from lungdet_mmdet.splits.protocols import UNKNOWN
 from lungdet_mmdet.splits.split_part import RateRule, part_of_scans

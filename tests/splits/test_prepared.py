@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.series_name import PHANTOM_UID_PREFIX, SEMIREAL_UID_PREFIX
+from lungdet_mmdet.runs.files import PHANTOM_UID_PREFIX, SEMIREAL_UID_PREFIX
 from lungdet_mmdet.splits.prepared import LIDC_UID_ROOT, data_name, read_prepared, training_flag
 
 

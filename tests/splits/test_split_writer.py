@@ -3,7 +3,7 @@ import json
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.splits.leak_check import check_leaks
+from lungdet_mmdet.splits.coco_checks import check_leaks
 from lungdet_mmdet.splits.split_part import RateRule
 from lungdet_mmdet.splits.split_writer import rate_rules, report_lines, write_splits
 

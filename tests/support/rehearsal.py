@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from lungdet_mmdet.ct.lungs.mask import LUNA16_LEFT, LUNA16_RIGHT
 from lungdet_mmdet.ct.scan import AIR_HU
 from lungdet_mmdet.luna16.folder import LUNG_MASK_FOLDER
-from lungdet_mmdet.series_name import phantom_uid
+from lungdet_mmdet.runs.files import phantom_uid
 
 SIZE_ZYX = (36, 64, 64)
 SPACING_ZYX_MM = (5.0, 5.0, 5.0)

@@ -17,7 +17,7 @@ from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, SlabGeometry
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_json
-from lungdet_mmdet.series_name import PHANTOM_UID_PREFIX
+from lungdet_mmdet.runs.files import PHANTOM_UID_PREFIX
 
 # Beside the size codes of whole phantom scans, so that their UIDs never meet.
 SIZE_CODE = 9

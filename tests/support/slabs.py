@@ -11,15 +11,15 @@ from lungdet_mmdet.annotations.slab_boxes import SlabStack, sphere_boxes
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM, SlabGeometry
 from lungdet_mmdet.scoring.froc import match_marks_of_split
-from lungdet_mmdet.scoring.review_cases import SlabOutcome
+from lungdet_mmdet.scoring.run_files import Marks
 from lungdet_mmdet.scoring.slab_matching import match_slabs
+from lungdet_mmdet.scoring.slab_outcomes import SlabOutcome
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, SlabSet, TruthBox
 from lungdet_mmdet.scoring.split_scores import (
     ScoringOptions,
     SplitScores,
     score_split,
 )
-from lungdet_mmdet.scoring.submission import Marks
 
 
 def slab(

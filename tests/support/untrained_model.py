@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 
 from lungdet_mmdet.apis.model_file import ModelFile
-from lungdet_mmdet.apis.training_checkpoint import config_as_data
+from lungdet_mmdet.evaluation.trained_checkpoint import config_as_data
 
 # Width and height of sigmoid(-2.5), about a twelfth of the slab: the size of large nodules.
 BOX_SIZE_BIAS = -2.5

@@ -2,18 +2,18 @@
 
 import shlex
 
-from lungdet_mmdet.commands import demos
+from lungdet_mmdet.commands import recipes
 from lungdet_mmdet.engine.by_name import find_config
 
 
 def plan_of(tmp_path, *options):
-    return demos.ablation_plan(demos.ablation_options([str(tmp_path), *options]))
+    return recipes.ablation_plan(recipes.ablation_options([str(tmp_path), *options]))
 
 
 def test_every_variant_has_a_config_and_is_trained_and_tested(tmp_path):
     steps = plan_of(tmp_path)
-    for variant in demos.VARIANTS:
-        config = demos.config_of(variant)
+    for variant in recipes.VARIANTS:
+        config = recipes.config_of(variant)
         assert find_config(config).is_file()
         mine = [s.command for s in steps if s.what.startswith(f"{variant}:")]
         assert [shlex.split(c)[1] for c in mine] == [

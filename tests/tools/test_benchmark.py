@@ -7,7 +7,7 @@ from lungdet_mmdet.apis.model_file import write_model_file
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
-from lungdet_mmdet.runs.scan_runs import process_pool
+from lungdet_mmdet.runs.workplace import process_pool
 from lungdet_mmdet.splits.split_writer import write_splits
 from tests.support.rehearsal import REHEARSAL_STEPS, write_rehearsal_folder
 from tests.support.slab_folder import write_slab_folder

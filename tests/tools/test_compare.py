@@ -4,7 +4,7 @@ import runpy
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.scoring.run_comparison import read_run, sorted_runs
+from lungdet_mmdet.scoring.run_files import read_run, sorted_runs
 
 
 @pytest.fixture

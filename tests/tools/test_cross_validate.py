@@ -5,8 +5,8 @@ import pytest
 
 from lungdet_mmdet.commands import scoring as command
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.scoring.run_files import Marks, write_submission
 from lungdet_mmdet.scoring.split_scores import pooled_froc
-from lungdet_mmdet.scoring.submission import Marks, write_submission
 from lungdet_mmdet.splits.coco_json import read_slab_set
 from tests.support.slab_folder import write_slab_folder
 

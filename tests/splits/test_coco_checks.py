@@ -3,7 +3,7 @@ import json
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.splits.leak_check import check_leaks, find_leaks
+from lungdet_mmdet.splits.coco_checks import check_leaks, find_leaks
 
 pytestmark = pytest.mark.reliability("leaks between train, val and test")
 

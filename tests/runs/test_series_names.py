@@ -3,7 +3,7 @@
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.series_name import check_series_name, is_series_name, series_name_of
+from lungdet_mmdet.runs.files import check_series_name, is_series_name, series_name_of
 
 pytestmark = pytest.mark.reliability("kind 1, a name or UID taken for unique: names of series")
 

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does any series, patient or image stand on two sides of a split?"""
+"""What annotation files hold: counted for each, and compared between the sides of a split."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.splits.coco_json import read_coco
+from lungdet_mmdet.scoring.slab_records import PAPER_BANDS_MM, count_by_band
+from lungdet_mmdet.splits.coco_json import read_coco, slab_statuses
 
 Crossing = tuple[tuple[str, tuple[str, ...]], ...]
 _SHOWN = 10
@@ -119,3 +121,90 @@ def _sentence(kind: str, crossing: Crossing) -> str:
     listed = ", ".join(f"{name} ({' and '.join(on)})" for name, on in crossing[:_SHOWN])
     more = f" and {len(crossing) - _SHOWN} more" if len(crossing) > _SHOWN else ""
     return f"{len(crossing)} {kind} on several sides: {listed}{more}"
+
+
+@dataclass(frozen=True)
+class CohortSummary:
+    """Counts of one annotation file.
+
+    Parameters
+    ----------
+    split, protocol, data : what made the file.
+    slabs, positives, healthy, ignored : ``slabs`` is the sum of the other three.
+    rate : share of positives among positive and healthy slabs; None without either.
+    series, series_without_nodules : scans, and those without a nodule that counts.
+    nodules : nodules that count, unseen ones included.
+    nodules_by_band : name and number per size band, by annotated diameter.
+    boxes, ignore_regions : annotations to be found, and to be ignored.
+    unseen : nodules that no slab shows, counted as missed.
+    discarded : nodules whose slabs were left out for the rate; not in ``nodules``.
+    lost_to_mask : nodules with less than 90 % of their voxels in the lung mask.
+    coverage_unknown : nodules for which that share is not known.
+    labels : rule by which boxes were made: "auto", "sphere" or "mask".
+    nodules_by_label : number of nodules whose boxes come from masks, and from spheres.
+    """
+
+    split: str
+    protocol: str
+    data: str
+    slabs: int
+    positives: int
+    healthy: int
+    ignored: int
+    rate: float | None
+    series: int
+    series_without_nodules: int
+    nodules: int
+    nodules_by_band: tuple[tuple[str, int], ...]
+    boxes: int
+    ignore_regions: int
+    unseen: int
+    discarded: int
+    lost_to_mask: int
+    coverage_unknown: int
+    labels: str
+    nodules_by_label: tuple[tuple[str, int], ...]
+
+
+def summarise(coco: Mapping[str, Any]) -> CohortSummary:
+    """Count what a COCO dictionary of a split holds."""
+    statuses = slab_statuses(coco)
+    positives, healthy = statuses.count("positive"), statuses.count("healthy")
+    nodules = coco["nodules"]
+    coverages = [nodule.get("coverage") for nodule in nodules]
+    boxes = sum(not annotation["iscrowd"] for annotation in coco["annotations"])
+    info = coco["info"]
+    return CohortSummary(
+        split=str(info.get("split", "")),
+        protocol=str(info.get("protocol", "")),
+        data=str(info.get("data", "")),
+        slabs=len(statuses),
+        positives=positives,
+        healthy=healthy,
+        ignored=statuses.count("ignored"),
+        rate=positives / (positives + healthy) if positives + healthy else None,
+        series=len(coco["series"]),
+        series_without_nodules=len(set(coco["series"]) - {n["seriesuid"] for n in nodules}),
+        nodules=len(nodules),
+        nodules_by_band=count_by_band([n["diameter_mm"] for n in nodules], PAPER_BANDS_MM),
+        boxes=boxes,
+        ignore_regions=len(coco["annotations"]) - boxes,
+        unseen=len(coco.get("unseen_nodules", ())),
+        discarded=len(coco.get("discarded_nodules", ())),
+        lost_to_mask=sum(share is not None and share < WELL_COVERED for share in coverages),
+        coverage_unknown=sum(share is None for share in coverages),
+        labels=str(info.get("labels", "sphere")),
+        nodules_by_label=count_by_label(nodules),
+    )
+
+
+def count_by_label(nodules: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
+    """Return how many nodules of an annotation file have boxes from masks, and from spheres."""
+    from_mask = sum(nodule.get("label") == "mask" for nodule in nodules)
+    return ("mask", from_mask), ("sphere", len(nodules) - from_mask)
+
+
+def label_text(summary: CohortSummary) -> str:
+    """Return a summary's labels in words, e.g. ``auto: 12 mask, 3 sphere``."""
+    counts = ", ".join(f"{count} {name}" for name, count in summary.nodules_by_label)
+    return f"{summary.labels}: {counts}"

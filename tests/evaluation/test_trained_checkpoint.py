@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.evaluation.threshold_source import applied_threshold, read_checkpoint
+from lungdet_mmdet.evaluation.trained_checkpoint import applied_threshold, read_checkpoint
 from lungdet_mmdet.scoring.slab_scores import OperatingPoint
 
 POINT = OperatingPoint(0.4, "max_f1", data="phantom", protocol="strict", split="val")
