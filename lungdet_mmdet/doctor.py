@@ -57,12 +57,13 @@ SCIENCE_MODULES = {
     "pycocotools": "pip install pycocotools",
 }
 MM_MODULES = ("torch", "mmengine", "mmcv.ops", "mmdet.models")
+# Optional libraries: what for, and the extra of setup.py that brings them.
 EXTRAS = {
-    "distributed": ("preparation on a Dask cluster", 'pip install "dask[distributed]"'),
-    "pydicom": ("DICOM in", "pip install pydicom"),
-    "highdicom": ("DICOM structured reports out", "pip install highdicom"),
-    "tensorboard": ("training curves in TensorBoard", "pip install tensorboard"),
-    "pooch": ("downloading LUNA16", "pip install pooch"),
+    "distributed": ("work on a Dask cluster", "cluster"),
+    "pydicom": ("DICOM reports out, DICOM segmentations in; DICOM images need none", "dicom"),
+    "highdicom": ("as pydicom", "dicom"),
+    "tensorboard": ("training curves in TensorBoard", "viz"),
+    "pooch": ("downloading LUNA16", "download"),
 }
 
 
@@ -107,10 +108,11 @@ def check_imports() -> Iterator[Line]:
 
 def check_extras() -> Iterator[Line]:
     """Look for the optional libraries."""
-    for name, (purpose, remedy) in EXTRAS.items():
+    for name, (purpose, extra) in EXTRAS.items():
         try:
             yield Line(OK, name, f"{metadata.version(name)}: {purpose}")
         except metadata.PackageNotFoundError:
+            remedy = f"pip install 'lungdet-mmdet[{extra}]'"
             yield Line(NOTE, name, f"not installed (optional: {purpose})", remedy)
 
 
@@ -236,8 +238,9 @@ def check_weights(url: str = RESNET50_URL) -> Iterator[Line]:
             WARN,
             "weights",
             f"pretrained ResNet-50 is not in the cache and cannot be reached: {reason}",
-            f"download {url} elsewhere and give its local path in the config, "
-            "or train without pretrained weights, or name another URL",
+            f"only trainings need it: `lungdet train --pretrained PATH` takes a local path ({url}, "
+            "fetched elsewhere) or another URL, `--pretrained none` starts without pretrained "
+            "weights",
         )
 
 

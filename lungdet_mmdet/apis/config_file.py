@@ -80,7 +80,7 @@ def read_config(
     Raises
     ------
     LungDetError
-        If there is no such config.
+        If there is no such config, or its detector is asked for more boxes than it proposes.
     """
     if data is not None:
         os.environ[DATA_VARIABLE] = str(data)
@@ -94,6 +94,7 @@ def read_config(
     if cfg_options:
         check_options(config, cfg_options)
         config.merge_from_dict(cfg_options)
+    _check_queries(config, path)
     _drop_persistence_without_workers(config)
     if work_dir is not None:
         config.work_dir = str(work_dir)
@@ -153,6 +154,18 @@ def _drop_persistence_without_workers(config: Config) -> None:
         if loader and loader.get("num_workers") == 0:
             loader.persistent_workers = False
             loader.pop("prefetch_factor", None)
+
+
+def _check_queries(config: Config, path: Path) -> None:
+    """Refuse more boxes a slab than there are queries: mmdet would stop at the first validation."""
+    model = config.get("model") or {}
+    queries, most = model.get("num_queries"), (model.get("test_cfg") or {}).get("max_per_img")
+    if queries and most and most > queries:
+        raise LungDetError(
+            f"{path}: model.test_cfg.max_per_img asks for {most} boxes a slab, and "
+            f"model.num_queries proposes {queries}; set model.test_cfg.max_per_img={queries} or "
+            "lower as well"
+        )
 
 
 def check_data(config: Config, parts: tuple[str, ...]) -> None:
@@ -244,9 +257,10 @@ def _other_pipeline(manifest: Path, wanted: list[dict], *, allow: bool) -> str |
     )
     if here == there:
         return None
-    message = (
-        f"{manifest}: these slabs were prepared by another pipeline than the config's. "
+    message = f"{manifest}: these slabs were prepared by another pipeline than the config's. " + (
         f"Only in the config: {_only_in(here, there)}; only in the data: {_only_in(there, here)}"
+        if sorted(here) != sorted(there)
+        else "The steps are the same, their order differs"
     )
     if allow:
         return message
@@ -262,7 +276,7 @@ def _without_mask_method(step: dict) -> dict:
 
 
 def _only_in(first: list[str], second: list[str]) -> str:
-    return ", ".join(step for step in first if step not in second) or "nothing (the order differs)"
+    return ", ".join(step for step in first if step not in second) or "nothing"
 
 
 FOLD_CONFIG_NAME = "config.py"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from mmengine.config import Config
 
-import lungdet_mmdet.plugin  # noqa: F401  (registers everything before anything is built)
+import lungdet_mmdet.plugin  # noqa: F401  (first: it keeps what mmdet prints on import away)
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.datasets.luna16_slabs import LUNA16SlabDataset, slab_kind
 from lungdet_mmdet.errors import LungDetError

@@ -312,7 +312,7 @@ def detect_scans(
     if not options.checkpoints:
         say(
             f"no checkpoint named: the model in the box ({SHIPPED_MODEL.name}) is used, trained "
-            "on made-up and semi-real scans, see lungdet_mmdet/weights/README.md"
+            f"on made-up and semi-real scans, see {SHIPPED_MODEL.with_name('README.md')}"
         )
     out_dir = Path(out_dir)
     if dask:

@@ -229,6 +229,7 @@ class BatchRun:
                 done=len(self.results) - skipped,
                 before=skipped,
                 failed=len(self.failures),
+                interrupted=self.interrupted_by is not None,
             )
             + f"; table of all candidates: {self.out_dir / CSV_NAME}"
         )

@@ -42,7 +42,9 @@ def froc_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--annotations", required=True, help="annotations.csv: the nodules")
     parser.add_argument("--excluded", help="annotations_excluded.csv: findings to be ignored")
     parser.add_argument(
-        "--seriesuids", required=True, help="seriesuids.csv: the scans evaluated, healthy ones too"
+        "--seriesuids",
+        required=True,
+        help="seriesuids.csv, a scan a line: those evaluated, healthy ones too",
     )
     parser.add_argument(
         "--bootstrap",
@@ -66,7 +68,10 @@ def froc_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.ceiling == bool(args.submission):
         parser.error("give a submission, or --ceiling without one")
     if not args.ceiling and not args.excluded:
-        parser.error("--excluded is needed to evaluate a submission")
+        parser.error(
+            "--excluded is needed to evaluate a submission; where nothing is to be ignored, give a "
+            "table of nothing but the header seriesuid,coordX,coordY,coordZ,diameter_mm"
+        )
     for name in ("bootstrap", "max_marks", "seed"):
         if getattr(args, name) < 0:
             parser.error(f"--{name.replace('_', '-')} must not be negative")
@@ -161,6 +166,10 @@ def froc(argv: Sequence[str] | None = None) -> int:
 
         lungdet froc SUBMISSION.csv --annotations A.csv --excluded B.csv --seriesuids S.csv
         lungdet froc --ceiling --annotations A.csv --seriesuids S.csv [--stride-mm 7.5]
+
+    A.csv: seriesuid,coordX,coordY,coordZ,diameter_mm (the nodules), B.csv the same (findings to be
+    ignored; its header alone where there are none), S.csv: a scan a line. The `seriesuid` of a scan
+    in `candidates.csv` of `lungdet infer` is the name of its folder there.
 
     The second gives what a perfect detector of boxes on slabs would reach, from the tables alone.
 

@@ -147,7 +147,13 @@ def train(argv: Sequence[str] | None = None) -> int:
         for note in filter(None, notes):
             print_log(note, logger="current", level=logging.WARNING)
         print_log(describe_cores(), logger="current")
-        runner.train()
+        try:
+            runner.train()
+        except KeyboardInterrupt as error:
+            # Without the option it would begin anew, over what is there.
+            raise type(error)(
+                "the same command with --resume goes on from the latest checkpoint"
+            ) from error
     return 0
 
 

@@ -161,7 +161,7 @@ class LUNA16SlabDataset(CocoDataset):
         if missing:
             raise LungDetError(
                 f"{self.ann_file}: image {image.get('file_name')} has no {', '.join(missing)}; "
-                "make the splits again: lungdet split PREPARED_DIR"
+                f"make the splits again: lungdet split {Path(self.ann_file).parent.parent}"
             )
         check_slab_image(image, source=str(self.ann_file))
         if self.with_masks and any("mask" not in instance for instance in info["instances"]):
@@ -197,8 +197,9 @@ def check_holds_slabs(path: str | Path, content: Mapping[str, Any]) -> None:
     """
     if not content["images"]:
         raise LungDetError(
-            f"{path}: holds no slab; prepare more scans, or make the splits again "
-            "with other ratios or another seed: lungdet split PREPARED_DIR"
+            f"{path}: holds no slab; prepare more scans, or make the splits again with other "
+            f"ratios or another seed: lungdet split {Path(path).parent.parent} (with `--protocol "
+            "paper`, which divides slabs instead of scans, a few scans do to try out a training)"
         )
 
 

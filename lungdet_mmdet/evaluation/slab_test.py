@@ -150,7 +150,8 @@ def _check_weights(model: torch.nn.Module, checkpoint: Path, content: Mapping[st
     if unfit:
         raise LungDetError(
             f"{checkpoint}: {len(unfit)} of the model's {len(wanted)} weights are not in it, or of "
-            f"another shape (first: {unfit[0]}); give the config that it was trained with"
+            f"another shape (first: {unfit[0]}); give the config that it was trained with "
+            "(training leaves a copy of it in its work folder, overrides included)"
         )
 
 

@@ -93,6 +93,7 @@ class ConversionSummary:
                 before=len(self.skipped),
                 failed=len(self.failures),
                 others={"left out": len(self.unsuitable), "not found": len(self.not_found)},
+                interrupted=self.run.interrupted,
             )
         )
         return lines

@@ -270,6 +270,7 @@ def summary_lines(summary: PreparationSummary, out_dir: Path) -> list[str]:
             before=len(summary.skipped),
             failed=len(summary.failures),
             others={"named by the tables but not on disk": len(manifest["missing_series"])},
+            interrupted=summary.run.interrupted,
         )
     ]
     lines += _without_source_lines(manifest)
@@ -299,8 +300,6 @@ def summary_lines(summary: PreparationSummary, out_dir: Path) -> list[str]:
         lines.append(f"details of the failures: {out_dir / FAILURES_NAME}")
     if summary.run.stopped_by is not None:
         lines.append("stopped early; finished scans are kept, the same command goes on from here")
-    if summary.run.interrupted:
-        lines.append("interrupted; finished scans are kept, the same command goes on from here")
     lines.append(f"look at the masks: {out_dir / PREP_REPORT_NAME}")
     return lines
 

@@ -194,7 +194,8 @@ def run_and_exit(main: Callable[[], int]) -> NoReturn:
 
     Before that it settles how threads wait, while no tool has loaded torch yet.
     Errors that name their remedy, and those of the operating system wherever they are met, are told
-    without a traceback: one is of use only where the program is wrong.
+    without a traceback: one is of use only where the program is wrong. Of an interrupt its own text
+    is told, where the command gave it one, else that the same command goes on.
     """
     use_cores_calmly()
     sys.stdout, sys.stderr = _standing(sys.stdout), _standing(sys.stderr)
@@ -216,7 +217,7 @@ def run_and_exit(main: Callable[[], int]) -> NoReturn:
         _tell(f"error: {printable(place)}{error.strerror}; {remedy}")
         code = 1
     except KeyboardInterrupt as error:
-        _tell("interrupted; run the same command again to go on")
+        _tell(f"interrupted; {str(error) or 'run the same command again to go on'}")
         code = 128 + signal_behind(error)
     sys.stdout.flush()
     sys.exit(code)

@@ -158,11 +158,18 @@ class RunSummary:
 
 
 def tally(
-    what: str, *, done: int, before: int, failed: int, others: Mapping[str, int] | None = None
+    what: str,
+    *,
+    done: int,
+    before: int,
+    failed: int,
+    others: Mapping[str, int] | None = None,
+    interrupted: bool = False,
 ) -> str:
     """Return one line for what became of all inputs, such as "3 scans done, 1 done before, ..."."""
     counts = {f"{what} done": done, "done before": before, "failed": failed, **(others or {})}
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
+    line = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return f"{line}; interrupted: the same command goes on from here" if interrupted else line
 
 
 def run_per_scan(

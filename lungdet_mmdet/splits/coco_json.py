@@ -196,7 +196,7 @@ def read_coco(path: Path) -> CocoContent:
         coco = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise LungDetError(
-            f"{path}: no such file; write the splits with `lungdet split PREPARED_DIR`"
+            f"{path}: no such file; write the splits with `lungdet split {path.parent.parent}`"
         ) from None
     except (OSError, ValueError) as error:
         raise LungDetError(

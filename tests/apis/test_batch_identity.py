@@ -14,7 +14,12 @@ import SimpleITK as sitk
 from lungdet_mmdet.apis import infer as scan_job
 from lungdet_mmdet.apis.infer import DetectorOptions, detect_scans
 from lungdet_mmdet.apis.model_file import write_model_file
-from lungdet_mmdet.apis.results_folder import EarlierResult, earlier_result, is_result_of
+from lungdet_mmdet.apis.results_folder import (
+    BatchRun,
+    EarlierResult,
+    earlier_result,
+    is_result_of,
+)
 from lungdet_mmdet.ct.scan_inputs import list_inputs
 from lungdet_mmdet.errors import LungDetError
 from tests.support.rehearsal import (
@@ -148,6 +153,12 @@ def test_failures_of_other_scans_are_kept(run, patients, tmp_path):
     (failure,) = json.loads((tmp_path / "out" / "failures.json").read_text())
     assert failure["seriesuid"] == "ct"
     assert str(patients[0]) in failure["reason"]
+
+
+def test_an_interrupted_run_says_that_scans_are_left(tmp_path):
+    assert "; interrupted" not in "\n".join(BatchRun(tmp_path).lines())
+    text = "\n".join(BatchRun(tmp_path, interrupted_by=15).lines())
+    assert "0 failed; interrupted: the same command goes on from here" in text
 
 
 def test_no_lungs_is_told_everywhere(run, images, tmp_path):

@@ -32,6 +32,13 @@ def test_overrides_come_last(config_path):
     assert config.train_dataloader.batch_size == 2
 
 
+def test_fewer_queries_than_boxes_are_refused_before_anything_is_built(config_path):
+    with pytest.raises(LungDetError, match=r"max_per_img asks for 100 .* proposes 30; set"):
+        read_config(config_path, cfg_options={"model.num_queries": 30})
+    options = {"model.num_queries": 30, "model.test_cfg.max_per_img": 30}
+    assert read_config(config_path, cfg_options=options).model.num_queries == 30
+
+
 def test_the_work_folder_is_named_after_the_config(config_path, tmp_path):
     assert read_config(config_path).work_dir.endswith("work_dirs/lung_deform_detr")
     assert read_config(config_path, work_dir=tmp_path).work_dir == str(tmp_path)

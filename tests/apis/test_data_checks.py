@@ -91,5 +91,8 @@ def test_a_part_without_a_slab_is_told_before_anything_is_built(tmp_path):
     for name in ("train", "val"):
         write_part(tmp_path, f"{name}.json", ["a"])
     config = config_of(part(tmp_path, "train.json"), part(tmp_path, "val.json"))
-    with pytest.raises(LungDetError, match=r"train\.json: holds no slab; prepare more scans"):
+    with pytest.raises(
+        LungDetError, match=r"train\.json: holds no slab; prepare more scans"
+    ) as told:
         check_data(config, ("train", "val"))
+    assert f"lungdet split {tmp_path} " in str(told.value)

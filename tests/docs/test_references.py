@@ -5,7 +5,15 @@ import re
 
 import pytest
 
-PAGES = ("README.md", "CONTRIBUTING.md", "configs/README.md")
+from lungdet_mmdet.__main__ import COMMANDS
+
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "configs/README.md",
+    "lungdet_mmdet/weights/README.md",
+)
 FOLDERS = ("lungdet_mmdet", "tools", "data_prep", "configs", "docs", "tests")
 # Options of the programs that docs run besides those of this repository.
 PASSED_ON = "tools/stock.py"  # hands its options to one of mmdet's own tools
@@ -77,6 +85,42 @@ def source_of_command(repository, face):
             found[name] = functions[name]
             wanted += re.findall(r"\w+", functions[name])
     return "\n".join(found.values())
+
+
+def subcommands(text):
+    """Return (subcommand, options) of every ``lungdet SUBCOMMAND`` in code."""
+    text = re.sub(r"\\\n\s*", " ", text)
+    in_blocks = re.findall(r"^```.*?^```|^    .*$", text, re.MULTILINE | re.DOTALL)
+    in_lines = re.findall(r"`(lungdet [^`\n]+)`", text)
+    return [
+        (match[1], set(OPTION.findall(match[2])))
+        for code in [*in_blocks, *in_lines]
+        for match in re.finditer(r"\blungdet ([a-z][a-z-]*)([^\n;|#]*)", code)
+    ]
+
+
+def test_subcommands_are_there_with_their_options(repository):
+    unknown, n_seen = [], 0
+    for page in pages(repository):
+        for name, options in subcommands(page.read_text()):
+            n_seen += 1
+            if name not in COMMANDS:
+                unknown.append(f"{page.name}: lungdet {name}")
+                continue
+            module, function = COMMANDS[name][0].split(":")
+            known = OTHERS | {"--help"}
+            if module.startswith("commands."):
+                face = f"from lungdet_mmdet.{module} import {function} as main"
+                source = source_of_command(repository, face)
+                known = known | set(re.findall(r'"(--[a-z][a-z-]+)"', source))
+            unknown += [f"{page.name}: lungdet {name} {o}" for o in sorted(options - known)]
+    assert unknown == []
+    assert n_seen > 20
+
+
+def test_subcommands_are_found():
+    text = "```\nx=1 lungdet a-b X \\\n  --c-d  # --e\n```\nlungdet is `lungdet f --gg 2`."
+    assert subcommands(text) == [("a-b", {"--c-d"}), ("f", {"--gg"})]
 
 
 def test_commands_use_options_that_their_tool_has(repository):

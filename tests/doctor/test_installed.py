@@ -41,5 +41,11 @@ def test_extras_that_are_missing_are_notes(monkeypatch):
     monkeypatch.setattr(installed.metadata, "version", version)
     lines = by_topic(installed.check_extras())
     assert lines["pydicom"].level == NOTE
-    assert lines["pydicom"].remedy == "pip install pydicom"
+    assert lines["pydicom"].remedy == "pip install 'lungdet-mmdet[dicom]'"
     assert lines["pooch"].level == OK
+
+
+def test_extras_named_as_remedies_are_extras_of_the_package(repository):
+    setup = (repository / "setup.py").read_text(encoding="utf-8")
+    for _, extra in installed.EXTRAS.values():
+        assert f'"{extra}": ' in setup.split("extras_require", 1)[1]

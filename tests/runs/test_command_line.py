@@ -61,7 +61,12 @@ def test_errors_of_the_system_are_one_sentence(capsys, error, told):
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
 def test_interrupts_have_their_exit_codes(capsys, error, code):
     assert ended(raising(error)) == code
-    assert capsys.readouterr().err.startswith("interrupted")
+    assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"
+
+
+def test_an_interrupt_may_say_how_to_go_on(capsys):
+    assert ended(raising(Terminated("begin at step 3"))) == 143
+    assert capsys.readouterr().err == "interrupted; begin at step 3\n"
 
 
 SCRIPT = """

@@ -137,6 +137,12 @@ def test_writes_table_figures_plots_and_page(run_tool, figures, tmp_path, capsys
     assert [path.name for path in (tmp_path / "show").glob("*")]
 
 
+def test_a_test_leaves_the_config_that_training_left(run_tool, tmp_path):
+    (tmp_path / "tiny.py").write_text("left = 1")
+    run_tool("bare.pth", "--no-report")
+    assert (tmp_path / "tiny.py").read_text() == "left = 1"
+
+
 def test_without_an_operating_point_nothing_is_chosen(run_tool, figures, tmp_path, capsys):
     run_tool("bare.pth", "--no-report", "--split", "val")
 

@@ -4,6 +4,7 @@ import runpy
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.executors import Terminated
 from lungdet_mmdet.splits.split_writer import write_splits
 from tests.support.slab_folder import write_slab_folder
 
@@ -83,11 +84,12 @@ def test_slabs_of_another_pipeline_stop_the_run(train):
     assert '"thickness_mm": 10' in message
     assert '"thickness_mm": 7.5' in message
     assert "lungdet prepare" in message
+    assert "order" not in message
     train("lung_deform_detr_mip10.py", "--allow-other-prep")
 
 
 def test_another_order_of_the_same_steps_is_another_pipeline(train):
-    with pytest.raises(LungDetError, match="nothing .the order differs."):
+    with pytest.raises(LungDetError, match="steps are the same, their order differs"):
         train("lung_deform_detr_clahe_after.py")
 
 
@@ -167,3 +169,20 @@ def test_a_gpu_that_torch_cannot_use_stops_training_with_a_way_out(train, monkey
         train()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     train()
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, Terminated])
+def test_an_interrupted_training_names_the_option_that_goes_on(train, monkeypatch, interrupt):
+    from lungdet_mmdet.engine import run_setup
+
+    class InterruptedRunner:
+        @classmethod
+        def from_cfg(cls, config):
+            return cls()
+
+        def train(self):
+            raise interrupt
+
+    monkeypatch.setattr(run_setup, "QuietRunner", InterruptedRunner)
+    with pytest.raises(interrupt, match="--resume"):
+        train()

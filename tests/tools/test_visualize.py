@@ -1,5 +1,7 @@
 import json
 import runpy
+import subprocess
+import sys
 
 import cv2
 import pytest
@@ -132,3 +134,8 @@ def test_the_paper_pipeline_draws_a_real_scan(visualize, luna16_sample, tmp_path
 
     assert visualize("pipeline", scan, "--out", tmp_path / "fig1.png") == 0
     assert "3 nodules of" in capsys.readouterr().out
+
+
+def test_what_mmdet_says_of_itself_is_kept_away():
+    line = [sys.executable, "-c", "import lungdet_mmdet.apis.figures"]
+    assert subprocess.run(line, check=True, capture_output=True, text=True).stdout == ""

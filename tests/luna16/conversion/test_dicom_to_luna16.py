@@ -38,6 +38,9 @@ def test_what_is_no_chest_ct_is_left_out_with_the_reason(tree, tmp_path):
     assert (reject["seriesuid"], reject["stage"]) == ("1.2.826.9", "unsuitable")
     assert reject["reason"].startswith("2 slices with a position")
     assert any(line.startswith("left out: 1.2.826.9") for line in summary.lines())
+    assert "interrupted" not in summary.lines()[-1]
+    summary.run.interrupted_by = 15
+    assert "interrupted: the same command goes on" in summary.lines()[-1]
 
 
 def test_a_damaged_series_is_rejected_and_the_others_converted(tree, tmp_path):
