@@ -4,7 +4,7 @@ import runpy
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.executors import Terminated
+from lungdet_mmdet.runs.command_line import Terminated
 from lungdet_mmdet.splits.split_writer import write_splits
 from tests.support.slab_folder import write_slab_folder
 
