@@ -226,7 +226,7 @@ def compare(argv: Sequence[str] | None = None) -> int:
     """One table and one plot over tested runs, best first.
 
         lungdet compare WORK_DIR... [--sort AP50] [--out DIR]
-        lungdet compare WORK_DIR... --by-epoch [AR50]
+        lungdet compare WORK_DIR... --by-epoch [AR50] [--out DIR]
 
     Reads each run's metrics.json, which `lungdet test` writes. Figures come with their 95 %
     intervals where the test made them. --by-epoch reads the training logs instead and prints one
@@ -243,28 +243,34 @@ def compare(argv: Sequence[str] | None = None) -> int:
     )
 
     args = compare_options(argv)
+    notes: list[str] = []
     if args.by_epoch:
         curves = {
             Path(run).resolve().name: validation_curve(run, args.by_epoch) for run in args.runs
         }
         title = f"{args.by_epoch} on the validation split, after each epoch (or so many iterations)"
-        _print_table(title, *curve_rows(curves))
-        return 0
-    runs = sorted_runs([read_run(path) for path in args.runs], args.sort)
-    header, rows = comparison_rows(runs, args.metrics)
-    notes = difference_warnings(runs)
-    title = runs[0].tested_on if not notes else "several test sets"
-    _print_table(f"{title}, sorted by {args.sort}", header, rows)
+        header, rows = curve_rows(curves)
+        _print_table(title, header, rows)
+    else:
+        runs = sorted_runs([read_run(path) for path in args.runs], args.sort)
+        header, rows = comparison_rows(runs, args.metrics)
+        notes = difference_warnings(runs)
+        title = runs[0].tested_on if not notes else "several test sets"
+        _print_table(f"{title}, sorted by {args.sort}", header, rows)
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
     if args.out is not None:
-        from lungdet_mmdet.reports.score_plots import save_comparison_plot
+        from lungdet_mmdet.reports.score_plots import save_comparison_plot, save_curve_plot
         from lungdet_mmdet.runs.atomic_files import write_bytes
 
         text = "\n\n".join([title, markdown_table(header, rows), *notes])
         write_bytes(args.out / "comparison.md", text.encode("utf-8"))
-        save_comparison_plot(args.out / "comparison.png", runs, args.metrics, title=title)
-        print(f"written: {args.out / 'comparison.md'}, {args.out / 'comparison.png'}")
+        picture = args.out / "comparison.png"
+        if args.by_epoch:
+            save_curve_plot(picture, curves, title=args.by_epoch)
+        else:
+            save_comparison_plot(picture, runs, args.metrics, title=title)
+        print(f"written: {args.out / 'comparison.md'}, {picture}")
     return 0
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -181,6 +181,19 @@ def save_comparison_plot(
     axes.set_ylim(0.0, 1.02)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def save_curve_plot(
+    path: str | Path, curves: Mapping[str, Mapping[int, float]], *, title: str
+) -> None:
+    """Draw a figure (0 to 1) of every validation over epochs or iterations, a line per training."""
+    figure, axes = _labelled(title, "after so many epochs, or iterations", "validation")
+    for name, curve in curves.items():
+        axes.plot(*zip(*sorted(curve.items()), strict=True), marker="o", markersize=4, label=name)
+    axes.set_xlim(left=0)
+    axes.set_ylim(0.0, 1.02)
+    _legend(axes)
     _save(figure, path)
 
 

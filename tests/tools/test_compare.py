@@ -98,5 +98,9 @@ def test_recall_by_epoch_comes_from_the_logs_of_resumed_runs_too(compare, tmp_pa
         ["1", "50.0 %", "10.0 %"],
         ["2", "-", "25.0 %"],
     ]
+    out = tmp_path / "out"
+    assert compare([str(deformable), str(detr), "--by-epoch", "--out", str(out)]) == 0
+    assert "| 2 | - | 25.0 % |" in (out / "comparison.md").read_text(encoding="utf-8")
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(LungDetError, match="figure 'F1' in 2 logs .*they have AR50"):
         compare([str(detr), "--by-epoch", "F1"])
