@@ -1,5 +1,4 @@
-from lungdet_mmdet.preparation.cohort_preparation import TimingJournal
-from lungdet_mmdet.preparation.prep_pipeline import JOURNAL_NAME
+from lungdet_mmdet.preparation.cohort_preparation import JOURNAL_NAME, TimingJournal
 
 
 def test_a_killed_run_leaves_its_seconds_to_the_next(tmp_path):
