@@ -48,7 +48,7 @@ LENGTHS = {
     "short": Length(
         36,
         "0.47 0.11 0.42",
-        90,
+        75,
         # Weights that are good already are moved gently.
         (f"--load-from {shlex.quote(str(SHIPPED_MODEL))}",
          "optim_wrapper.optimizer.lr=1e-4 param_scheduler.0.end=10 param_scheduler.1.begin=10"),
