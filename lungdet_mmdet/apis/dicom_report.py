@@ -131,7 +131,6 @@ def _structured_report(
     slices: Sequence[DicomSlice],
     anonymous: bool,
 ) -> Any:
-
     by_uid = {s.instance_uid: s for s in slices}
     used = sorted({r["dicom_image"]["sop_instance_uid"] for r in chosen})
     shown = used or [slices[len(slices) // 2].instance_uid]
@@ -159,7 +158,6 @@ def _secondary_capture(
     slices: Sequence[DicomSlice],
     anonymous: bool,
 ) -> Any:
-
     image = _evidence(slices[len(slices) // 2].path, anonymous=anonymous)
     capture = hd.sc.SCImage.from_ref_dataset(
         ref_dataset=image,
@@ -196,7 +194,6 @@ def _segmentation(
     slices: Sequence[DicomSlice],
     anonymous: bool,
 ) -> Any:
-
     labels = label_map(findings, chosen)
     grid = findings.scan.file_geometry
     if grid.size_zyx[1:] != slices[0].size_yx:
@@ -340,7 +337,6 @@ def measurement_report(
 
 
 def _algorithm(findings: ScanFindings) -> Any:
-
     return sr.AlgorithmIdentification(
         ALGORITHM_NAME,
         lungdet_mmdet.__version__,
@@ -376,7 +372,6 @@ def _summary(findings: ScanFindings, chosen: Sequence[Mapping[str, Any]]) -> Any
 def _finding(
     record: Mapping[str, Any], by_uid: Mapping[str, DicomSlice], findings: ScanFindings
 ) -> Any:
-
     image = by_uid[record["dicom_image"]["sop_instance_uid"]]
     # DICOM counts from the corner of the first pixel, voxel coordinates from its centre.
     centre = np.asarray(record["dicom_image"]["column_row"]) + 0.5
@@ -407,5 +402,4 @@ def _code(value: str, meaning: str) -> Any:
 
 
 def _number(name: Any, value: float) -> Any:
-
     return sr.Measurement(name, value, codes.UCUM.NoUnits)

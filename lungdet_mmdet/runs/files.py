@@ -111,10 +111,14 @@ _INDEX_OFFSET = 1_000_000
 """Added to the scan index: a UID component may not start with 0, and equal lengths sort well."""
 
 
+def _check_seed(what: str, seed: int) -> None:
+    if seed < 0 or seed >= 2**63:
+        raise LungDetError(f"{what} seed is {seed}: use a whole number from 0 to 2^63 - 1")
+
+
 def phantom_uid(*, size: str, seed: int, index: int) -> str:
     """Return the series UID of scan ``index`` of the cohort (``size``, ``seed``)."""
-    if seed < 0 or seed >= 2**63:
-        raise LungDetError(f"phantom seed is {seed}: use a whole number from 0 to 2^63 - 1")
+    _check_seed("phantom", seed)
     return f"{PHANTOM_UID_PREFIX}.{SIZE_CODES[size]}.{seed}.{_INDEX_OFFSET + index}"
 
 
@@ -130,8 +134,7 @@ SEMIREAL_UID_PREFIX = "2.999.73647325"
 
 def semireal_uid(*, seed: int, digest: int, variant: int) -> str:
     """Return the series UID of a lung's variant in the cohort told by ``seed`` and ``digest``."""
-    if seed < 0 or seed >= 2**63:
-        raise LungDetError(f"semi-real seed is {seed}: use a whole number from 0 to 2^63 - 1")
+    _check_seed("semi-real", seed)
     return f"{SEMIREAL_UID_PREFIX}.{seed}.{digest}.{_INDEX_OFFSET + variant}"
 
 
