@@ -110,7 +110,7 @@ def train(argv: Sequence[str] | None = None) -> int:
         start_from,
         use_amp,
     )
-    from lungdet_mmdet.runs.atomic_files import only_run_in
+    from lungdet_mmdet.runs.atomic_files import DiskFullError, only_run_in
     from lungdet_mmdet.runs.command_line import describe_cores
 
     config = _usable_config(args, "train", "val")
@@ -149,11 +149,13 @@ def train(argv: Sequence[str] | None = None) -> int:
         print_log(describe_cores(), logger="current")
         try:
             runner.train()
+        # Without the option it would begin anew, over what is there.
         except KeyboardInterrupt as error:
-            # Without the option it would begin anew, over what is there.
             raise type(error)(
                 "the same command with --resume goes on from the latest checkpoint"
             ) from error
+        except DiskFullError as error:
+            raise DiskFullError(f"{error}, with --resume") from error
     return 0
 
 

@@ -29,7 +29,7 @@ from tests.support.rehearsal import (
 )
 from tests.support.untrained_model import untrained_model
 
-pytestmark = pytest.mark.reliability("kind 1, a name or UID taken for unique: results")
+pytestmark = pytest.mark.reliability("a name or UID taken for unique: results")
 
 QUICK = {"ResampleScan": {"spacing_zyx_mm": [5.0, 8.0, 8.0]}, "MIPSlabs": {"thickness_mm": 60.0}}
 

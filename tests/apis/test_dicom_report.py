@@ -17,7 +17,7 @@ from tests.support.dicom_export import write_dicom_series
 
 hd = pytest.importorskip("highdicom")
 write_dicom = pytest.importorskip("lungdet_mmdet.apis.dicom_report").write_dicom
-pytestmark = pytest.mark.reliability("kind 3, an optional output ends the job: DICOM reports")
+pytestmark = pytest.mark.reliability("an optional output ends the job: DICOM reports")
 GEOMETRY = ScanGeometry((20, 60, 80), (2.0, 0.5, 0.5), (10.0, 20.0, -300.0))
 
 

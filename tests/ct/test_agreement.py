@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.errors import LungDetError
 
-pytestmark = pytest.mark.reliability("kind 4, two statements in one header: NIfTI, NRRD, MetaImage")
+pytestmark = pytest.mark.reliability("two statements in one header: NIfTI, NRRD, MetaImage")
 
 SIZE_ZYX = (9, 6, 8)
 VOLUME = np.arange(9 * 48, dtype=np.int16).reshape(SIZE_ZYX)

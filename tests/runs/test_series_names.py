@@ -5,7 +5,7 @@ import pytest
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.files import check_series_name, is_series_name, series_name_of
 
-pytestmark = pytest.mark.reliability("kind 1, a name or UID taken for unique: names of series")
+pytestmark = pytest.mark.reliability("a name or UID taken for unique: names of series")
 
 BAD = ["", ".", "..", ".hidden", "-x", "a/b", "a,b", 'a"b', " a", "a b", "a\u2028b", "a\x85b",
        "a\x1cb", "candidates.csv", "Failures.JSON", "nul", "con.mhd", "a.", "x" * 121,

@@ -4,6 +4,7 @@ import runpy
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.atomic_files import DiskFullError
 from lungdet_mmdet.runs.command_line import Terminated
 from lungdet_mmdet.splits.split_writer import write_splits
 from tests.support.slab_folder import write_slab_folder
@@ -171,7 +172,7 @@ def test_a_gpu_that_torch_cannot_use_stops_training_with_a_way_out(train, monkey
     train()
 
 
-@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, Terminated])
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, Terminated, DiskFullError])
 def test_an_interrupted_training_names_the_option_that_goes_on(train, monkeypatch, interrupt):
     from lungdet_mmdet.engine import run_setup
 

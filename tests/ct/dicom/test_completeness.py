@@ -16,7 +16,7 @@ from tests.support.dicom_export import write_dicom_series
 
 pydicom = pytest.importorskip("pydicom")
 
-pytestmark = pytest.mark.reliability("kinds 2 and 5, left out, or guessed from bytes: DICOM")
+pytestmark = pytest.mark.reliability("left out, or guessed from bytes: DICOM")
 
 UID = "2.999.6"
 GEOMETRY = ScanGeometry((16, 6, 8), (2.5, 0.75, 0.5), (0.0, 0.0, 0.0))

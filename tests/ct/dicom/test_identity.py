@@ -12,7 +12,7 @@ from tests.support.dicom_export import write_dicom_series
 
 pydicom = pytest.importorskip("pydicom")
 
-pytestmark = pytest.mark.reliability("kind 1, a name or UID taken for unique: DICOM series")
+pytestmark = pytest.mark.reliability("a name or UID taken for unique: DICOM series")
 
 UID = "2.999.5"
 SIZE = (10, 6, 8)
