@@ -179,7 +179,8 @@ def publish_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--threshold",
         type=float,
-        help="score from which a candidate is shown as positive (default: the metrics' own)",
+        help="score from which a candidate is shown as positive (default: what validation chose "
+        "and the checkpoint carries, or else that of the metrics)",
     )
     parser.add_argument(
         "--data",
@@ -369,7 +370,7 @@ def make_model_plan(args: argparse.Namespace) -> list[CommandStep]:
             f" --exclude-patients {quoted(*args.train_patients)} {shared}",
         ),
         CommandStep(
-            "prepare them",
+            "prepare the test scans",
             f"lungdet prepare {quoted(test, prepared_test)} {prepare}"
             f" --nodule-masks {quoted(f'{test}-nodule-masks')}",
         ),
@@ -394,4 +395,5 @@ def make_model(argv: Sequence[str] | None = None) -> int:
     the threshold. The same seeds, data and versions give the same weights on the same kind of
     processor. Goes on where it was interrupted.
     """
-    return run_command_steps(make_model_plan(make_model_options(argv)))
+    args = make_model_options(argv)
+    return run_command_steps(make_model_plan(args), args.out_dir)

@@ -129,7 +129,7 @@ def demo(argv: Sequence[str] | None = None) -> int:
     """
     args = demo_options(argv)
     began = time.monotonic()
-    code = run_command_steps(demo_plan(args))
+    code = run_command_steps(demo_plan(args), args.out_dir / args.length)
     if code:
         return code
     made = args.out_dir / args.length
@@ -186,7 +186,7 @@ def ablation_plan(args: argparse.Namespace) -> list[CommandStep]:
     cohort = out_dir / "luna16_phantoms"
     steps = [
         CommandStep(
-            f"make {args.scans} phantom scans",
+            "make phantom scans",
             f"lungdet phantom {quoted(cohort)} --scans {args.scans} --seed {args.seed}"
             f" --size small --mean-nodules {MEAN_NODULES} --workers 2",
             cohort / "annotations.csv",
@@ -237,7 +237,7 @@ def ablation(argv: Sequence[str] | None = None) -> int:
     same command goes on. Phantom data: the order of variants says nothing certain about patients.
     """
     args = ablation_options(argv)
-    return run_command_steps(ablation_plan(args))
+    return run_command_steps(ablation_plan(args), args.out_dir)
 
 
 RECIPES = {
@@ -357,4 +357,5 @@ def reproduce(argv: Sequence[str] | None = None) -> int:
     beside those reached. Meant for a GPU: on two CPU cores a batch of six takes 17 s, and the paper
     has 17,000 of them.
     """
-    return run_command_steps(reproduce_plan(reproduce_options(argv)))
+    args = reproduce_options(argv)
+    return run_command_steps(reproduce_plan(args), args.out_dir / f"{args.recipe}_{args.protocol}")

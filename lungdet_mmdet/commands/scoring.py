@@ -7,6 +7,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -173,7 +174,7 @@ def froc(argv: Sequence[str] | None = None) -> int:
 
     The second gives what a perfect detector of boxes on slabs would reach, from the tables alone.
 
-    Exit code 0 when the figures were computed, 2 when an input cannot be used.
+    Exit code 0 when the figures were computed, 1 when an input cannot be used.
     """
     args = froc_options(argv)
     if args.ceiling:
@@ -237,6 +238,7 @@ def compare(argv: Sequence[str] | None = None) -> int:
         curve_rows,
         difference_warnings,
         markdown_table,
+        names_of_runs,
         read_run,
         sorted_runs,
         validation_curve,
@@ -244,15 +246,18 @@ def compare(argv: Sequence[str] | None = None) -> int:
 
     args = compare_options(argv)
     notes: list[str] = []
+    names = names_of_runs(args.runs)
     if args.by_epoch:
         curves = {
-            Path(run).resolve().name: validation_curve(run, args.by_epoch) for run in args.runs
+            name: validation_curve(run, args.by_epoch)
+            for name, run in zip(names, args.runs, strict=True)
         }
         title = f"{args.by_epoch} on the validation split, after each epoch (or so many iterations)"
         header, rows = curve_rows(curves)
         _print_table(title, header, rows)
     else:
-        runs = sorted_runs([read_run(path) for path in args.runs], args.sort)
+        read = [replace(read_run(run), name=n) for n, run in zip(names, args.runs, strict=True)]
+        runs = sorted_runs(read, args.sort)
         header, rows = comparison_rows(runs, args.metrics)
         notes = difference_warnings(runs)
         title = runs[0].tested_on if not notes else "several test sets"

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import math
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -27,7 +29,7 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from lungdet_mmdet.errors import LungDetError, printable
-from lungdet_mmdet.runs.atomic_files import is_disk_full
+from lungdet_mmdet.runs.atomic_files import is_disk_full, write_json
 
 WAIT, THREADS = "OMP_WAIT_POLICY", "OMP_NUM_THREADS"
 CGROUP = Path("/sys/fs/cgroup")
@@ -251,20 +253,44 @@ class CommandStep:
     result: Path | None = None
     may_fail_in_part: bool = False
 
+    @property
+    def makes(self) -> str:
+        """The command without what changes nothing that it makes: how many processes, and where."""
+        return re.sub(r" --(workers|dask) \S+", "", " ".join(self.command.split()))
+
 
 def quoted(*words: object) -> str:
     """Return words, paths above all, as they stand in a command."""
     return " ".join(shlex.quote(str(word)) for word in words)
 
 
-def run_command_steps(steps: Sequence[CommandStep]) -> int:
+COMMANDS_NAME = "commands.json"
+"""The commands of a long job that were begun, in the folder of what they make."""
+
+
+def run_command_steps(steps: Sequence[CommandStep], out_dir: Path) -> int:
     """Run the steps, each in a process of its own, and stop at the first that fails.
+
+    Commands that were begun and did not fail stand in ``out_dir / "commands.json"``.
 
     Returns
     -------
     int
         Exit code of the failed step, or 0; 1 where a step failed in part and the rest was done.
+
+    Raises
+    ------
+    LungDetError
+        If a step was begun there by another command: what it left is not what this one makes.
     """
+    noted = out_dir / COMMANDS_NAME
+    begun = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else {}
+    for step in steps:
+        if begun.get(step.what, step.makes) != step.makes:
+            raise LungDetError(
+                f"{out_dir}: was begun with other options; choose another folder, or remove it.\n"
+                f"  then: {begun[step.what]}\n  now:  {step.makes}"
+            )
     worst = 0
     for number, step in enumerate(steps, start=1):
         print(f"\n=== {number}/{len(steps)}  {step.what}\n$ {step.command}", flush=True)
@@ -272,10 +298,15 @@ def run_command_steps(steps: Sequence[CommandStep]) -> int:
             print(f"--- done before: {step.result}")
             continue
         start = time.monotonic()
+        begun[step.what] = step.makes
+        write_json(noted, begun)
         code = subprocess.call(own_command(*shlex.split(step.command)[1:]))
         if code:
             print(f"step {number} failed with exit code {code}", file=sys.stderr)
             if code != 1 or not step.may_fail_in_part:
+                if 0 < code < 128:  # refused or failed, not interrupted: other options may do it
+                    del begun[step.what]
+                    write_json(noted, begun)
                 return code
             print("going on with what it did", file=sys.stderr)
             worst = code

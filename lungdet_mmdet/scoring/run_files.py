@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,6 +201,17 @@ class RunScores:
     def tested_on(self) -> str:
         """What the run was tested on, in words."""
         return f"{self.data} data, {self.protocol} protocol, {self.split} split"
+
+
+def names_of_runs(paths: Sequence[str | Path]) -> list[str]:
+    """Return what tells tested runs apart: names of folders, or ways to them where names repeat."""
+    places = [Path(path).resolve() for path in paths]
+    folders = [place if place.is_dir() else place.parent for place in places]
+    names = [folder.name for folder in folders]
+    if len(set(names)) == len(names):
+        return names
+    common = os.path.commonpath(folders)
+    return [folder.relative_to(common).as_posix() for folder in folders]
 
 
 def read_run(path: str | Path) -> RunScores:

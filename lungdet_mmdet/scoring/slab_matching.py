@@ -175,7 +175,8 @@ class BandMatches:
 class MatchedSlabs:
     """The matches in every band, with the scans they come from (the unit of resampling).
 
-    ``outcomes`` tell the same slab by slab at the paper's IoU, in the order of the image ids.
+    ``outcomes`` tell the same slab by slab at the paper's IoU, in the order of the image ids;
+    ``max_detections`` of each slab were looked at.
     """
 
     series: tuple[str, ...]
@@ -186,6 +187,7 @@ class MatchedSlabs:
     n_detections: int
     n_ignore_regions: int
     n_unseen: int
+    max_detections: int
 
     @property
     def edges_mm(self) -> tuple[float, ...]:
@@ -266,6 +268,7 @@ def match_slabs(
         n_detections=sum(min(len(item.scores), max_detections) for item in by_id.values()),
         n_ignore_regions=sum(box.is_ignored for slab in seen.slabs.values() for box in slab.boxes),
         n_unseen=len(seen.unseen) if count_unseen else 0,
+        max_detections=max_detections,
     )
 
 

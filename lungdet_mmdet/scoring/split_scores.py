@@ -21,7 +21,6 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.ceiling import Ceiling, ReadDepths, split_ceiling
 from lungdet_mmdet.scoring.froc import (
     FP_RATES,
-    MAX_MARKS_PER_SCAN,
     FrocMatches,
     FrocResult,
     evaluate_froc,
@@ -34,7 +33,7 @@ from lungdet_mmdet.scoring.intervals import (
     resample_weights,
 )
 from lungdet_mmdet.scoring.run_files import Marks
-from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
+from lungdet_mmdet.scoring.slab_matching import MatchedSlabs, match_slabs
 from lungdet_mmdet.scoring.slab_outcomes import (
     PAPER_IOU,
     AnomalyUnits,
@@ -107,8 +106,7 @@ def rated_scores(
     detections: Sequence[SlabDetections],
     marks: Marks,
     *,
-    max_detections: int = DEFAULT_MAX_DETECTIONS,
-    max_marks_per_scan: int = MAX_MARKS_PER_SCAN,
+    max_detections: int,
     n_resamples: int,
     seed: int,
 ) -> tuple[dict[str, float], dict[str, Interval], dict[str, int]]:
@@ -117,8 +115,8 @@ def rated_scores(
     Parameters
     ----------
     slab_set : as far as it was looked at.
-    detections, marks : boxes on slabs, and 3-D candidates.
-    max_detections, max_marks_per_scan, n_resamples, seed : as for the whole split.
+    detections, marks : boxes on slabs, and 3-D candidates, as many a scan as shall count.
+    max_detections, n_resamples, seed : as for the whole split.
     """
     figures: dict[str, float] = {}
     intervals: dict[str, Interval] = {}
@@ -145,7 +143,7 @@ def rated_scores(
         matches = match_marks_of_split(
             replace(slab_set, nodules=members, discarded=(*slab_set.discarded, *others)),
             marks,
-            max_marks_per_scan=max_marks_per_scan,
+            max_marks_per_scan=len(marks.scores),
         )
         froc = evaluate_froc(matches, n_resamples=n_resamples, seed=seed)
         figures[f"sensitivity{group.suffix}"] = froc.sensitivities[one]
@@ -288,7 +286,12 @@ def score_split(
         intervals["CPM"] = froc.cpm_interval
         intervals |= dict(zip(rates, froc.sensitivity_intervals, strict=True))
     rated, rated_intervals, rated_counts = rated_scores(
-        seen, detections, marks, n_resamples=options.n_resamples, seed=options.seed
+        seen,
+        detections,
+        marks,
+        max_detections=matched.max_detections,
+        n_resamples=options.n_resamples,
+        seed=options.seed,
     )
     return SplitScores(
         figures | rated,

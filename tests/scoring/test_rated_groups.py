@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 
 from lungdet_mmdet.annotations.tables import Nodule
+from lungdet_mmdet.scoring.froc import match_marks_of_split
 from lungdet_mmdet.scoring.run_files import Marks
+from lungdet_mmdet.scoring.slab_matching import match_slabs
 from lungdet_mmdet.scoring.slab_records import SlabDetections, SlabSet, TruthBox
-from lungdet_mmdet.scoring.split_scores import rated_groups, rated_scores
+from lungdet_mmdet.scoring.split_scores import (
+    ScoringOptions,
+    rated_groups,
+    rated_scores,
+    score_split,
+)
 from tests.support.slabs import slab
 
 
@@ -46,7 +53,6 @@ def test_a_group_is_scored_by_its_own_nodules():
         detections,
         marks,
         max_detections=100,
-        max_marks_per_scan=100,
         n_resamples=20,
         seed=0,
     )
@@ -71,7 +77,7 @@ def test_a_scan_that_failed_is_no_scan_without_false_positives_in_any_group():
     marks = Marks(("1.1",) * 3, np.array([[90.0, 90, 0], [80.0, 80, 0], [15.0, 15, 0]]),
                   np.array([0.9, 0.8, 0.7]))  # fmt: skip
     for slab_set, expected in ((failed, 0.0), (healthy, 1.0)):
-        figures, *_ = rated_scores(slab_set, [], marks, n_resamples=0, seed=0)
+        figures, *_ = rated_scores(slab_set, [], marks, max_detections=100, n_resamples=0, seed=0)
         assert figures["sensitivity_texture_solid"] == expected
 
 
@@ -83,7 +89,7 @@ def test_where_a_nodule_sits_is_scored_without_any_rating():
     marks = Marks(("1.1",), np.array([[15.0, 15.0, 0.0]]), np.array([0.9]))
     slab_set = split({}, {"1.1/0": "pleural", "1.2/0": "isolated"})
     figures, intervals, counts = rated_scores(
-        slab_set.seen_by(detections), detections, marks, n_resamples=20, seed=0
+        slab_set.seen_by(detections), detections, marks, max_detections=100, n_resamples=20, seed=0
     )
     assert counts == {"n_location_isolated": 1, "n_location_pleural": 1, "n_location_vascular": 0}
     assert figures["AP50_location_pleural"] == pytest.approx(1.0)
@@ -91,3 +97,25 @@ def test_where_a_nodule_sits_is_scored_without_any_rating():
     assert figures["sensitivity_location_isolated"] == 0.0
     assert np.isnan(figures["AP50_location_vascular"])
     assert set(intervals) == set(figures)
+
+
+def test_groups_look_at_as_many_boxes_a_slab_as_the_whole():
+    louder = [[100 + 10 * k, 0, 105 + 10 * k, 5] for k in range(5)]
+    boxes = np.array([*louder, [10, 10, 20, 20]], dtype=float)
+    detections = [
+        SlabDetections(1, boxes, np.linspace(0.9, 0.4, 6)),
+        SlabDetections(2, np.zeros((0, 4)), np.zeros(0)),
+    ]
+    seen = split(RATINGS).seen_by(detections)
+    marks = Marks((), np.zeros((0, 3)), np.zeros(0))
+    for limit, is_found in ((5, False), (6, True)):
+        scores = score_split(
+            seen,
+            detections,
+            match_slabs(seen, detections, max_detections=limit),
+            match_marks_of_split(seen, marks),
+            ScoringOptions(n_resamples=0),
+            marks=marks,
+        )
+        for name in ("AP50", "AP50_texture_solid"):
+            assert (scores.figures[name] > 0) == is_found, (limit, name)

@@ -102,5 +102,10 @@ def test_recall_by_epoch_comes_from_the_logs_of_resumed_runs_too(compare, tmp_pa
     assert compare([str(deformable), str(detr), "--by-epoch", "--out", str(out)]) == 0
     assert "| 2 | - | 25.0 % |" in (out / "comparison.md").read_text(encoding="utf-8")
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    again = write_log(
+        tmp_path / "second" / "detr" / "20260101_000000", {"lung/AR50": 0.75, "step": 1}
+    )
+    assert compare([str(detr), str(again), "--by-epoch", "--out", str(out)]) == 0
+    assert "| 1 | 10.0 % | 75.0 % |" in (out / "comparison.md").read_text(encoding="utf-8")
     with pytest.raises(LungDetError, match="figure 'F1' in 2 logs .*they have AR50"):
         compare([str(detr), "--by-epoch", "F1"])
