@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lungdet_mmdet.annotations.tables import PAPER_BANDS_MM
 from lungdet_mmdet.ct.slabs import DEPTH_STEPS
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.slab_records import (
     CORE_SHARE,
-    PAPER_BANDS_MM,
     core_pixels,
     read_depths,
     size_bands,

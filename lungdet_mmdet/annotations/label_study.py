@@ -16,7 +16,7 @@ from lungdet_mmdet.annotations.consensus import ConsensusNodule, PlacedMask, con
 from lungdet_mmdet.annotations.lidc import LidcSeries
 from lungdet_mmdet.annotations.mask_nodules import sphere_diameter_mm
 from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM, cut_sphere
-from lungdet_mmdet.annotations.tables import Nodule, by_series
+from lungdet_mmdet.annotations.tables import PAPER_BANDS_MM, Nodule, by_series
 from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
 
 # A nodule of table and readers has one height, to a slice or so, and about one size.
@@ -208,11 +208,12 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> float:
     return float(shared / union)
 
 
+_SMALL, _LARGE = PAPER_BANDS_MM
 BANDS = (
     ("all", 0.0, np.inf),
-    ("<= 7 mm", 0.0, 7.0),
-    ("7-15 mm", 7.0, 15.0),
-    ("> 15 mm", 15.0, np.inf),
+    (f"<= {_SMALL:g} mm", 0.0, _SMALL),
+    (f"{_SMALL:g}-{_LARGE:g} mm", _SMALL, _LARGE),
+    (f"> {_LARGE:g} mm", _LARGE, np.inf),
 )
 
 

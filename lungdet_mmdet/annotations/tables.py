@@ -21,6 +21,9 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_csv
 from lungdet_mmdet.runs.files import check_input_file, check_series_name
 
+PAPER_BANDS_MM = (7.0, 15.0)
+"""Diameters of nodules, Lung-DETR, Table 1: up to 7, 7 to 15, over 15 mm."""
+
 
 @dataclass(frozen=True)
 class CsvRows:

@@ -2,6 +2,9 @@
 """What the command ``lungdet`` does, a function for each subcommand: parse, call, print."""
 
 from argparse import ArgumentParser
+from pathlib import Path
+
+DEFAULT_CONFIG = Path("lung_deform_detr.py")
 
 
 def add_cfg_options(parser: ArgumentParser) -> None:

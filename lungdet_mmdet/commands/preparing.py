@@ -16,6 +16,7 @@ from lungdet_mmdet.annotations.tables import (
     read_series,
     read_subsets,
 )
+from lungdet_mmdet.commands import DEFAULT_CONFIG
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.command_line import add_workers_option, command_parser
 from lungdet_mmdet.splits.accounting import SLAB_THICKNESS_MM, SLABS_PER_SCAN, expect_counts
@@ -27,8 +28,6 @@ from lungdet_mmdet.splits.split_writer import (
     report_lines,
     write_splits,
 )
-
-DEFAULT_CONFIG = Path("lung_deform_detr.py")
 
 
 def prepare_options(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -16,6 +16,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from pycocotools import mask as coco_mask
 
+from lungdet_mmdet.annotations.tables import PAPER_BANDS_MM
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.candidates import candidates_by_series
 from lungdet_mmdet.scoring.froc import (
@@ -35,7 +36,6 @@ from lungdet_mmdet.scoring.run_files import (
 from lungdet_mmdet.scoring.slab_matching import DEFAULT_MAX_DETECTIONS, MatchedSlabs, match_slabs
 from lungdet_mmdet.scoring.slab_outcomes import scan_units, slab_units
 from lungdet_mmdet.scoring.slab_records import (
-    PAPER_BANDS_MM,
     SlabDetections,
     SlabSet,
     missing_depths_note,

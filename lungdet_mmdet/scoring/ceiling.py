@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lungdet_mmdet.annotations.tables import PAPER_BANDS_MM
 from lungdet_mmdet.scoring.candidates import candidates_by_series
 from lungdet_mmdet.scoring.froc import match_marks
 from lungdet_mmdet.scoring.intervals import finite_or_none
 from lungdet_mmdet.scoring.run_files import marks_of_candidates
 from lungdet_mmdet.scoring.slab_records import (
-    PAPER_BANDS_MM,
     Slab,
     SlabDetections,
     SlabSet,

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from lungdet_mmdet.annotations.tables import PAPER_BANDS_MM
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.slab_outcomes import PAPER_IOU, UNMATCHED, SlabOutcome
 from lungdet_mmdet.scoring.slab_records import (
     NODULE_CATEGORY,
-    PAPER_BANDS_MM,
     SizeBand,
     Slab,
     SlabDetections,

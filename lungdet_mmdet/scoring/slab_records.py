@@ -13,11 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lungdet_mmdet.annotations.tables import Finding, Nodule
+from lungdet_mmdet.annotations.tables import PAPER_BANDS_MM, Finding, Nodule
 from lungdet_mmdet.ct.slabs import DEPTH_STEPS, SlabGeometry
 from lungdet_mmdet.errors import LungDetError
-
-PAPER_BANDS_MM = (7.0, 15.0)  # Lung-DETR, Table 1: up to 7, 7 to 15, over 15 mm
 
 
 @dataclass(frozen=True)
