@@ -179,8 +179,8 @@ class SlabDINO(DINO):
             height, width = batch_inputs.shape[2:]
             raise LungDetError(
                 f"SlabDINO learns from windows of {self.window_px} px and was given {height} x "
-                f"{width}: put dict(type='RandomSlabWindow', size_px={self.window_px}) into the "
-                "train_pipeline"
+                f"{width}: in the train_pipeline RandomSlabWindow, times a Resize after it, has to "
+                f"give {self.window_px} px"
             )
         losses = super().loss(batch_inputs, batch_data_samples)
         if self.dense_weight > 0:
@@ -320,7 +320,8 @@ def dense_targets(
 
     Parameters
     ----------
-    boxes : (tokens, 4) initial boxes (cx, cy, w, h) as shares of the window; invalid ones are NaN.
+    boxes : (tokens, 4) initial boxes (cx, cy, w, h) as shares of the window; invalid ones, at its
+        rim, are all 1 and propose nothing.
     sample : annotations in pixels of the window.
     neighbours : tokens for each nodule.
     window_px : side of the window.
@@ -340,10 +341,12 @@ def dense_targets(
         offset = (boxes[:, :2] - box[:2]).abs()
         weights[(offset < 0.5 * box[2:] + 2.0 / window_px).all(dim=1)] = 0.0
     positive, targets = [], []
+    is_valid = boxes[:, 2] < 1.0
     for box in nodules:
         scale = (boxes[:, 2:] / box[2:]).log().abs().sum(dim=1)
         distance = (boxes[:, :2] - box[:2]).norm(dim=1)
-        distance = distance.masked_fill(scale > scale.min() + 1e-3, float("inf"))
+        distance = distance.masked_fill(scale > scale[is_valid].min() + 1e-3, float("inf"))
+        distance = distance.masked_fill(~is_valid, float("inf"))
         nearest = distance.topk(neighbours, largest=False).indices
         positive.append(nearest)
         targets.append(box.expand(neighbours, 4))

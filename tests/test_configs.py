@@ -190,3 +190,10 @@ def test_configs_name_the_plugin_and_build(repository, name):
     assert built.bbox_head.num_classes == 1
     assert build_steps(config.train_pipeline)
     assert build_steps(config.prep_pipeline)
+
+
+@pytest.mark.parametrize("name", ["lung_retinanet.py", "lung_faster_rcnn.py", "lung_mask_rcnn.py"])
+def test_grazed_and_excluded_findings_are_no_background(repository, name):
+    train_cfg = Config.fromfile(repository / "configs" / name).model.train_cfg
+    parts = [train_cfg] if "assigner" in train_cfg else [train_cfg.rpn, train_cfg.rcnn]
+    assert [part.assigner.ignore_iof_thr for part in parts] == [0.5] * len(parts)

@@ -66,7 +66,7 @@ def find_weights(source: str) -> str:
     """Return the path of weights named ``lungdet://FILE``; any other path or URL as it is."""
     if not source.startswith(SCHEME):
         return source
-    return str(SHIPPED_MODEL.with_name(source.removeprefix(SCHEME).rstrip("/")))
+    return str(SHIPPED_MODEL.parent / source.removeprefix(SCHEME).rstrip("/"))
 
 
 def install() -> None:

@@ -183,9 +183,11 @@ def why_unreachable(url: str) -> str | None:
 
 
 def why_not_there(source: str) -> str | None:
-    """Return why a path or URL gives no file, or None where it does."""
+    """Return why a path or URL gives no file, or None where it does, or mmengine may know it."""
     if _is_url(source):
         return why_unreachable(source)
+    if "://" in source:  # torchvision://resnet50 and the like
+        return None
     return None if Path(source).is_file() else "no such file"
 
 
@@ -307,21 +309,32 @@ def resume_from(config: Config, choice: str) -> bool:
     config.resume = True
     config.load_from = str(source)
     drop_pretrained(config)
+    if _had_free_backbone(source):
+        _unfreeze(config.model.backbone)
     return True
+
+
+def _had_free_backbone(checkpoint: str) -> bool:
+    """Whether the run that is resumed learnt the whole backbone, as with ``--pretrained none``."""
+    meta = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True).get("meta", {})
+    if not meta.get("cfg"):
+        return False
+    backbone = Config.fromstring(meta["cfg"], ".py").model.get("backbone") or {}
+    return backbone.get("frozen_stages") == -1
 
 
 def latest_checkpoint(work_dir: Path) -> Path | None:
     """Return the checkpoint that a run in this folder goes on from, or None without any.
 
-    It is the one that mmengine's note names. Where the note was cut off, or the folder has been
-    moved since, it is the one of the highest epoch or iteration.
+    It is the one that mmengine's note names, in this folder, which may have been moved or copied
+    since. Where the note was cut off, it is the one of the highest epoch or iteration.
     """
     try:
-        noted = Path((work_dir / "last_checkpoint").read_text(encoding="utf-8").strip())
+        noted = (work_dir / "last_checkpoint").read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
-        noted = Path()
-    if noted.is_file():
-        return noted
+        noted = ""
+    if noted and (work_dir / Path(noted).name).is_file():
+        return work_dir / Path(noted).name
     numbered = {
         int(match[1]): path
         for path in work_dir.glob("*.pth")

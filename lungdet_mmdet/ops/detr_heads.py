@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps, bbox_xyxy_to_cxcywh
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from lungdet_mmdet.errors import LungDetError
 
 COST_METHODS = ("loss_by_feat", "loss_and_target", "predict_by_feat")
 """Methods of mmdet's heads, with or without queries, that make costs, losses and boxes."""
+
+IGNORED_SHARE = 0.5
+"""Of a box within a region to be ignored; COCO's rule for crowds takes the same at IoU 0.5."""
 
 POINT_LAYERS = ("reference_points_fc",)
 """Layers of a detector whose output is a position."""
@@ -97,8 +100,20 @@ class BatchMatching:
 
     mmdet matches image by image and waits for the GPU four times in each. Here slabs without a
     nodule, most of them, need no matching, and the costs of the others leave the GPU together: one
-    wait for a layer, none where the batch holds no nodule.
+    wait for a layer, none where the batch holds no nodule. And where mmdet's heads know no regions
+    to be ignored, a query whose box lies in one by half learns nothing, unless it is matched.
     """
+
+    ignored: Sequence[Tensor] = ()
+    """(regions, 4) xyxy of each image of the batch in work."""
+
+    def loss(self, *args: Any, batch_data_samples: Sequence[Any], **options: Any) -> dict:
+        """Return the losses of mmdet's method, from the same arguments."""
+        self.ignored = [
+            sample.ignored_instances.bboxes if "ignored_instances" in sample else ()
+            for sample in batch_data_samples
+        ]
+        return super().loss(*args, batch_data_samples=batch_data_samples, **options)
 
     def get_targets(
         self,
@@ -121,6 +136,13 @@ class BatchMatching:
         images, queries, _ = boxes.shape
         labels = boxes.new_full((images, queries), self.num_classes, dtype=torch.long)
         targets, weights = torch.zeros_like(boxes), torch.zeros_like(boxes)
+        teaches = boxes.new_ones(images, queries)
+        for image, regions in enumerate(self.ignored):
+            if len(regions):
+                scale = boxes.new_tensor(_width_height_twice(batch_img_metas[image]))
+                predicted = bbox_cxcywh_to_xyxy(boxes[image]) * scale
+                share = bbox_overlaps(predicted, regions.to(boxes), mode="iof").amax(dim=1)
+                teaches[image] = (share < IGNORED_SHARE).to(boxes)
         matched = self._match(cls_scores_list, boxes, batch_gt_instances, batch_img_metas)
         if matched.numel():
             image, query, truth = matched.to(boxes.device, non_blocking=True)
@@ -129,11 +151,11 @@ class BatchMatching:
             true_labels = torch.cat([truths.labels for truths in batch_gt_instances])
             labels[image, query] = true_labels[truth]
             targets[image, query] = bbox_xyxy_to_cxcywh(true_boxes[truth] / sizes[image])
-            weights[image, query] = 1.0
+            weights[image, query] = teaches[image, query] = 1.0
         positives = matched.shape[1]
         return (
             list(labels),
-            list(boxes.new_ones(images, queries)),
+            list(teaches),
             list(targets),
             list(weights),
             positives,

@@ -7,7 +7,12 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
-from lungdet_mmdet.engine.run_setup import choose_pretrained, drop_pretrained
+from lungdet_mmdet.engine.run_setup import (
+    choose_pretrained,
+    drop_pretrained,
+    resume_from,
+    why_not_there,
+)
 from lungdet_mmdet.errors import LungDetError
 
 URL = "https://example.org/weights/resnet50.pth"
@@ -101,6 +106,22 @@ def test_nothing_of_a_random_backbone_is_frozen(repository):
         assert not last.any()
         assert all(p.requires_grad for p in backbone.parameters()) == learning
         assert last.requires_grad == backbone.layer4[2].bn3.training == learning
+
+
+@pytest.mark.parametrize("stages", [-1, 1])
+def test_a_resumed_run_freezes_what_the_run_before_froze(repository, tmp_path, stages):
+    config = Config.fromfile(repository / "configs" / "lung_deform_detr.py")
+    config.model.backbone.frozen_stages = stages
+    torch.save({"meta": {"cfg": config.pretty_text}}, tmp_path / "epoch_1.pth")
+    again = Config.fromfile(repository / "configs" / "lung_deform_detr.py")
+    assert resume_from(again, str(tmp_path / "epoch_1.pth"))
+    assert again.model.backbone.frozen_stages == stages
+    assert again.model.backbone.norm_eval == (stages != -1)
+
+
+@pytest.mark.parametrize("name", ["torchvision://resnet50", "open-mmlab://resnet50_caffe"])
+def test_names_of_mmengine_are_left_to_it(name):
+    assert why_not_there(name) is None
 
 
 def test_a_local_file_replaces_the_url(tmp_path):

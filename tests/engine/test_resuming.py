@@ -16,7 +16,14 @@ def test_the_note_is_followed(work_dir):
     assert latest_checkpoint(work_dir).name == "epoch_9.pth"
 
 
-@pytest.mark.parametrize("note", ["", "/elsewhere/epoch_9.pth", None])
+def test_a_copied_folder_goes_on_from_its_own_checkpoint(work_dir, tmp_path_factory):
+    original = tmp_path_factory.mktemp("original") / "epoch_9.pth"
+    original.touch()
+    (work_dir / "last_checkpoint").write_text(str(original))
+    assert latest_checkpoint(work_dir) == work_dir / "epoch_9.pth"
+
+
+@pytest.mark.parametrize("note", ["", "/elsewhere/epoch_3.pth", None])
 def test_without_a_usable_note_the_highest_number_counts(work_dir, note):
     if note is not None:
         (work_dir / "last_checkpoint").write_text(note)

@@ -63,6 +63,32 @@ def test_targets_of_a_batch_are_those_of_mmdet(detr, counts):
     assert ours[4:] == stock[4:]
 
 
+def test_queries_within_a_region_to_be_ignored_learn_nothing_unless_matched(detr):
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    run_heads_in_full_precision(detr)
+    head = detr.bbox_head
+    # Of the 60 x 80 pixels: within the region by all, by half and by a quarter of their boxes.
+    found = torch.tensor([[15.0, 15, 25, 25], [25, 15, 35, 25], [25, 25, 35, 35], [60, 40, 70, 50]])
+    boxes = torch.stack([found[:, [0, 2]].mean(1) / 80, found[:, [1, 3]].mean(1) / 60,
+                         torch.full((4,), 10 / 80), torch.full((4,), 10 / 60)], dim=1)  # fmt: skip
+    samples = []
+    for nodules in (torch.zeros(0, 4), found[:1]):
+        sample = DetDataSample(metainfo={"img_shape": (60, 80)})
+        sample.gt_instances = InstanceData(bboxes=nodules, labels=torch.zeros(len(nodules)).long())
+        sample.ignored_instances = InstanceData(bboxes=torch.tensor([[10.0, 10, 30, 30]]))
+        samples.append(sample)
+    outputs = torch.zeros(1, 2, 4, 1), boxes.expand(1, 2, 4, 4).clone()
+    head.forward = lambda *given: outputs
+    seen, get_targets = [], head.get_targets
+    head.get_targets = lambda *given: seen.append(get_targets(*given)) or seen[-1]
+    head.loss(None, [], None, None, batch_data_samples=samples)
+    healthy, positive = seen[0][1]
+    assert healthy.tolist() == [0, 0, 1, 1]
+    assert positive.tolist() == [1, 0, 1, 1]
+
+
 def test_a_batch_without_a_nodule_waits_for_nothing_and_with_one_once(detr, monkeypatch):
     waits = []
     to_cpu, nonzero = torch.Tensor.cpu, torch.nonzero
@@ -96,7 +122,7 @@ def test_a_logit_at_which_half_precision_costs_are_infinite_trains(detr):
     states, references = torch.randn(1, 1, 10, 32).half(), [torch.rand(1, 10, 2).half()]
     _, samples = one_image_batch([[10.0, 10.0, 30.0, 34.0]])
     with torch.autocast("cpu", dtype=torch.float16):
-        losses = head.loss(states, references, None, None, samples)
+        losses = head.loss(states, references, None, None, batch_data_samples=samples)
     assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
 
 

@@ -86,6 +86,14 @@ def _rotate_annotations(results: dict, *, angle_deg: float, height: int, width: 
     keep_annotations(results, kept)
 
 
+def _refuse_masks(step: BaseTransform, results: dict) -> None:
+    if "gt_masks" in results:
+        raise LungDetError(
+            f"{type(step).__name__} does not move masks of nodules; leave it out of the "
+            "train_pipeline of a detector that learns masks, or load no masks"
+        )
+
+
 def keep_annotations(results: dict, kept: np.ndarray) -> None:
     """Drop annotations in place; ``kept`` (N,) bool says which boxes stay, with all they have."""
     results["gt_bboxes"] = results["gt_bboxes"][kept]
@@ -262,6 +270,7 @@ class RandomSlabWindow(BaseTransform):
         return int(start[0]), int(start[1])
 
     def transform(self, results: dict) -> dict:
+        _refuse_masks(self, results)
         boxes, ignored = results.get("gt_bboxes"), results.get("gt_ignore_flags")
         nodules = np.zeros((0, 4))
         if boxes is not None:
@@ -331,6 +340,7 @@ class PasteNodules(BaseTransform):
         self._bank: list[tuple[np.ndarray, np.ndarray]] | None = None
 
     def transform(self, results: dict) -> dict:
+        _refuse_masks(self, results)
         rng = np.random.mtrand._rand  # the one that mmengine seeds
         count = rng.randint(self.most + 1)
         if count == 0:

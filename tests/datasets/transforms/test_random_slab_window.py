@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 import torch
 from mmdet.structures.bbox import HorizontalBoxes
 
-from lungdet_mmdet.datasets.transforms import RandomSlabWindow
+from lungdet_mmdet.datasets.transforms import PasteNodules, RandomSlabWindow
+from lungdet_mmdet.errors import LungDetError
 
 
 def sample(boxes: list[list[float]], ignored: list[bool], *, height: int = 120, width: int = 150):
@@ -68,3 +70,11 @@ def test_windows_without_a_nodule_are_put_about_dense_tissue():
 def test_a_slab_without_dense_tissue_gives_windows_all_the_same():
     out = RandomSlabWindow(size_px=40, tissue_share=1.0)(sample([], []))
     assert out["img"].shape == (40, 40, 3)
+
+
+def test_masks_that_would_stay_behind_are_refused():
+    results = {**sample([[10.0, 10.0, 20.0, 20.0]], [False]), "gt_masks": object()}
+    with pytest.raises(LungDetError, match="RandomSlabWindow does not move masks"):
+        RandomSlabWindow(size_px=40)(results)
+    with pytest.raises(LungDetError, match="PasteNodules does not move masks"):
+        PasteNodules(data_root="")(results)
