@@ -44,12 +44,15 @@ class ScanFailure:
         error.
     reason : one sentence for the user.
     details : traceback of an unexpected error, else empty.
+    places : digests of where the scan lies, and of the input it was found under, where names are
+        not enough to tell one scan from another.
     """
 
     seriesuid: str
     stage: str
     reason: str
     details: str = ""
+    places: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # Both are printed, and may come from a header.
@@ -61,9 +64,9 @@ class ScanFailure:
         """Whether every further scan would fail the same way."""
         return self.stage == DISK_FULL
 
-    def as_dict(self) -> dict[str, str]:
-        """Return the fields for JSON."""
-        return asdict(self)
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON, ``places`` where there are any."""
+        return {key: value for key, value in asdict(self).items() if key != "places" or value}
 
 
 def failure_of(seriesuid: str, error: BaseException) -> ScanFailure:
