@@ -284,3 +284,20 @@ def test_images_without_what_a_report_needs_give_a_flag_and_all_other_files(
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "candidates.csv", "candidates.json", "candidates.mrk.json", "report.html", "thumbnail.jpg"
     }  # fmt: skip
+
+
+def test_an_anonymous_result_does_not_repeat_what_an_error_names(
+    findings, slices, tmp_path, monkeypatch
+):
+    from lungdet_mmdet.apis import scan_results
+    from lungdet_mmdet.ct.scan_inputs import list_inputs
+
+    def fails(*args):
+        raise OSError("/data/Mustermann_Max: gone")
+
+    monkeypatch.setattr(scan_results, "_make_thumbnail", fails)
+    (scan,) = list_inputs([tmp_path / "series"]).scans
+    out, found = tmp_path / "out", one_candidate(findings)
+    written = scan_results.write_findings(out, found, scan_input=scan, anonymous=True)
+    assert "no thumbnail.jpg: OSError" in written.flags
+    assert all(b"Mustermann" not in path.read_bytes() for path in out.iterdir())
