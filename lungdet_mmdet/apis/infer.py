@@ -30,7 +30,6 @@ from lungdet_mmdet.apis.results_folder import (
     mark_outdated,
     refuse_foreign_folder,
     scans_with_folders,
-    without_names,
     write_summary,
 )
 from lungdet_mmdet.apis.scan_detector import (
@@ -208,7 +207,7 @@ def detect_scan(job: DetectJob, ahead: Ahead | None = None) -> JobResult:
         return _detect(job, ahead or {})
     except Exception as error:
         failure = failure_of(job.seriesuid, error)
-        told = without_names(failure) if job.options.anonymous else failure
+        told = failure.without_names() if job.options.anonymous else failure
         mark_outdated(job.folder, told.reason)
         raise
 

@@ -26,7 +26,7 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.reports.page import image_uri, render
 from lungdet_mmdet.runs.atomic_files import only_run_in, read_json_or, write_bytes, write_json
 from lungdet_mmdet.runs.files import FAILURES_NAME, INDEX_NAME, REPORT_NAME
-from lungdet_mmdet.runs.scan_runs import DISK_FULL, ScanFailure, exit_code_of, failure_of, tally
+from lungdet_mmdet.runs.scan_runs import ScanFailure, exit_code_of, failure_of, tally
 from lungdet_mmdet.scoring.run_files import COLUMNS
 
 
@@ -295,7 +295,7 @@ def _write_summary(batch: BatchRun, looked_at: set[str], anonymous: bool) -> Non
             tables.append(table.removesuffix(b"\n"))
     if results or (batch.out_dir / CSV_NAME).is_file():
         write_bytes(batch.out_dir / CSV_NAME, b"\n".join([header.encode(), *tables, b""]))
-    now = [(without_names(f) if anonymous else f).as_dict() for f in batch.failures]
+    now = [(f.without_names() if anonymous else f).as_dict() for f in batch.failures]
     before = read_json_or(batch.out_dir / FAILURES_NAME, [])
     kept = [f for f in before if not looked_at.intersection(f.get("places") or [f["seriesuid"]])]
     told = {(f["seriesuid"], *f.get("places", ())): f for f in (*kept, *now)}
@@ -389,19 +389,3 @@ def _row(folder: Path, names: set[str], result: EarlierResult, failure: str) -> 
         "page": f"{place}/{REPORT_NAME}" if REPORT_NAME in files else "",
         "files": [(name, f"{place}/{name}") for name in files],
     }
-
-
-_REASONS = {
-    "input": "the input cannot be used as it is",
-    "output": "the result could not be written",
-    DISK_FULL: "no space was left on the disk",
-    "memory": "there was too little memory",
-    "worker": "its process died",
-}
-
-
-def without_names(failure: ScanFailure) -> ScanFailure:
-    """Return a failure with a sentence on its stage in the place of a text that may name things."""
-    reason = _REASONS.get(failure.stage, "unexpected error")
-    reason += "; file and full reason were printed where the run was started"
-    return replace(failure, reason=reason, details="")
