@@ -182,17 +182,18 @@ def join_corrections(tables: Sequence[Sequence[Correction]]) -> JoinedCorrection
     for row in rows:
         if row.rank is not None and row.verdict != OPEN:
             votes.setdefault((row.seriesuid, row.model_sha256, row.rank), []).append(row)
-    nodules: list[Correction] = []
+    said_so: list[Correction] = []
     notes = []
     for (name, _, rank), said in votes.items():
         balance = sum(1 if row.verdict == ACCEPT else -1 for row in said)
         if balance > 0:
-            nodules.append(replace(said[0], verdict=ACCEPT))
+            said_so.append(replace(said[0], verdict=ACCEPT))
         elif balance == 0:
             notes.append(f"{name}: readers disagree on candidate {rank}; it is left out of nodules")
-    for row in rows:
-        # Two readers mark one missed nodule twice.
-        if row.verdict == MISSED and not any(_is_same_nodule(row, other) for other in nodules):
+    nodules: list[Correction] = []
+    for row in (*said_so, *(row for row in rows if row.verdict == MISSED)):
+        # Two readers mark one missed nodule twice, and two models find one.
+        if not any(_is_same_nodule(row, other) for other in nodules):
             nodules.append(row)
     nodules.sort(key=lambda r: (r.seriesuid, r.centre_xyz_mm))
     return JoinedCorrections(tuple(rows), tuple(nodules), tuple(notes))

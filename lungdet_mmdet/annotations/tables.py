@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from lungdet_mmdet.ct.geometry import MAX_COORDINATE_MM
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.atomic_files import write_csv
+from lungdet_mmdet.runs.atomic_files import text_of_cell, write_csv
 from lungdet_mmdet.runs.files import check_input_file, check_series_name
 
 PAPER_BANDS_MM = (7.0, 15.0)
@@ -129,7 +129,7 @@ def read_csv_rows(path: str | Path) -> CsvRows:
     lines = []
     try:
         for row in reader:
-            fields = [cell.strip() for cell in row]
+            fields = [text_of_cell(cell.strip()) for cell in row]
             if any(fields):
                 lines.append((reader.line_num, fields))
     except csv.Error as error:

@@ -49,8 +49,13 @@ _REPEATED = (
     "StudyDate", "StudyTime", "ReferringPhysicianName",
 )  # fmt: skip
 
-# Whose images they are, and when and where they were made.
-_PERSONAL = (*_REPEATED, "PatientAge", "PatientAddress", "OtherPatientIDs", "InstitutionName")
+# All that an anonymous file takes from its images: which they are, and where their pixels lie.
+_IMPERSONAL = (
+    "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID",
+    "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "InstanceNumber", "Rows", "Columns",
+    "PixelSpacing", "SliceThickness", "ImagePositionPatient", "ImageOrientationPatient",
+    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
+)  # fmt: skip
 
 
 class DicomReportError(LungDetError):
@@ -242,13 +247,16 @@ def _segmentation(
 
 
 def _evidence(path: Path, *, anonymous: bool) -> Any:
-    """Read an image's header, and blank what is missing in it, malformed or personal."""
+    """Read an image's header, and blank what is missing in it or malformed.
+
+    Where `anonymous`, nothing else is read than what is of no person: a file repeats whatever its
+    images say of patient, visit and scanner.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about values that are blanked here
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        blank = [k for k in _REPEATED if anonymous or not _is_sound(dataset, k)]
-        blank += [k for k in _PERSONAL if anonymous and k in dataset]
-        for keyword in blank:
+        tags = list(_IMPERSONAL) if anonymous else None
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        for keyword in (k for k in _REPEATED if not _is_sound(dataset, k)):
             setattr(dataset, keyword, "")
     return dataset
 

@@ -30,7 +30,6 @@ from lungdet_mmdet.apis.results_folder import (
     mark_outdated,
     refuse_foreign_folder,
     scans_with_folders,
-    without_paths,
     write_summary,
 )
 from lungdet_mmdet.apis.scan_detector import (
@@ -47,7 +46,7 @@ from lungdet_mmdet.apis.scan_results import (
     has_highdicom,
     write_findings,
 )
-from lungdet_mmdet.ct.scan_inputs import ScanInput, anonymous_names, list_inputs
+from lungdet_mmdet.ct.scan_inputs import ScanInput, anonymous_names, list_inputs, place_of
 from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.ops.attention_choice import describe_attention
@@ -60,7 +59,7 @@ from lungdet_mmdet.preparation.prep_pipeline import (
 from lungdet_mmdet.preparation.scan_job import limit_threads
 from lungdet_mmdet.runs.atomic_files import check_writable, replacing_folder, sweep_leftovers
 from lungdet_mmdet.runs.files import FAILURES_NAME, INDEX_NAME
-from lungdet_mmdet.runs.scan_runs import run_per_scan
+from lungdet_mmdet.runs.scan_runs import failure_of, run_per_scan
 from lungdet_mmdet.runs.workplace import find_workplace
 
 
@@ -207,7 +206,9 @@ def detect_scan(job: DetectJob, ahead: Ahead | None = None) -> JobResult:
     try:
         return _detect(job, ahead or {})
     except Exception as error:
-        mark_outdated(job.folder, error)
+        failure = failure_of(job.seriesuid, error)
+        told = failure.without_names() if job.options.anonymous else failure
+        mark_outdated(job.folder, told.reason)
         raise
 
 
@@ -369,15 +370,25 @@ def detect_scans(
         max_at_work=place.workers,
         description="detecting",
     )
+    places = {scan.name: scan.places for scan in scans}
+    failures = [replace(f, places=places[f.seriesuid]) for f in run.failures]
     batch = BatchRun(
         out_dir=out_dir,
         results=sorted(run.results, key=lambda r: r.name),
-        failures=[*listed.failures, *misplaced, *run.failures],
+        failures=[*listed.failures, *misplaced, *failures],
         interrupted_by=run.interrupted_by,
     )
     if options.anonymous:
-        batch.failures = [without_paths(f, inputs, listed.scans) for f in batch.failures]
-    known = {scan.name for scan in scans} | {printable(str(path)) for path in inputs}
-    paths = [*(scan.path for scan in scans), *map(Path, inputs)]
-    write_summary(batch, names=known, paths=paths)
+        names = {scan.name for scan in (*listed.scans, *scans)}
+        batch.failures = [
+            f if f.seriesuid in names else replace(f, seriesuid=_input_name(f.seriesuid))
+            for f in batch.failures
+        ]
+    looked_at = {text for scan in scans for text in (scan.name, scan.place_digest())}
+    looked_at |= {text for path in inputs for text in (printable(str(path)), place_of(path))}
+    write_summary(batch, looked_at=looked_at, anonymous=options.anonymous)
     return batch
+
+
+def _input_name(text: str) -> str:
+    return f"input-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

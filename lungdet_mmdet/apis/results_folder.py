@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -24,9 +22,9 @@ from lungdet_mmdet.apis.scan_results import (
     THUMBNAIL_NAME,
 )
 from lungdet_mmdet.ct.scan_inputs import ScanInput, anonymous_name
-from lungdet_mmdet.errors import LungDetError, printable
+from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.reports.page import image_uri, render
-from lungdet_mmdet.runs.atomic_files import read_json_or, write_bytes, write_json
+from lungdet_mmdet.runs.atomic_files import only_run_in, read_json_or, write_bytes, write_json
 from lungdet_mmdet.runs.files import FAILURES_NAME, INDEX_NAME, REPORT_NAME
 from lungdet_mmdet.runs.scan_runs import ScanFailure, exit_code_of, failure_of, tally
 from lungdet_mmdet.scoring.run_files import COLUMNS
@@ -133,23 +131,23 @@ def scans_with_folders(
             found = {name: earlier_result(out_dir / name) for name in names}
             own = [n for n, result in found.items() if result and is_result_of(scan, result)]
         except (LungDetError, OSError) as error:
-            failures.append(failure_of(scan.name, error))
+            failures.append(replace(failure_of(scan.name, error), places=scan.places))
             continue
         free = [n for n in names if found[n] is None and n in (scan.name, scan.long_name)]
         name = next(iter([*own, *free]), None)
         if name is None:
             reason = f"{scan.path}: the same scan as another input, whose result it shares"
-            failures.append(ScanFailure(scan.name, "input", reason))
+            failures.append(ScanFailure(scan.name, "input", reason, places=scan.places))
             continue
         taken.add(name.lower())
         placed.append(replace(scan, name=name))
     return placed, failures
 
 
-def mark_outdated(folder: Path, error: Exception) -> None:
+def mark_outdated(folder: Path, reason: str) -> None:
     """Leave a word in the folder of an earlier result: it is not of the scan as it is now."""
     if (folder / JSON_NAME).is_file():
-        text = f"This result is of an earlier run. The last one failed:\n{printable(str(error))}\n"
+        text = f"This result is of an earlier run. The last one failed:\n{reason}\n"
         write_bytes(folder / OUTDATED_NAME, text.encode("utf-8"))
 
 
@@ -238,15 +236,6 @@ class BatchRun:
         return lines
 
 
-def _is_superseded(failure: dict, names: set[str], paths: Collection[str]) -> bool:
-    """Say whether an earlier failure is of a scan that was looked at in this run."""
-    reason = str(failure.get("reason", ""))
-    if "/" in reason or "\\" in reason:
-        # The reason names the file; the name alone may be another scan's.
-        return any(path in reason for path in paths)
-    return failure["seriesuid"] in names
-
-
 def files_in(folder: Path) -> set[str]:
     """Return the names of the files in a folder; none where it is no folder, or cannot be read."""
     try:
@@ -256,17 +245,35 @@ def files_in(folder: Path) -> set[str]:
         return set()
 
 
-def write_summary(batch: BatchRun, *, names: set[str], paths: Sequence[Path]) -> None:
+# Over 100,000 scans, the summary of another run takes minutes.
+WAIT_S = 600.0
+
+
+def write_summary(
+    batch: BatchRun, *, looked_at: Collection[str] = (), anonymous: bool = False
+) -> None:
     """Write what stands over all results in a folder, those of runs before included.
 
     The joined table, the list of failures, and a page of all scans, the worst first. A page that
-    cannot be made is noted in ``batch``.
+    cannot be made is noted in ``batch``. Other runs that end at the same time wait for each other.
 
     Parameters
     ----------
     batch : the run.
-    names, paths : of the scans in it; earlier failures of these are forgotten.
+    looked_at : places of its scans and inputs: earlier failures of these are forgotten. Of failures
+        that say no place, those of these names.
+    anonymous : write no reason that could name anything.
+
+    Raises
+    ------
+    LungDetError
+        If the folder cannot be written to, or another run is at its summary for ten minutes.
     """
+    with only_run_in(batch.out_dir, wait_s=WAIT_S):
+        _write_summary(batch, set(looked_at), anonymous)
+
+
+def _write_summary(batch: BatchRun, looked_at: set[str], anonymous: bool) -> None:
     header = ",".join([*COLUMNS, *MORE_COLUMNS])
     tables: list[bytes] = []
     results: dict[Path, set[str]] = {}
@@ -288,11 +295,11 @@ def write_summary(batch: BatchRun, *, names: set[str], paths: Sequence[Path]) ->
             tables.append(table.removesuffix(b"\n"))
     if results or (batch.out_dir / CSV_NAME).is_file():
         write_bytes(batch.out_dir / CSV_NAME, b"\n".join([header.encode(), *tables, b""]))
-    before = {f["seriesuid"]: f for f in read_json_or(batch.out_dir / FAILURES_NAME, [])}
-    now = {f.seriesuid: f.as_dict() for f in batch.failures}
-    places = set(map(str, paths))
-    kept = {uid: f for uid, f in before.items() if not _is_superseded(f, names, places)}
-    failures = [failure for _, failure in sorted({**kept, **now}.items())]
+    now = [(f.without_names() if anonymous else f).as_dict() for f in batch.failures]
+    before = read_json_or(batch.out_dir / FAILURES_NAME, [])
+    kept = [f for f in before if not looked_at.intersection(f.get("places") or [f["seriesuid"]])]
+    told = {(f["seriesuid"], *f.get("places", ())): f for f in (*kept, *now)}
+    failures = [failure for _, failure in sorted(told.items())]
     write_json(batch.out_dir / FAILURES_NAME, failures)
     try:
         page = index_html(results, failures)
@@ -316,9 +323,22 @@ def index_html(results: Mapping[Path, set[str]], failures: Sequence[Mapping[str,
     results : folders of results, with the names of the files in each.
     failures : records of ``failures.json``.
     """
-    failed = {str(f["seriesuid"]): str(f.get("reason", "")) for f in failures}
-    rows = [_row(at, names, failed.pop(at.name, "")) for at, names in results.items()]
-    rows += [{**_NO_RESULT, "name": name, "reason": reason} for name, reason in failed.items()]
+    failed: dict[str, list[Mapping[str, Any]]] = {}
+    for failure in failures:
+        failed.setdefault(str(failure["seriesuid"]), []).append(failure)
+    rows = []
+    for folder, names in results.items():
+        result = earlier_result(folder) or EarlierResult()
+        # Of two scans of one name, one may have failed and the other have its result here.
+        place, named = result.place, failed.pop(folder.name, [])
+        own = [f for f in named if place is None or place in f.get("places", [place])]
+        failed[folder.name] = [f for f in named if f not in own]
+        rows.append(_row(folder, names, result, str(own[-1].get("reason", "")) if own else ""))
+    rows += [
+        {**_NO_RESULT, "name": name, "reason": str(failure.get("reason", ""))}
+        for name, named in failed.items()
+        for failure in named
+    ]
     rows.sort(key=lambda row: (_STATES.index(row["state"]), -row["score"], row["name"]))
     for row in rows[MAX_PICTURES:]:
         row["thumbnail"] = None
@@ -343,8 +363,7 @@ _NO_RESULT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _row(folder: Path, names: set[str], failure: str) -> dict[str, Any]:
-    result = earlier_result(folder) or EarlierResult()
+def _row(folder: Path, names: set[str], result: EarlierResult, failure: str) -> dict[str, Any]:
     warning = lung_warning(result.verdict)
     state = "candidates" if result.positives else "nothing found"
     if OUTDATED_NAME in names:
@@ -370,26 +389,3 @@ def _row(folder: Path, names: set[str], failure: str) -> dict[str, Any]:
         "page": f"{place}/{REPORT_NAME}" if REPORT_NAME in files else "",
         "files": [(name, f"{place}/{name}") for name in files],
     }
-
-
-# Whatever else looks like a path, in texts that must hold none.
-_PATH = re.compile(r"[^\s'\"]*[/\\][^\s'\"]*")
-
-
-def without_paths(
-    failure: ScanFailure, inputs: Sequence[Path | str], scans: Sequence[ScanInput]
-) -> ScanFailure:
-    """Return a failure that does not say where the scan lay or what it was called."""
-    named = [Path(path) for path in inputs]
-    for scan in scans:
-        named.append(scan.path)
-        named += [s.path for s in scan.series.slices] if scan.series else []
-    texts = {text for path in named for text in (str(path.resolve()), str(path), path.name)}
-    reason = failure.reason
-    for text in sorted(texts - {"", "."}, key=len, reverse=True):
-        reason = reason.replace(text, "...")
-    reason = _PATH.sub("...", reason)
-    if failure.seriesuid in {scan.name for scan in scans}:
-        return replace(failure, reason=reason, details="")
-    digest = hashlib.sha256(failure.seriesuid.encode()).hexdigest()[:12]
-    return replace(failure, seriesuid=f"input-{digest}", reason=reason, details="")

@@ -28,7 +28,7 @@ from lungdet_mmdet.ct.dicom.reading import slice_stack
 from lungdet_mmdet.ct.scan import write_nifti
 from lungdet_mmdet.ct.scan_inputs import ScanInput
 from lungdet_mmdet.ct.slabs import SlabGeometry
-from lungdet_mmdet.errors import printable
+from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.reports.ct_planes import nodule_crops, overview, stored_slices
 from lungdet_mmdet.reports.page import encoded_jpeg
 from lungdet_mmdet.reports.scan_report import (
@@ -141,7 +141,10 @@ def write_findings(
         except Exception as error:  # whatever a library makes of a scan: the result is there
             (folder / file_name).unlink(missing_ok=True)
             unwritten += [file_name] if isinstance(error, (OSError, OutputError)) else []
-            reason = f"no {file_name}: {printable(str(error)) or type(error).__name__}"
+            # Errors of others, and of a place, may name files.
+            names_none = isinstance(error, LungDetError) and not isinstance(error, OutputError)
+            text = printable(str(error)) if names_none or not anonymous else ""
+            reason = f"no {file_name}: {text or type(error).__name__}"
             findings = replace(findings, flags=(*findings.flags, reason))
     content = candidates_json(findings, records, fingerprint=fingerprint or {}, name=name)
     if unwritten:  # with room on the disk, the next run writes them

@@ -400,6 +400,11 @@ def corrections(argv: Sequence[str] | None = None) -> int:
             tables.append(read_corrections(path, results=args.results))
         except LungDetError as error:
             failures.append(str(error))
+    for failure in failures:
+        print(f"FAILED {failure}", file=sys.stderr)
+    if failures:
+        print("nothing was written: mend or leave out these tables", file=sys.stderr)
+        return 1
     joined = join_corrections(tables)
     args.out.mkdir(parents=True, exist_ok=True)
     write_csv(args.out / "corrections.csv", COLUMNS, (row.as_row() for row in joined.rows))
@@ -408,6 +413,4 @@ def corrections(argv: Sequence[str] | None = None) -> int:
     for note in joined.notes:
         print(f"note: {note}")
     print(f"{joined.summary()}: {args.out / 'corrections.csv'}, {args.out / ANNOTATION_TABLE}")
-    for failure in failures:
-        print(f"FAILED {failure}", file=sys.stderr)
-    return 1 if failures else 0
+    return 0

@@ -60,12 +60,19 @@ class ScanInput:
     name : name of its output folder, unique among the inputs.
     series : the DICOM series, None for scan files.
     title : its name by itself, which other inputs may have as well.
+    given : digest of the place of the input that it was found under.
     """
 
     path: Path
     name: str
     series: DicomSeries | None = None
     title: str = ""
+    given: str = field(default="", compare=False)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where the scan was found, for a :class:`ScanFailure`."""
+        return (self.place_digest(), self.given)
 
     @property
     def long_name(self) -> str:
@@ -78,11 +85,9 @@ class ScanInput:
 
     @cached_property
     def _place_digest(self) -> str:
-        place = self.series.slices[0].path.parent if self.series else self.path
-        digest = hashlib.sha256(os.fsencode(place.resolve()))
-        if self.series is not None:
-            digest.update(self.series.identity.encode())
-        return digest.hexdigest()
+        if self.series is None:
+            return place_of(self.path)
+        return place_of(self.series.slices[0].path.parent, self.series.identity)
 
     def load(self) -> CTScan:
         """Read the scan."""
@@ -131,6 +136,11 @@ class ScanInput:
         return digest.hexdigest()
 
 
+def place_of(path: Path | str, series: str = "") -> str:
+    """Return a digest of where a file or folder lies, and of which series in it."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(path)) + series.encode()).hexdigest()
+
+
 @dataclass
 class InputList:
     """The scans behind the inputs, those that are none, and what the user should know."""
@@ -151,10 +161,14 @@ def list_inputs(inputs: Sequence[Path | str], *, series_uid: str | None = None) 
     """
     listed = InputList()
     for item in inputs:
+        n_scans, n_failures, given = len(listed.scans), len(listed.failures), place_of(item)
         try:
             _add(Path(item), series_uid, listed, nested=False)
         except (LungDetError, OSError) as error:
             listed.failures.append(failure_of(printable(str(item)), error))
+        listed.scans[n_scans:] = [replace(s, given=given) for s in listed.scans[n_scans:]]
+        found = listed.failures[n_failures:]
+        listed.failures[n_failures:] = [replace(failure, places=(given,)) for failure in found]
     listed.scans = _with_unique_names(list(dict.fromkeys(listed.scans)))
     return listed
 
@@ -357,7 +371,7 @@ def anonymous_names(listed: InputList) -> InputList:
         try:
             name = anonymous_name(scan.content_digest())
         except (LungDetError, OSError) as error:
-            failures.append(failure_of(scan.name, error))
+            failures.append(replace(failure_of(scan.name, error), places=scan.places))
             continue
         scans.append(replace(scan, name=name, title=name))
     return InputList(scans, failures, listed.notes)

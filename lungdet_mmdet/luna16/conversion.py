@@ -34,8 +34,6 @@ from lungdet_mmdet.runs.files import (
 from lungdet_mmdet.runs.scan_runs import RunSummary, ScanFailure, run_per_scan, tally
 from lungdet_mmdet.runs.workplace import ExecutorFactory
 
-# What spreadsheets take for the beginning of a formula.
-_FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
 REJECTS_NAME, CONVERTED_NAME = "rejects.json", "converted.json"
 
 
@@ -114,18 +112,10 @@ def write_accounts(out_dir: Path, summary: ConversionSummary, *, keep_patient_id
     rejects += [dict(zip(("seriesuid", "stage", "reason"), r, strict=True)) for r in reasons]
     write_json(out_dir / REJECTS_NAME, rejects)
     if keep_patient_ids:
-        _write_patients(out_dir / PATIENT_TABLE, summary)
-
-
-def as_cell(text: str) -> str:
-    """Return a text that a spreadsheet shows as it is, and does not run as a formula."""
-    return f"'{text}" if text.startswith(_FORMULA_BEGINS) else text
-
-
-def _write_patients(path: Path, summary: ConversionSummary) -> None:
-    patients = read_patients(path) if path.is_file() else {}
-    patients |= {s.seriesuid: s.patient_id for s in summary.converted if s.patient_id}
-    write_patient_table(path, {uid: as_cell(patient) for uid, patient in patients.items()})
+        path = out_dir / PATIENT_TABLE
+        patients = read_patients(path) if path.is_file() else {}
+        patients |= {s.seriesuid: s.patient_id for s in summary.converted if s.patient_id}
+        write_patient_table(path, patients)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -24,6 +23,7 @@ from lungdet_mmdet.annotations.tables import (
     read_series,
     read_subsets,
 )
+from lungdet_mmdet.ct.dicom.header import patient_digest
 from lungdet_mmdet.ct.dicom.series import DicomSeries
 from lungdet_mmdet.ct.reading import METAIMAGE_SUFFIXES, SCAN_SUFFIXES, scan_suffix
 from lungdet_mmdet.ct.scan_inputs import ScanInput, cohort_inputs
@@ -307,7 +307,7 @@ def _unlisted(
 def _patients_of_headers(scans: Mapping[str, ScanInput]) -> dict[str, str]:
     """Return a digest of the patient of each DICOM series: who is the same, not who it is."""
     return {
-        uid: f"p{hashlib.sha256(scan.series.patient.encode()).hexdigest()[:12]}"
+        uid: patient_digest(scan.series.patient)
         for uid, scan in scans.items()
         if scan.series and scan.series.patient
     }

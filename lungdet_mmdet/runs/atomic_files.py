@@ -194,10 +194,31 @@ def read_json_or(path: Path, default: Any) -> Any:
     return value if isinstance(value, type(default)) else default
 
 
+# What spreadsheets take for the beginning of a formula.
+_FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def as_cell(value: Any) -> Any:
+    """Return a value that a spreadsheet shows as it is, and does not run as a formula."""
+    if not str(value).startswith(_FORMULA_BEGINS):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def text_of_cell(cell: str) -> str:
+    """Return the text that :func:`as_cell` guarded."""
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULA_BEGINS) else cell
+
+
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a table as text, its columns in the first line."""
+    """Return a table as text, its columns in the first line; no cell is a formula."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    table = ([as_cell(value) for value in row] for row in [columns, *rows])
+    csv.writer(text, lineterminator="\n").writerows(table)
     return text.getvalue()
 
 
@@ -297,21 +318,25 @@ LOCK_NAME = ".lock"
 
 
 @contextmanager
-def only_run_in(folder: Path) -> Iterator[None]:
+def only_run_in(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
     """Hold `folder` (made if needed) for this process until the block ends or the process dies.
 
     Raises
     ------
     LungDetError
-        If another process holds it, or if it cannot be written to.
+        If another process holds it, also after `wait_s` seconds, or if it cannot be written to.
     """
+    until = time.monotonic() + wait_s
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise output_error(folder, error) from error
     try:
-        if not take(handle):
+        while not take(handle):
+            if time.monotonic() < until:
+                time.sleep(0.05)
+                continue
             raise LungDetError(
                 f"{folder}: another run is writing there; wait until it ends, stop it, or choose "
                 "another output folder"

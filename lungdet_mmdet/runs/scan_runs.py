@@ -10,7 +10,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tqdm import tqdm
@@ -28,6 +28,11 @@ from lungdet_mmdet.runs.workplace import (
 DISK_FULL = "disk full"
 # The stage of a file that cannot be a scan by its name: it belongs to no cohort.
 MISNAMED = "name"
+_OF_STAGE = {
+    "input": "the input cannot be used as it is", "output": "the result could not be written",
+    DISK_FULL: "no space was left on the disk", "memory": "there was too little memory",
+    "worker": "its process died",
+}  # fmt: skip
 # ITK, OpenCV and torch have no MemoryError of their own.
 _ALLOCATION = re.compile(r"allocate memory|bad_alloc|Insufficient memory|out of memory", re.I)
 
@@ -44,26 +49,35 @@ class ScanFailure:
         error.
     reason : one sentence for the user.
     details : traceback of an unexpected error, else empty.
+    places : digests of where the scan lies, and of the input it was found under, where names are
+        not enough to tell one scan from another.
     """
 
     seriesuid: str
     stage: str
     reason: str
     details: str = ""
+    places: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # Both are printed, and may come from a header.
         object.__setattr__(self, "seriesuid", printable(self.seriesuid))
         object.__setattr__(self, "reason", printable(self.reason))
 
+    def without_names(self) -> ScanFailure:
+        """Return it with a sentence on its stage in the place of texts that may name things."""
+        reason = _OF_STAGE.get(self.stage, "unexpected error")
+        reason += "; file and full reason were printed where the run was started"
+        return replace(self, reason=reason, details="")
+
     @property
     def ends_the_run(self) -> bool:
         """Whether every further scan would fail the same way."""
         return self.stage == DISK_FULL
 
-    def as_dict(self) -> dict[str, str]:
-        """Return the fields for JSON."""
-        return asdict(self)
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON, ``places`` where there are any."""
+        return {key: value for key, value in asdict(self).items() if key != "places" or value}
 
 
 def failure_of(seriesuid: str, error: BaseException) -> ScanFailure:

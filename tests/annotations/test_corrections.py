@@ -101,12 +101,43 @@ def test_one_missed_nodule_of_two_readers_is_one(tmp_path):
     assert [n.centre_xyz_mm[0] for n in joined.nodules] == [0.0, 30.0]
 
 
-def test_one_bad_table_does_not_stop_the_others(tmp_path, capsys):
+def test_one_nodule_that_two_models_found_is_one(tmp_path):
+    other = line("4", at=(1.4, 2.0, 3.0))[:-1] + ["cd"]
+    apart = line("5", at=(31.0, 2.0, 3.0))[:-1] + ["cd"]
+    joined = joined_of(tmp_path, line("1"), other, apart)
+    assert len(joined.rows) == 3
+    assert [n.centre_xyz_mm[0] for n in joined.nodules] == [1.0, 31.0]
+
+
+def test_all_tables_become_one(tmp_path):
     good = table(tmp_path / "good.csv", line(), line("2", "reject", at=(50.0, 0.0, 0.0)))
-    bad = table(tmp_path / "bad.csv", line(verdict="maybe"))
     out = tmp_path / "out"
-    assert corrections([str(good), str(bad), "--out", str(out)]) == 1
-    assert "FAILED" in capsys.readouterr().err
+    assert corrections([str(good), "--out", str(out)]) == 0
     assert len(read_corrections(out / "corrections.csv")) == 2
     (row,) = csv.DictReader((out / "annotations.csv").open())
     assert list(row.values()) == ["scan", "1.0", "2.0", "3.0", "8.0"]
+
+
+def test_what_a_reader_wrote_is_no_formula_and_comes_back(tmp_path):
+    given = line(at=(-1.0, 2.0, 3.0), reader="@Bob", comment="=HYPERLINK(A1)")
+    out = tmp_path / "out"
+    assert corrections([str(table(tmp_path / "a.csv", given)), "--out", str(out)]) == 0
+    (row,) = csv.DictReader((out / "corrections.csv").open())
+    assert (row["comment"], row["reader"]) == ("'=HYPERLINK(A1)", "'@Bob")
+    assert row["coordX"] == "-1.0"
+    (read,) = read_corrections(out / "corrections.csv")
+    assert (read.comment, read.reader) == ("=HYPERLINK(A1)", "@Bob")
+
+
+def test_with_a_bad_table_nothing_is_written_over(tmp_path, capsys):
+    good = table(tmp_path / "good.csv", line())
+    bad = [table(tmp_path / f"{n}.csv", line(verdict="maybe")) for n in ("b", "c")]
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "corrections.csv").write_text("earlier")
+    assert corrections([*map(str, (good, *bad)), "--out", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("FAILED") == 2
+    assert "nothing was written" in said
+    assert [p.name for p in out.iterdir()] == ["corrections.csv"]
+    assert (out / "corrections.csv").read_text() == "earlier"

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shutil
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from lungdet_mmdet.apis import infer as scan_job
+from lungdet_mmdet.apis import results_folder
 from lungdet_mmdet.apis.infer import DetectorOptions, detect_scans
 from lungdet_mmdet.apis.model_file import write_model_file
 from lungdet_mmdet.apis.results_folder import (
@@ -19,9 +22,11 @@ from lungdet_mmdet.apis.results_folder import (
     EarlierResult,
     earlier_result,
     is_result_of,
+    write_summary,
 )
 from lungdet_mmdet.ct.scan_inputs import list_inputs
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.runs.scan_runs import ScanFailure
 from tests.support.rehearsal import (
     REHEARSAL_STEPS,
     rehearsal_uid,
@@ -155,6 +160,76 @@ def test_failures_of_other_scans_are_kept(run, patients, tmp_path):
     assert str(patients[0]) in failure["reason"]
 
 
+def failures_in(out):
+    return {f["seriesuid"]: f["reason"] for f in json.loads((out / "failures.json").read_text())}
+
+
+def test_a_failure_is_forgotten_where_its_own_scan_is_looked_at_again(run, images, tmp_path):
+    paths = [tmp_path / f"scan{n}" / f"{n}.mha" for n in (1, 10)]
+    for path in paths:
+        path.parent.mkdir()
+        shutil.copy(images[0], path)
+    good = paths[1].read_bytes()
+    paths[1].write_bytes(b"nothing")
+    out = tmp_path / "out"
+    run(tmp_path / "scan10")
+    assert set(failures_in(out)) == {"10"}
+    # A path that begins as the other's.
+    run(tmp_path / "scan1")
+    assert set(failures_in(out)) == {"10"}
+    paths[1].write_bytes(good)
+    run(paths[1])
+    assert failures_in(out) == {}
+    # What is no longer there has not failed: its input was looked at again.
+    paths[1].write_bytes(b"nothing")
+    paths[1].with_name("more.mha").write_bytes(good)
+    run(tmp_path / "scan10")
+    assert set(failures_in(out)) == {"10"}
+    paths[1].unlink()
+    run(tmp_path / "scan10")
+    assert failures_in(out) == {}
+
+
+def test_the_page_tells_two_scans_of_one_name_apart(run, patients, tmp_path):
+    patients[0].write_bytes(b"nothing")
+    run(patients[0])
+    run(patients[1])
+    rows = (tmp_path / "out" / "index.html").read_text().split("<article")[1:]
+    told = {re.search('data-state="([a-z ]+)"', row)[1]: str(patients[0]) in row for row in rows}
+    assert told.pop("failed")
+    assert list(told.values()) == [False]
+    assert len(rows) == 2
+
+
+def test_failures_of_two_scans_of_one_name_are_two(run, patients, tmp_path):
+    for path in patients:
+        path.write_bytes(b"nothing")
+        run(path)
+    failures = json.loads((tmp_path / "out" / "failures.json").read_text())
+    assert [f["seriesuid"] for f in failures] == ["ct", "ct"]
+
+
+def test_runs_that_end_at_once_lose_no_failure(tmp_path, monkeypatch):
+    real = results_folder.read_json_or
+
+    def slowly(path, default):
+        value = real(path, default)
+        time.sleep(0.3)
+        return value
+
+    def end(name):
+        failure = ScanFailure(name, "input", "bad", places=(name,))
+        write_summary(BatchRun(tmp_path, failures=[failure]), looked_at={name})
+
+    monkeypatch.setattr(results_folder, "read_json_or", slowly)
+    runs = [threading.Thread(target=end, args=(name,)) for name in ("a", "b")]
+    for thread in runs:
+        thread.start()
+    for thread in runs:
+        thread.join()
+    assert set(failures_in(tmp_path)) == {"a", "b"}
+
+
 def test_an_interrupted_run_says_that_scans_are_left(tmp_path):
     assert "; interrupted" not in "\n".join(BatchRun(tmp_path).lines())
     text = "\n".join(BatchRun(tmp_path, interrupted_by=15).lines())
@@ -181,10 +256,21 @@ def test_no_lungs_is_told_everywhere(run, images, tmp_path):
 def test_anonymous_results_say_neither_where_nor_who(run, patients, tmp_path):
     patients[0] = patients[0].rename(patients[0].with_name("Mustermann_Max.mha"))
     (patients[1].parent / "Musterfrau_Eva.nii").write_bytes(b"nothing")
+    # Names with blanks, and of files that a header names.
+    folder = patients[1].parent / "Muster Max Maria"
+    folder.mkdir()
+    header = "NDims = 3\nDimSize = 4 4 4\nElementSpacing = 1 1 1\nElementType = MET_SHORT\n"
+    (folder / "a.mhd").write_text(f"{header}ElementDataFile = Musterkind.raw\n")
+    header = "NRRD0004\ntype: short\ndimension: 3\nsizes: 4 4 4\nspacings: 1 1 1\n"
+    (folder / "b.nrrd").write_text(f"{header}encoding: raw\ndata file: Musterkind.raw\n\n")
     batch = run(tmp_path / "in", anonymous=True)
     assert len(batch.results) == 2
-    assert len(batch.failures) == 1
+    assert len(batch.failures) == 3
+    # Whoever ran it is told in full.
+    assert any("Musterkind.raw" in failure.reason for failure in batch.failures)
     out = tmp_path / "out"
+    for failure in json.loads((out / "failures.json").read_text()):
+        assert failure["reason"].startswith("the input cannot be used")
     assert all(r.name.startswith("scan-") for r in batch.results)
     told = "\n".join(
         str(p.relative_to(out)) + p.read_text(errors="replace")
@@ -196,6 +282,20 @@ def test_anonymous_results_say_neither_where_nor_who(run, patients, tmp_path):
     for secret in ("Muster", "ct.mha", str(tmp_path), tmp_path.name, "/in/"):
         assert secret not in told
     assert all(r.skipped for r in run(tmp_path / "in", anonymous=True).results)
+
+
+def test_an_anonymous_result_that_is_outdated_names_nothing(run, patients, tmp_path, monkeypatch):
+    (result,) = run(patients[0], anonymous=True).results
+
+    def fails(*args, **options):
+        raise LungDetError("/data/Mustermann_Max/ct.mhd: no chest CT")
+
+    monkeypatch.setattr(scan_job, "write_findings", fails)
+    (failure,) = run(patients[0], anonymous=True, looks=2).failures
+    assert "Mustermann_Max" in failure.reason
+    told = (tmp_path / "out" / result.name / "outdated.txt").read_text()
+    assert "of an earlier run" in told
+    assert "Mustermann" not in told
 
 
 def test_a_worker_of_another_version_does_no_work(patients):

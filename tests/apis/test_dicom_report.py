@@ -235,15 +235,36 @@ def one_candidate(findings):
     return dataclasses.replace(findings, candidates=(candidate,), threshold=0.5, scan=scan)
 
 
-def test_an_anonymous_report_keeps_uids_alone(findings, slices, tmp_path):
+def tell_all(path, secret):
+    """Write a secret into every text element of an image that could name a person or a place."""
     import pydicom
 
+    dataset = pydicom.dcmread(path)
+    for tag, (vr, *_) in pydicom.datadict.DicomDictionary.items():
+        if vr in ("LO", "SH", "PN", "ST", "LT", "UT") and tag >> 16 in (8, 0x10, 0x18, 0x32, 0x38):
+            dataset.add_new(tag, vr, secret)
+    other = pydicom.Dataset()
+    other.PatientID = secret
+    dataset.OtherPatientIDsSequence = [other]
+    dataset.save_as(path)
+
+
+@pytest.mark.parametrize("kind", DICOM_NAMES)
+def test_an_anonymous_file_repeats_no_word_of_its_images(findings, slices, tmp_path, kind):
+    import pydicom
+
+    for item in slices:
+        tell_all(item.path, "Mustermann")
     found = one_candidate(findings)
     records = candidate_records(found, dicom_slices=slices)
-    write_dicom("sr", tmp_path / "sr.dcm", found, records, slices, anonymous=True)
-    report = pydicom.dcmread(tmp_path / "sr.dcm")
-    assert (str(report.PatientName), report.PatientID, report.StudyDate) == ("", "", "")
-    assert report.StudyInstanceUID == "2.999.1.0.1"
+    path = tmp_path / "file.dcm"
+    write_dicom(kind, path, found, records, slices)
+    assert b"Mustermann" in path.read_bytes()
+    write_dicom(kind, path, found, records, slices, anonymous=True)
+    assert b"Mustermann" not in path.read_bytes()
+    file = pydicom.dcmread(path)
+    assert (str(file.PatientName), file.PatientID, file.StudyDate) == ("", "", "")
+    assert file.StudyInstanceUID == "2.999.1.0.1"
 
 
 def test_images_without_what_a_report_needs_give_a_flag_and_all_other_files(
@@ -263,3 +284,20 @@ def test_images_without_what_a_report_needs_give_a_flag_and_all_other_files(
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "candidates.csv", "candidates.json", "candidates.mrk.json", "report.html", "thumbnail.jpg"
     }  # fmt: skip
+
+
+def test_an_anonymous_result_does_not_repeat_what_an_error_names(
+    findings, slices, tmp_path, monkeypatch
+):
+    from lungdet_mmdet.apis import scan_results
+    from lungdet_mmdet.ct.scan_inputs import list_inputs
+
+    def fails(*args):
+        raise OSError("/data/Mustermann_Max: gone")
+
+    monkeypatch.setattr(scan_results, "_make_thumbnail", fails)
+    (scan,) = list_inputs([tmp_path / "series"]).scans
+    out, found = tmp_path / "out", one_candidate(findings)
+    written = scan_results.write_findings(out, found, scan_input=scan, anonymous=True)
+    assert "no thumbnail.jpg: OSError" in written.flags
+    assert all(b"Mustermann" not in path.read_bytes() for path in out.iterdir())

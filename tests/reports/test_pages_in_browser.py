@@ -233,6 +233,7 @@ def test_what_a_reader_says_is_exported_and_read_back(opened, tmp_path):
     download.value.save_as(path)
     assert path.name == f"corrections_{NAME}.csv"
 
+    assert "\"'=1+1, " in path.read_text(encoding="utf-8")  # no formula to a spreadsheet
     first, second, missed = read_corrections(path)
     assert (first.rank, first.verdict, first.comment, first.reader) == (1, "accept", comment, "R1")
     assert first.centre_xyz_mm == (10.0, -10.0, -260.0)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,8 @@ class DicomSlice:
     direction cosines of a row and a column, ``spacing_xy_mm`` the pixel size; all three are empty
     where the header lacks them. ``pixel_bytes`` is the length of one frame before compression,
     ``rescaling`` the text of slope and intercept, "" where there is none. ``patient`` is the
-    patient's id, or name and birth date where there is no id; ``frame_uid`` the frame of reference.
+    patient's id, or a digest of name and birth date where there is none; ``frame_uid`` the frame of
+    reference.
     ``thickness_mm`` and ``n_images`` (images in the acquisition) are 0 where they are not said.
     ``frame`` is the place of a slice in a file of several, from 0; None in a file of its own.
     """
@@ -131,13 +133,18 @@ def read_dicom_header(path: Path) -> DicomSlice | None:
         frames=_integer(text("0028|0008"), 1),
         pixel_bytes=rows * columns * _integer(text("0028|0100"), 16) // 8,
         rescaling=(text("0028|1053"), text("0028|1052")),
-        # The id, or name and birth date.
-        patient=text("0010|0020") or f"{text('0010|0010')} {text('0010|0030')}".strip(),
+        patient=text("0010|0020")
+        or patient_digest(f"{text('0010|0010')} {text('0010|0030')}".strip()),
         frame_uid=text("0020|0052"),
         photometric=text("0028|0004"),
         thickness_mm=next(iter(numbers_of(text("0018|0050"), 1)), 0.0),
         n_images=_integer(text("0020|1002"), 0),
     )
+
+
+def patient_digest(text: str) -> str:
+    """Return a digest of a patient's id or name: who is the same, not who it is; "" of ""."""
+    return text and f"p{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _printable(text: str) -> str:

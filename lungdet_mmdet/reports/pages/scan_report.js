@@ -117,7 +117,11 @@ function addMissed() {
   keep();
 }
 function correctionsCsv() {
-  const cell = (value) => /[",;\n\r]/.test(value) ? '"' + String(value).replaceAll('"', '""') + '"' : value;
+  const cell = (value) => {
+    // No cell is a formula to a spreadsheet.
+    const text = (/^[=+\-@\t\r]/.test(value) && isNaN(value) ? "'" : '') + (value ?? '');
+    return /[",;\n\r]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
+  };
   const rows = data.candidates.filter((c) => saidOf(c).verdict || saidOf(c).comment).map((c) =>
     [data.name, c.rank, saidOf(c).verdict, ...c.centre, c.diameter, c.score, saidOf(c).comment]);
   for (const one of review.missed)

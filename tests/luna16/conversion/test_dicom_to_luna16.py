@@ -6,10 +6,10 @@ import os
 import numpy as np
 import pytest
 
-from lungdet_mmdet.annotations.tables import read_patients
+from lungdet_mmdet.annotations.tables import read_patients, write_patient_table
 from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.luna16.conversion import as_cell, convert_dicom_tree
+from lungdet_mmdet.luna16.conversion import convert_dicom_tree
 from lungdet_mmdet.runs.workplace import process_pool
 
 FIRST, SECOND = "1.2.826.1.1", "1.2.826.1.2"
@@ -152,7 +152,27 @@ def test_folders_that_cannot_be_used(tree, tmp_path):
         convert(tree, tree / "out")
 
 
-@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)"])
-def test_no_patient_id_is_a_formula(text):
-    assert as_cell(text) == f"'{text}"
-    assert as_cell("LIDC-IDRI-0001") == "LIDC-IDRI-0001"
+def test_a_patient_without_an_id_is_a_digest(tree, tmp_path):
+    import pydicom
+
+    for path in tree.rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dataset.PatientID, dataset.PatientBirthDate = "", "19500101"
+        dataset.PatientName = f"Mustermann^{dataset.SeriesInstanceUID[-4:]}"
+        dataset.save_as(path)
+    convert(tree, tmp_path / "out", keep_patient_ids=True)
+    told = (tmp_path / "out" / "patients.csv").read_text()
+    assert "Mustermann" not in told
+    assert "1950" not in told
+    patients = read_patients(tmp_path / "out" / "patients.csv")
+    assert set(patients) == {FIRST, SECOND}
+    assert len(set(patients.values())) == 2
+
+
+@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1+A1", "-A1", "@SUM(A1)"])
+def test_no_patient_id_is_a_formula(text, tmp_path):
+    path = tmp_path / "patients.csv"
+    write_patient_table(path, {"1.2": text, "1.3": "LIDC-IDRI-0001", "1.4": "-1"})
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    assert rows[1:] == [["1.2", f"'{text}"], ["1.3", "LIDC-IDRI-0001"], ["1.4", "-1"]]
+    assert read_patients(path)["1.2"] == text
