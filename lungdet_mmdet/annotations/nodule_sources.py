@@ -23,7 +23,7 @@ import numpy as np
 from lungdet_mmdet.annotations.mask_nodules import sphere_diameter_mm
 from lungdet_mmdet.annotations.tables import PATIENT_NAMES, SERIES_NAMES, CsvRows, read_csv_rows
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.files import check_input_file
+from lungdet_mmdet.runs.files import check_input_file, search_files
 
 COORDS = ("lps", "ras", "voxel")
 MARKUP_SUFFIXES = (".mrk.json", ".fcsv")
@@ -151,7 +151,9 @@ def read_marks(source: AnnotationSource) -> Marks:
     """
     path = source.path
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.name.lower().endswith(MARKUP_SUFFIXES))
+        files = sorted(
+            p for p in search_files(path).files if p.name.lower().endswith(MARKUP_SUFFIXES)
+        )
         if not files:
             raise LungDetError(
                 f"{path}: no annotations here ({', '.join(MARKUP_SUFFIXES)} or LIDC's .xml); "

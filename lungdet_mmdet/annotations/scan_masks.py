@@ -27,7 +27,7 @@ from lungdet_mmdet.ct.geometry import FileGrid, ScanGeometry, place_problem
 from lungdet_mmdet.ct.reading import read_volume, scan_suffix
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError, printable
-from lungdet_mmdet.runs.files import MASK_FOLDER, PATIENT_TABLE, RATING_TABLE
+from lungdet_mmdet.runs.files import MASK_FOLDER, PATIENT_TABLE, RATING_TABLE, search_files
 
 DICOM_SUFFIX = ".dcm"
 
@@ -155,8 +155,9 @@ def read_mask_folder(root: Path) -> NoduleMaskFolder:
         raise LungDetError(f"{root}: no such folder; name the folder with the nodule masks")
     place = root / MASK_FOLDER if (root / MASK_FOLDER).is_dir() else root
     files: dict[str, Path] = {}
-    warnings = []
-    for path in sorted(place.rglob("*")):
+    search = search_files(place)
+    warnings = search.notes()
+    for path in sorted(search.files):
         suffix = label_suffix(path)
         if not suffix or not path.is_file():
             continue

@@ -62,6 +62,8 @@ def phantom(argv: Sequence[str] | None = None) -> int:
         f"{args.out_dir}: {len(scans)} phantom scans ({healthy} healthy), {nodules} nodules, "
         f"{excluded} excluded findings, seed {args.seed}, size {args.size}"
     )
+    if there := sum(scan.was_there for scan in scans):
+        print(f"{there} of the scans were there already, and were left as they are")
     unplaced = sum(scan.n_unplaced for scan in scans)
     if unplaced:
         print(f"{unplaced} planned findings found no room in their lungs and were left out")

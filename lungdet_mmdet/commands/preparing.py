@@ -19,12 +19,19 @@ from lungdet_mmdet.annotations.tables import (
 from lungdet_mmdet.commands import DEFAULT_CONFIG
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.command_line import add_workers_option, command_parser
-from lungdet_mmdet.splits.accounting import SLAB_THICKNESS_MM, SLABS_PER_SCAN, expect_counts
+from lungdet_mmdet.runs.files import ANNOTATION_FOLDER
+from lungdet_mmdet.splits.accounting import (
+    SLAB_THICKNESS_MM,
+    SLABS_PER_SCAN,
+    expect_counts,
+    expectation_lines,
+)
 from lungdet_mmdet.splits.split_part import DEFAULT_RATIOS
 from lungdet_mmdet.splits.split_writer import (
     NATURAL,
     SplitReport,
-    expectation_lines,
+    check_fold,
+    recorded_options,
     report_lines,
     write_splits,
 )
@@ -58,11 +65,11 @@ def prepare_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--protocol",
         choices=("strict", "paper", "fold"),
-        default="strict",
-        help="how to split at the end (default: %(default)s)",
+        help="how to split at the end (default: as the split that is there, else strict)",
     )
     add("--fold", type=int, help="official subset that tests (0-9), with --protocol fold")
-    add("--seed", type=int, default=0, help="seed of the split (default: %(default)s)")
+    add("--seed", type=int, help="seed of the split (default: of the one there, else 0)")
+    parser.set_defaults(labels=None)
     _add_annotation_options(parser)
     return parser.parse_args(argv)
 
@@ -136,8 +143,7 @@ def _prepare(args: argparse.Namespace) -> int:
     from lungdet_mmdet.preparation.scan_job import limit_threads
     from lungdet_mmdet.runs.workplace import find_workplace
 
-    if args.protocol == "fold" and args.fold is None:
-        raise LungDetError("--protocol fold needs the number of the fold: give --fold 0-9")
+    check_fold(args.protocol or "strict", args.fold)
     place = find_workplace(
         args.workers,
         dask=args.dask,
@@ -176,15 +182,21 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _split(args: argparse.Namespace) -> None:
-    fold = args.fold if args.protocol == "fold" else None
-    report = write_splits(
-        args.out_dir,
-        protocol=args.protocol,
-        seed=args.seed,
-        fold=fold,
-        labels=args.labels,
-    )
-    print("\n".join(report_lines(report)))
+    """Divide the scans; a split that is there keeps the options that the command does not name."""
+    named = {"protocol": args.protocol, "seed": args.seed, "fold": args.fold, "labels": args.labels}
+    options = {name: value for name, value in named.items() if value is not None}
+    folder = args.out_dir / ANNOTATION_FOLDER
+    made = recorded_options(folder)
+    if made is None:
+        print(
+            f"WARNING: {folder} is left as it is and may not fit the scans: its split.json does "
+            "not tell all that it was made with; make it again with `lungdet split`"
+        )
+        return
+    if made and options.get("protocol", made["protocol"]) == made["protocol"]:
+        print(f"split again with the options of {folder / 'split.json'}")
+        options = made | options
+    print("\n".join(report_lines(write_splits(args.out_dir, **options))))
 
 
 def split(argv: Sequence[str] | None = None) -> int:

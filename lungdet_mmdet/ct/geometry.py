@@ -11,6 +11,10 @@ import numpy as np
 
 from lungdet_mmdet.errors import LungDetError
 
+NO_DIRECTIONS = (
+    "the header says nothing about directions ({}): left and right, head and feet may be exchanged"
+)
+"""Flag of a file that does not say where the patient's sides are; to be filled with what lacks."""
 IDENTITY_DIRECTION = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungdet_mmdet.ct.geometry import MAX_VOXELS, FileGrid
+from lungdet_mmdet.ct.geometry import MAX_VOXELS, NO_DIRECTIONS, FileGrid
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.files import MAX_DEFLATE_RATIO
 
@@ -319,10 +319,7 @@ def nifti_grid(header: NiftiHeader) -> tuple[FileGrid, tuple[str, ...]]:
     affine = header.affine
     flags: tuple[str, ...] = ()
     if affine is None:
-        flags = (
-            "the header says nothing about directions (qform and sform code 0): left and right, "
-            "head and feet may be exchanged",
-        )
+        flags = (NO_DIRECTIONS.format("qform and sform code 0"),)
         # As ITK and most viewers take it: columns to the left, rows backwards.
         affine = np.diag([*(_RAS_TO_LPS * header.decimal_spacing), 1.0])
     columns = affine[:3, :3]

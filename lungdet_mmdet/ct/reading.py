@@ -16,7 +16,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from lungdet_mmdet.ct.dicom.reading import read_dicom_folder
-from lungdet_mmdet.ct.geometry import MAX_VOXELS, FileGrid, ScanGeometry, to_canonical
+from lungdet_mmdet.ct.geometry import (
+    MAX_VOXELS,
+    NO_DIRECTIONS,
+    FileGrid,
+    ScanGeometry,
+    to_canonical,
+)
 from lungdet_mmdet.ct.metaimage_header import MetaImageHeader, read_metaimage_header
 from lungdet_mmdet.ct.nifti import nifti_grid, read_nifti, read_nifti_header
 from lungdet_mmdet.ct.resample import regular
@@ -148,14 +154,14 @@ def _read_file(path: Path) -> tuple[np.ndarray, FileGrid, tuple[str, ...]]:
     if suffix in NIFTI_SUFFIXES:
         return read_nifti(path)
     if suffix == ".nrrd":
-        is_packed = check_nrrd(path)
+        is_packed, flags = check_nrrd(path)
         values, grid = _read_pixels(path, size_xyz=None)
         if is_packed:
             check_gzip_pixels(path, values)
-    else:
-        header = read_metaimage_header(path)
-        values, grid = _read_pixels(path, size_xyz=header.size_xyz)
-        check_compressed_pixels(header, values)
+        return values, grid, flags
+    header = read_metaimage_header(path)
+    values, grid = _read_pixels(path, size_xyz=header.size_xyz)
+    check_compressed_pixels(header, values)
     return values, grid, ()
 
 
@@ -256,6 +262,11 @@ _MILLIMETRES = frozenset(
     {"mm", "millimeter", "millimetre", "millimeters", "millimetres", "", "???"}
 )
 SPACING_TOLERANCE_REL = 1e-3
+# Spaces that say where the patient's sides are; the others are of a scanner, or of nothing.
+_SPACES = frozenset(
+    {"right-anterior-superior", "ras", "left-anterior-superior", "las"}
+    | {"left-posterior-superior", "lps"}
+)
 # The format's names of one type; spaces stand for any number of them.
 _BYTES_OF_TYPE = {
     1: "signed char,int8,int8_t,uchar,unsigned char,uint8,uint8_t",
@@ -267,11 +278,13 @@ _BYTES_OF_TYPE = {
 }
 
 
-def check_nrrd(path: Path) -> bool:
-    """Check a NRRD file as far as one can before SimpleITK reads it; tell whether it is compressed.
+def check_nrrd(path: Path) -> tuple[bool, tuple[str, ...]]:
+    """Check a NRRD file as far as one can before SimpleITK reads it.
 
     That follows a header to a data file anywhere on the disk, asks for memory for whatever size it
     states, and reads damaged gzip pixels, or more pixels than there should be, without a word.
+
+    Returns whether it is compressed, and flags: what the header does not say.
 
     Raises LungDetError if the header names another file, cannot be understood, or promises another
     number of bytes than there are; of gzip pixels, more than can be: see `check_gzip_pixels`.
@@ -296,7 +309,8 @@ def check_nrrd(path: Path) -> bool:
     if encoding == "raw" or promised > MAX_DEFLATE_RATIO * held:
         # No gzip stream this short holds as much.
         _check_held(path, fields, held if encoding == "raw" else 0)
-    return encoding != "raw"
+    is_placed = fields.get("space", "").lower() in _SPACES
+    return encoding != "raw", () if is_placed else (NO_DIRECTIONS.format("no patient's 'space'"),)
 
 
 def check_gzip_pixels(path: Path, pixels: np.ndarray) -> None:
@@ -335,7 +349,9 @@ def _nrrd_fields(path: Path) -> tuple[dict[str, str], int]:
     fields: dict[str, str] = {}
     for line in head[:end].splitlines():
         name, _, value = line.decode("latin-1").partition(":")
-        fields[name.strip().lower()] = value.strip()
+        # "key:=value" is the user's own, whatever the key.
+        if not value.startswith("="):
+            fields[name.strip().lower()] = value.strip()
     return fields, offset
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ import SimpleITK as sitk
 
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.atomic_files import FOLDER_SUFFIX, output_error
+from lungdet_mmdet.runs.atomic_files import FOLDER_SUFFIX, held, output_error
 
 INT16 = np.iinfo(np.int16)
 AIR_HU = -1000
@@ -182,7 +183,8 @@ def write_metaimage(
 ) -> Path:
     """Write ``<name>.mhd`` with ``<name>.raw`` (``.zraw`` if compressed); return the header.
 
-    The header, by which readers find a scan, comes last: a scan is there whole or not at all.
+    The header, by which readers find a scan, comes last: a scan is there whole or not at all. Files
+    that are there already, and equal, keep their time of change.
 
     Parameters
     ----------
@@ -224,10 +226,16 @@ def _write(
         folder.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.mkdtemp(dir=folder, prefix=f".{name}.lungdet-", suffix=FOLDER_SUFFIX)
         # Level 1: noise hardly compresses, higher levels only take longer.
-        file = f"{scratch}/{name}{suffixes[-1]}"
-        _write_image(file, volume, geometry, compress=compress, level=1)
-        for suffix in suffixes:
-            os.replace(f"{scratch}/{name}{suffix}", folder / f"{name}{suffix}")
+        names = [f"{name}{suffix}" for suffix in suffixes]
+        with held(scratch):
+            _write_image(f"{scratch}/{names[-1]}", volume, geometry, compress=compress, level=1)
+            if names == filecmp.cmpfiles(scratch, folder, names, shallow=False)[0]:
+                return
+            if len(names) > 1:
+                # The old header must not stand beside the new pixels, not for a moment.
+                (folder / names[-1]).unlink(missing_ok=True)
+            for each in names:
+                os.replace(f"{scratch}/{each}", folder / each)
     except OSError as error:
         raise output_error(folder, error) from error
     finally:

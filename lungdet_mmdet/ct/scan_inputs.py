@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -127,13 +127,18 @@ class ScanInput:
 
     def content_digest(self) -> str:
         """Return a digest of all bytes that the scan is read from."""
-        digest = hashlib.sha256()
-        for path in self.files():
-            digest.update(os.fsencode(path.name) + b"\0")
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        return content_digest(self.files())
+
+
+def content_digest(paths: Iterable[Path]) -> str:
+    """Return a digest of the names and the bytes of files, wherever they lie."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(os.fsencode(path.name) + b"\0")
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def place_of(path: Path | str, series: str = "") -> str:
@@ -209,7 +214,7 @@ def _add_folder(folder: Path, series_uid: str | None, listed: InputList) -> None
     search = _searched(folder)
     listed.notes += search.notes()
     if series_uid is None:
-        listed.scans += [_of_file(path) for path in _scan_files(search, folder)]
+        listed.scans += [_of_file(path) for path in scan_files(search, folder)]
     found, n_series = _series_in(search, listed, mixed_too=series_uid is not None)
     if series_uid is not None:
         chosen = [choose_series(found, source=str(folder), series_uid=series_uid)]
@@ -230,7 +235,7 @@ def _searched(folder: Path) -> FileSearch:
     return search
 
 
-def _scan_files(search: FileSearch, folder: Path) -> list[Path]:
+def scan_files(search: FileSearch, folder: Path) -> list[Path]:
     """Return the scan files of a folder, without those that lie among masks."""
     return sorted(
         path for path in search.files if scan_suffix(path) and not lies_in_masks(path, folder)
@@ -278,7 +283,7 @@ def cohort_inputs(folder: Path, *, named: Collection[str] = ()) -> InputList:
     listed = InputList()
     search = _searched(folder)
     listed.notes += search.notes()
-    listed.scans += [_of_file(path) for path in _scan_files(search, folder)]
+    listed.scans += [_of_file(path) for path in scan_files(search, folder)]
     listed.failures += [
         ScanFailure(
             str(path.relative_to(folder)),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lungdet_mmdet.annotations.consensus import consensus_spheres
-from lungdet_mmdet.annotations.lidc import LidcSeries, read_lidc_xml_folder
+from lungdet_mmdet.annotations.lidc import LidcSeries, read_lidc_xml_folder, xml_files
 from lungdet_mmdet.annotations.mark_places import PlacedMarks, ScanNames, place_marks
 from lungdet_mmdet.annotations.nodule_sources import AnnotationSource, read_marks
 from lungdet_mmdet.annotations.scan_masks import NoduleMaskFolder, read_mask_folder
@@ -197,7 +197,7 @@ class _OwnAnnotations:
         self.path = source.path
         self._contours: Mapping[str, LidcSeries] | None = None
         self._notes: tuple[str, ...] = ()
-        if source.path.is_dir() and any(source.path.rglob("*.[xX][mM][lL]")):
+        if source.path.is_dir() and xml_files(source.path):
             self._contours, self._notes = read_lidc_xml_folder(source.path)
         else:
             self._marks = read_marks(source)

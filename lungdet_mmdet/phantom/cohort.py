@@ -14,7 +14,7 @@ from lungdet_mmdet.ct.scan import write_metaimage, write_mha
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.findings import PhantomNodule
 from lungdet_mmdet.phantom.scan import DEFAULT_MEAN_NODULES, Recipe, build_scan
-from lungdet_mmdet.runs.atomic_files import write_bytes, write_csv
+from lungdet_mmdet.runs.atomic_files import sweep_leftovers, write_bytes, write_csv
 from lungdet_mmdet.runs.files import (
     ANNOTATION_TABLE,
     EXCLUDED_TABLE,
@@ -22,6 +22,7 @@ from lungdet_mmdet.runs.files import (
     NODULE_MASK_FOLDER,
     SERIES_TABLE,
     SIZE_CODES,
+    is_ghost,
     phantom_uid,
 )
 
@@ -55,12 +56,16 @@ class PlannedScan:
 
 @dataclass(frozen=True)
 class WrittenScan:
-    """The rows that a finished scan adds to the tables, and how many findings found no room."""
+    """The rows that a finished scan adds to the tables, and how many findings found no room.
+
+    ``was_there`` says that all its files were there already, and equal; they were left alone.
+    """
 
     seriesuid: str
     nodules: tuple[PhantomNodule, ...]
     excluded: tuple[PhantomNodule, ...]
     n_unplaced: int
+    was_there: bool = False
 
 
 def plan_cohort(
@@ -106,18 +111,24 @@ def plan_cohort(
 def write_scan(out_dir: Path, planned: PlannedScan) -> WrittenScan:
     """Build one planned scan and write its image, its lung mask and the mask of its nodules.
 
-    Each file appears under its name only when it is complete.
+    Each file appears under its name only when it is complete; one that is there already, and equal,
+    is left alone, so that nobody prepares it again.
     """
     recipe = Recipe(nodules=() if planned.healthy else None, mean_nodules=planned.mean_nodules)
     scan = build_scan(planned.seed, size=planned.size, recipe=recipe)
     subset = out_dir / f"subset{planned.subset}"
-    masks = out_dir / LUNG_MASK_FOLDER
+    masks, nodule_masks = out_dir / LUNG_MASK_FOLDER, out_dir / NODULE_MASK_FOLDER
     uid, geometry = planned.seriesuid, scan.geometry
+    headers = [subset / f"{uid}.mhd", masks / f"{uid}.mhd", nodule_masks / f"{uid}.mha"]
+    before = [header.stat().st_mtime_ns for header in headers if header.is_file()]
     write_metaimage(subset, uid, scan.volume_hu, geometry, compress=True)
     write_metaimage(masks, uid, scan.lung_labels, geometry, compress=True)
     if scan.nodules:
-        write_mha(out_dir / NODULE_MASK_FOLDER, uid, scan.nodule_labels, geometry)
-    return WrittenScan(planned.seriesuid, scan.nodules, scan.excluded, scan.n_unplaced)
+        write_mha(nodule_masks, uid, scan.nodule_labels, geometry)
+    else:
+        headers[2].unlink(missing_ok=True)
+    after = [header.stat().st_mtime_ns for header in headers if header.is_file()]
+    return WrittenScan(uid, scan.nodules, scan.excluded, scan.n_unplaced, before == after)
 
 
 def write_cohort(
@@ -131,7 +142,8 @@ def write_cohort(
 
     Parameters
     ----------
-    out_dir : folder of the cohort; it may hold scans of the same plan, which are written anew.
+    out_dir : folder of the cohort; of scans of the same plan that it holds already, only files that
+        differ are written anew.
     executor : where the scans are built; None builds them here, one after the other.
     on_scan : called after each scan, in the order in which they finish.
 
@@ -144,6 +156,8 @@ def write_cohort(
     refuse_foreign_scans(out_dir, {(f"subset{p.subset}", p.seriesuid) for p in plan})
     for name in [f"subset{i}" for i in range(N_SUBSETS)] + [LUNG_MASK_FOLDER]:
         (out_dir / name).mkdir(parents=True, exist_ok=True)
+        sweep_leftovers(out_dir / name)
+    sweep_leftovers(out_dir / NODULE_MASK_FOLDER)
     written: dict[str, WrittenScan] = {}
     for scan in _results(out_dir, plan, executor):
         written[scan.seriesuid] = scan
@@ -180,7 +194,7 @@ def refuse_foreign_scans(out_dir: Path, own: Collection[tuple[str, str]]) -> Non
     Raises LungDetError naming the file.
     """
     for path in sorted(out_dir.glob("subset*/*.mhd")):
-        if (path.parent.name, path.stem) not in own:
+        if not is_ghost(path.name) and (path.parent.name, path.stem) not in own:
             raise LungDetError(
                 f"{path} does not belong to the cohort that is to be written (other options, "
                 "nodules or scans): choose an empty folder, or delete this one first"

@@ -6,14 +6,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lungdet_mmdet.annotations.mark_places import question_of_lungs, question_of_scans
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
-from lungdet_mmdet.annotations.tables import Nodule, write_patient_table
+from lungdet_mmdet.annotations.tables import Nodule, read_patients, write_patient_table
 from lungdet_mmdet.ct.geometry import FileGrid
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import Luna16Folder
@@ -135,6 +135,9 @@ def prepare_cohort(
         for name in _WRITTEN_INTO:
             sweep_leftovers(out_dir / name)
         present = {scan.seriesuid for scan in folder.scans}
+        # The table may tell of scans that were prepared from another folder.
+        table = out_dir / PATIENT_TABLE
+        patients = (read_patients(table) if table.is_file() else {}) | dict(folder.patients)
         without_source = sort_out(out_dir, present, steps)
         summary, jobs = _plan(folder, out_dir, steps, imports)
         for line in plan_lines(summary, len(jobs)):
@@ -162,7 +165,7 @@ def prepare_cohort(
         if summary.run.interrupted:
             # Workers were stopped in the midst of scans.
             sweep_leftovers(out_dir / SLAB_FOLDER)
-        _write_accounts(folder, out_dir, steps, summary, without_source, journal)
+        _write_accounts(folder, out_dir, steps, summary, without_source, patients, journal)
         if summary.finished:
             (out_dir / UNFINISHED_NAME).unlink(missing_ok=True)
     return summary
@@ -228,6 +231,7 @@ def _write_accounts(
     steps: list[dict],
     summary: PreparationSummary,
     without_source: ScansWithoutSource,
+    patients: Mapping[str, str],
     journal: TimingJournal,
 ) -> None:
     summary.manifest = build_manifest(
@@ -242,8 +246,9 @@ def _write_accounts(
     earlier = read_json_or(out_dir / FAILURES_NAME, [])
     failures = failure_entries(summary.failures, folder, earlier)
     write_json(out_dir / FAILURES_NAME, failures)
-    if folder.patients:
-        write_patient_table(out_dir / PATIENT_TABLE, folder.patients)
+    there = {scan["seriesuid"] for scan in (*summary.manifest["scans"], *failures)}
+    if patients := {uid: name for uid, name in patients.items() if uid in there}:
+        write_patient_table(out_dir / PATIENT_TABLE, patients)
     write_json(out_dir / MANIFEST_NAME, summary.manifest)
     journal.close()
 

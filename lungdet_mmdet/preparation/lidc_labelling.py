@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,13 @@ from lungdet_mmdet.annotations.lidc import (
     read_patients_of_database,
 )
 from lungdet_mmdet.annotations.mask_nodules import sphere_diameter_mm
-from lungdet_mmdet.annotations.tables import Nodule, write_patient_table
+from lungdet_mmdet.annotations.tables import Nodule, read_csv_rows, write_patient_table
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.scan import write_mha
 from lungdet_mmdet.ct.scan_inputs import ScanInput
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import Luna16Folder, read_luna16_folder
-from lungdet_mmdet.runs.atomic_files import only_run_in, write_csv, write_json
+from lungdet_mmdet.runs.atomic_files import only_run_in, sweep_leftovers, write_csv, write_json
 from lungdet_mmdet.runs.files import MASK_FOLDER, PATIENT_TABLE, RATING_TABLE
 from lungdet_mmdet.runs.scan_runs import RunSummary, run_per_scan
 from lungdet_mmdet.runs.workplace import ExecutorFactory
@@ -188,12 +188,27 @@ def _row(uid: str, label: int, nodule: ConsensusNodule, geometry: ScanGeometry) 
     )
 
 
-def write_nodule_table(path: Path, rows: Iterable[LabelRow]) -> None:
-    """Write ``nodules.csv``: place, size, and of each rating the mean and every reader's value."""
-    columns = ["seriesuid", "label", "coordX", "coordY", "coordZ", "diameter_mm", "readers"]
-    columns += [text for name in RATINGS for text in (name, f"{name}_readers")]
-    lines = []
-    for row in sorted(rows, key=lambda row: (row.seriesuid, row.label)):
+_COLUMNS = (
+    *("seriesuid", "label", "coordX", "coordY", "coordZ", "diameter_mm", "readers"),
+    *(text for name in RATINGS for text in (name, f"{name}_readers")),
+)
+
+
+def rows_of_other_scans(path: Path, uids: Collection[str]) -> list[list[str]]:
+    """Return the lines of a ``nodules.csv`` that tell of scans labelled from another folder."""
+    records = read_csv_rows(path).records(_COLUMNS) if path.is_file() else ()
+    return [fields for _, fields in records if fields[0] not in uids]
+
+
+def write_nodule_table(
+    path: Path, rows: Iterable[LabelRow], others: Sequence[list[str]] = ()
+) -> None:
+    """Write ``nodules.csv``: place, size, and of each rating the mean and every reader's value.
+
+    `others` are lines for the table as they are.
+    """
+    lines = [*others]
+    for row in rows:
         place = [f"{value:.4f}" for value in (*row.centre_xyz_mm, row.diameter_mm)]
         ratings = [
             text
@@ -204,7 +219,7 @@ def write_nodule_table(path: Path, rows: Iterable[LabelRow]) -> None:
             )
         ]
         lines.append([row.seriesuid, str(row.label), *place, str(row.readers), *ratings])
-    write_csv(path, columns, lines)
+    write_csv(path, _COLUMNS, sorted(lines, key=lambda line: line[0]))
 
 
 ACCOUNT = "labels.json"
@@ -295,11 +310,16 @@ def label_luna16_folder(
         if scan.seriesuid in series
     ]
     with only_run_in(out_dir):
+        others = rows_of_other_scans(out_dir / RATING_TABLE, uids)
+        sweep_leftovers(out_dir / MASK_FOLDER)
+        for uid in uids:
+            # Whatever comes of the scan now, an earlier run's labels are not this one's.
+            (out_dir / MASK_FOLDER / f"{uid}.mha").unlink(missing_ok=True)
         run = run_per_scan(
             label_one_scan, jobs, make_executor, max_at_work=workers, description="labelling"
         )
         volumes = tuple(sorted(run.results, key=lambda volume: volume.seriesuid))
-        write_nodule_table(out_dir / RATING_TABLE, [row for v in volumes for row in v.rows])
+        write_nodule_table(out_dir / RATING_TABLE, [row for v in volumes for row in v.rows], others)
         if patients:
             write_patient_table(out_dir / PATIENT_TABLE, patients)
         account = _account(folder, volumes, run, min_readers, min_share)

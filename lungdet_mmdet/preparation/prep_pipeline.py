@@ -296,7 +296,8 @@ def fingerprint(job: PrepareJob) -> dict[str, str]:
         If a file is missing or its header unusable.
     """
     scan = job.scan
-    source = [_file_state(path) for path in (*_source_files(scan), scan.lung_mask_path)]
+    lungs = mask_files(scan.lung_mask_path) if scan.lung_mask_path else [None]
+    source = [_file_state(path) for path in (*_source_files(scan), *lungs)]
     annotations = [[*n.centre_xyz_mm, n.diameter_mm] for n in scan.nodules]
     annotations += [[*f.centre_xyz_mm, f.diameter_mm] for f in scan.findings]
     found = {
@@ -318,7 +319,7 @@ def _source_files(scan: ScanOnDisk) -> list[Path]:
 
 
 def mask_files(mask: Path) -> list[Path]:
-    """Return the files of a nodule mask: it, and the pixels beside a .mhd header."""
+    """Return the files of a mask: it, and the pixels beside a .mhd header."""
     if mask.suffix.lower() != ".mhd":
         return [mask]
     try:

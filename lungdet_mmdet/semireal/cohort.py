@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lungdet_mmdet.annotations.tables import PATIENT_COLUMNS, read_csv_rows
+from lungdet_mmdet.ct.scan_inputs import ScanInput, content_digest
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.cohort import N_SUBSETS, refuse_foreign_scans
 from lungdet_mmdet.reports.ct_planes import STRIP_COLUMNS
@@ -31,6 +32,7 @@ from lungdet_mmdet.runs.files import (
     FAILURES_NAME,
     PATIENT_TABLE,
     SERIES_TABLE,
+    search_files,
     semireal_uid,
 )
 from lungdet_mmdet.runs.scan_runs import RunSummary, failure_of, run_per_scan
@@ -39,7 +41,7 @@ from lungdet_mmdet.semireal.crops import CropFile, CropMeasures, faults_of, load
 from lungdet_mmdet.semireal.job import LungSource, SemirealJob, make_semireal_scan, read_record
 from lungdet_mmdet.semireal.scan import Candidate
 
-INSERTION_VERSION = 1
+INSERTION_VERSION = 2
 """Raised by hand whenever the same command would write other scans: it is part of their UIDs."""
 PAGE_NAME = "insertions.html"
 MAX_SCANS_ON_PAGE = 40
@@ -170,10 +172,13 @@ def plan_semireal_cohort(
             f"{FEWEST_PATIENTS} for each are needed; give more nodules, fewer scans, or "
             "--share-nodules"
         )
+    files = {lung.path for lung in lungs}
+    files.update(path for c in usable for path in (c.file.image_path, c.file.mask_path))
+    contents = {path: _content(path) for path in files}
     jobs = []
     for lung in lungs:
         own_pool = tuple(c for c in usable if c.file.patient_id in dealt[lung.patient_id])
-        digest = _digest(lung, own_pool, options)
+        digest = _digest(lung, own_pool, options, contents)
         subset = owners.index(lung.patient_id) % N_SUBSETS
         for variant in range(options.scans_per_lung):
             jobs.append(
@@ -193,11 +198,31 @@ def plan_semireal_cohort(
     return jobs
 
 
-def _digest(lung: LungSource, pool: Sequence[Candidate], options: CohortOptions) -> int:
+def _content(path: Path) -> str | None:
+    """Return a digest of what a scan's files hold, wherever they lie; None if it cannot be read."""
+    try:
+        files = search_files(path).files if path.is_dir() else ScanInput(path, path.name).files()
+        return content_digest(files)
+    except (LungDetError, OSError):
+        return None  # It is said where the scan is made.
+
+
+def _digest(
+    lung: LungSource,
+    pool: Sequence[Candidate],
+    options: CohortOptions,
+    contents: Mapping[Path, str | None],
+) -> int:
+    """Return a number of everything that a lung's scans are made from; places of files are not."""
+    crops = [c.file for c in pool]
     told = {
         "version": INSERTION_VERSION,
-        "lung": [lung.seriesuid, lung.patient_id, len(lung.nodules), len(lung.findings)],
-        "pool": [c.file.name for c in pool],
+        "lung": [lung.seriesuid, lung.patient_id, contents[lung.path]],
+        "nodules": [[*n.centre_xyz_mm, n.diameter_mm] for n in lung.nodules],
+        "findings": [[*f.centre_xyz_mm, f.diameter_mm] for f in lung.findings],
+        "pool": [
+            [c.name, c.patient_id, contents[c.image_path], contents[c.mask_path]] for c in crops
+        ],
         "options": [options.mean_nodules, options.vary],
     }
     text = json.dumps(told, sort_keys=True).encode()

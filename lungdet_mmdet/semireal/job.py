@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,17 +25,21 @@ from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.lungs.mask import segment_with_fallback
 from lungdet_mmdet.ct.reading import read_scan, scan_suffix
 from lungdet_mmdet.ct.scan import PADDING_BELOW_HU, write_metaimage
+from lungdet_mmdet.ct.scan_inputs import scan_files
 from lungdet_mmdet.errors import LungDetError, printable
 from lungdet_mmdet.phantom.scan import add_noise
 from lungdet_mmdet.reports.ct_planes import nodule_strips
 from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
-from lungdet_mmdet.runs.files import ANNOTATION_TABLE, EXCLUDED_TABLE, PATIENT_TABLE
+from lungdet_mmdet.runs.files import (
+    ANNOTATION_TABLE,
+    EXCLUDED_TABLE,
+    PATIENT_TABLE,
+    search_files,
+)
 from lungdet_mmdet.semireal.insertion import map_lungs
 from lungdet_mmdet.semireal.scan import Candidate, Canvas, draw_wanted, insert_nodule
 
 LESION_TABLE = "lesions.csv"
-LABEL_FOLDER = re.compile(r"^seg-|mask", re.IGNORECASE)
-"""Folders of such names hold label volumes, not scans."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def find_lungs(paths: Sequence[Path], *, patients: Path | None = None) -> LungSo
 
     Parameters
     ----------
-    paths : scan files, or folders searched for them (label volumes are passed over); a folder
+    paths : scan files, or folders searched for them (those of masks are passed over); a folder
         without any is read as a DICOM series.
     patients : a further table of patients, which takes precedence.
 
@@ -112,14 +115,7 @@ def _scans_below(root: Path) -> list[Path]:
         return [root]
     if not root.is_dir():
         raise LungDetError(f"{root}: no such file or folder; check the path")
-    found = []
-    for path in sorted(root.rglob("*")):
-        parts = path.relative_to(root).parts[:-1]
-        if any(LABEL_FOLDER.search(part) for part in parts):
-            continue
-        if path.is_file() and scan_suffix(path):
-            found.append(path)
-    return found or [root]
+    return scan_files(search_files(root), root) or [root]
 
 
 class _Tables:

@@ -363,3 +363,47 @@ def _slabbed(
     )
     slabs = tuple(PreparedSlab(item, {}) for item in slab_geometries(geometry, ranges))
     return PreparedScan(uid, None, slabs, tuple(nodules), (), {})
+
+
+def expectation_lines(
+    counts: ExpectedCounts,
+    *,
+    slabs_per_scan: int,
+    thickness_mm: float,
+    protocols: Sequence[str] = ("paper", "strict"),
+) -> list[str]:
+    """Return the expected counts as lines of text, assumptions included."""
+    assumed = counts.series - counts.on_real_slices
+    where = []
+    if counts.on_real_slices:
+        where.append(f"on the slices of {counts.on_real_slices} series")
+    if assumed:
+        where.append(f"Assumed: {slabs_per_scan} slabs per scan of {assumed} series")
+    bands = ", ".join(f"{count} {name}" for name, count in counts.nodules_by_band)
+    lines = [
+        f"{counts.series} series, {counts.series_with_nodules} with nodules",
+        f"{counts.nodules} nodules: {bands}",
+        f"{counts.findings} distinct irrelevant findings outside nodules",
+        "",
+        f"Slabs of {thickness_mm:g} mm side by side, mean (range) over the unknown start:",
+        f"  that show some nodule best   {counts.best}",
+        f"  positive                     {counts.positive}",
+        f"  touched by a nodule at all   {counts.touched}",
+        f"  to be ignored                {counts.ignored}",
+        f"Slabs {'; '.join(where)}: {counts.slabs:,} in all, {counts.healthy:,} healthy.",
+        "",
+        f"{'protocol':<10}{'part':<8}{'slabs':>8}{'positive':>10}{'healthy':>9}{'rate':>9}",
+    ]
+    for protocol in protocols:
+        for name, (positive, healthy) in zip(PARTS, counts.parts[protocol], strict=True):
+            total = positive + healthy
+            rate = f"{100 * positive / total:.1f} %" if total else "-"
+            lines.append(f"{protocol:<10}{name:<8}{total:>8,}{positive:>10,}{healthy:>9,}{rate:>9}")
+    lines += [
+        "",
+        ("Not known here: " if not assumed else "Not in the tables: how many slabs a scan has, ")
+        + "where its first slab begins once the slices above and below the lungs are dropped, and "
+        "which nodules the lung mask or the crop cuts away. Strict and fold counts divide slabs "
+        "evenly; whole series will differ by a few per cent.",
+    ]
+    return lines

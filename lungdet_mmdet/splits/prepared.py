@@ -47,8 +47,8 @@ def check_finished(folder: Path) -> None:
     if (folder / UNFINISHED_NAME).is_file():
         raise LungDetError(
             f"{folder}: its scans were being prepared again when the run ended early, so that some "
-            "are of the pipeline before and some of the new one; run the same "
-            "the same `lungdet prepare` again to its end"
+            "are of the pipeline before and some of the new one; run the "
+            "same `lungdet prepare` again to its end"
         )
 
 

@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM, PositiveRule
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.atomic_files import only_run_in, write_json
+from lungdet_mmdet.runs.atomic_files import only_run_in, read_json_or, write_json
 from lungdet_mmdet.runs.files import ANNOTATION_FOLDER
-from lungdet_mmdet.splits.accounting import ExpectedCounts
 from lungdet_mmdet.splits.coco_checks import CohortSummary, find_leaks, label_text, summarise
 from lungdet_mmdet.splits.coco_json import coco_of_part
 from lungdet_mmdet.splits.labels import ExcludedRule, LabelledScan, LabelRule, label_scan
@@ -46,6 +45,8 @@ PROTOCOL_RATES: dict[str, Mapping[str, RateRule]] = {
     "test": {"test": RateRule(None)},
 }
 NATURAL = "natural"
+_GIVEN = "the table given"
+_RECORD = "split.json"
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def write_splits(
     if patients is None:
         patients, patient_source = known_patients(cohort)
     else:
-        patient_source = "the table given"
+        patient_source = _GIVEN
     if add_healthy and protocol != "paper":
         raise LungDetError(
             f"add_healthy with the {protocol} protocol: its parts hold all their healthy slabs "
@@ -170,14 +171,46 @@ def write_splits(
     leaks = find_leaks(cocos)
     if leaks.patients and protocol != "strict":
         warnings += (f"{len(leaks.patients)} patients stand on several sides of the split",)
-    record = _record(split, cohort, scans, info, rates, summaries, warnings)
+    given = {"patients": patient_source == _GIVEN, "subsets": subsets is not None}
+    rules = {"add_healthy": add_healthy, "tables_given": [name for name in given if given[name]]}
+    record = _record(split, cohort, scans, info, rates, rules, summaries, warnings)
     for name, coco in cocos.items():
         write_json(folder / f"{name}.json", coco)
     for name in set(PARTS) - set(cocos):
         # Left from an earlier split it would stand beside this one as its part.
         (folder / f"{name}.json").unlink(missing_ok=True)
-    write_json(folder / "split.json", record)
+    write_json(folder / _RECORD, record)
     return SplitReport(folder, protocol, cohort.data, summaries, warnings, patient_source)
+
+
+def recorded_options(folder: Path) -> dict[str, Any] | None:
+    """Return the options of `write_splits` that a folder's split was made with, {} without a split.
+
+    None where ``split.json`` does not tell them all: tables of patients or subsets were given, or
+    it is damaged or of an older version.
+    """
+    if not (folder / _RECORD).is_file():
+        return {}
+    try:
+        record = read_json_or(folder / _RECORD, {})
+        info, rules = record["info"], record["rules"]
+        usual = PROTOCOL_RATES[info["protocol"]]
+        options = {
+            name: info[name]
+            for name in ("protocol", "seed", "fold", "min_overlap_mm", "excluded", "labels")
+        } | {
+            "positive": info["positive_rule"],
+            "positive_rate": {
+                part: rule["rate"] or NATURAL
+                for part, rule in rules["positive_rate"].items()
+                if RateRule(**rule) != usual.get(part)
+            },
+            "ratios": rules.get("ratios", DEFAULT_RATIOS),
+            "add_healthy": rules["add_healthy"],
+        }
+        return None if rules["tables_given"] else options
+    except (KeyError, TypeError, AttributeError):
+        return None
 
 
 def _label_warnings(cohort: PreparedCohort, labels: LabelRule) -> tuple[str, ...]:
@@ -235,6 +268,17 @@ def rate_rules(
     return rules
 
 
+def check_fold(protocol: str, fold: int | None) -> None:
+    """Refuse the fold protocol without a fold, and a fold with any other protocol."""
+    if protocol == "fold" and fold is None:
+        raise LungDetError("the fold protocol needs the number of the fold: give --fold 0-9")
+    if protocol != "fold" and fold is not None:
+        raise LungDetError(
+            f"fold {fold} is given, and the {protocol} protocol has none: give the fold protocol "
+            "(--protocol fold) as well, or leave the fold out"
+        )
+
+
 def _check_options(
     protocol: str, seed: int, fold: int | None, ratios: Sequence[float], min_overlap_mm: float
 ) -> None:
@@ -244,8 +288,7 @@ def _check_options(
         )
     if seed < 0:
         raise LungDetError(f"seed is {seed}: give an integer >= 0")
-    if protocol == "fold" and fold is None:
-        raise LungDetError("the fold protocol needs the number of the fold: give 0-9")
+    check_fold(protocol, fold)
     if len(ratios) != len(PARTS) or min(ratios) <= 0:
         raise LungDetError(
             f"ratios are {tuple(ratios)}: give three numbers above 0 for train, val, test"
@@ -282,6 +325,7 @@ def _record(
     scans: Sequence[LabelledScan],
     info: Mapping[str, Any],
     rates: Mapping[str, RateRule],
+    rules: Mapping[str, Any],
     summaries: Sequence[CohortSummary],
     warnings: Sequence[str],
 ) -> dict[str, Any]:
@@ -291,6 +335,7 @@ def _record(
         "info": dict(info),
         "rules": {
             **split.rules,
+            **rules,
             "positive_rate": {name: asdict(rule) for name, rule in rates.items()},
         },
         "cohort": {
@@ -346,47 +391,3 @@ def report_lines(report: SplitReport) -> list[str]:
     )
     lines.append(f"patients: {report.patients}")
     return lines + [f"WARNING: {warning}" for warning in report.warnings]
-
-
-def expectation_lines(
-    counts: ExpectedCounts,
-    *,
-    slabs_per_scan: int,
-    thickness_mm: float,
-    protocols: Sequence[str] = ("paper", "strict"),
-) -> list[str]:
-    """Return the expected counts as lines of text, assumptions included."""
-    assumed = counts.series - counts.on_real_slices
-    where = []
-    if counts.on_real_slices:
-        where.append(f"on the slices of {counts.on_real_slices} series")
-    if assumed:
-        where.append(f"Assumed: {slabs_per_scan} slabs per scan of {assumed} series")
-    bands = ", ".join(f"{count} {name}" for name, count in counts.nodules_by_band)
-    lines = [
-        f"{counts.series} series, {counts.series_with_nodules} with nodules",
-        f"{counts.nodules} nodules: {bands}",
-        f"{counts.findings} distinct irrelevant findings outside nodules",
-        "",
-        f"Slabs of {thickness_mm:g} mm side by side, mean (range) over the unknown start:",
-        f"  that show some nodule best   {counts.best}",
-        f"  positive                     {counts.positive}",
-        f"  touched by a nodule at all   {counts.touched}",
-        f"  to be ignored                {counts.ignored}",
-        f"Slabs {'; '.join(where)}: {counts.slabs:,} in all, {counts.healthy:,} healthy.",
-        "",
-        f"{'protocol':<10}{'part':<8}{'slabs':>8}{'positive':>10}{'healthy':>9}{'rate':>9}",
-    ]
-    for protocol in protocols:
-        for name, (positive, healthy) in zip(PARTS, counts.parts[protocol], strict=True):
-            total = positive + healthy
-            rate = f"{100 * positive / total:.1f} %" if total else "-"
-            lines.append(f"{protocol:<10}{name:<8}{total:>8,}{positive:>10,}{healthy:>9,}{rate:>9}")
-    lines += [
-        "",
-        ("Not known here: " if not assumed else "Not in the tables: how many slabs a scan has, ")
-        + "where its first slab begins once the slices above and below the lungs are dropped, and "
-        "which nodules the lung mask or the crop cuts away. Strict and fold counts divide slabs "
-        "evenly; whole series will differ by a few per cent.",
-    ]
-    return lines

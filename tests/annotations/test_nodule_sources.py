@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from lungdet_mmdet.annotations.lidc import xml_files
 from lungdet_mmdet.annotations.mark_places import (
     ScanNames,
     place_marks,
@@ -159,3 +160,13 @@ def test_most_nodules_in_nothing_but_air_are_a_question():
     asked = question_of_lungs([air, air, solid, {"coverage": 0.0, "hu": 30.0}])
     assert "3 of 4 nodules lie outside the lungs" in asked
     assert "turned round 2 lie on tissue" in asked
+
+
+def test_forks_of_annotations_are_no_annotations(tmp_path):
+    markups = {"markups": [markup("Fiducial", [[98.0, 54.0, 25.0]])]}
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.mrk.json").write_text(json.dumps(markups))
+    for name in ("._a.mrk.json", "._a.xml"):
+        (tmp_path / "sub" / name).write_bytes(b"\x00\x05\x16\x07")
+    assert len(placed(tmp_path, diameter_mm=6.0).nodules) == 1
+    assert xml_files(tmp_path) == []

@@ -232,3 +232,14 @@ def test_another_dicom_file_is_left_out_with_a_word(tmp_path):
     found = read_mask_folder(folder)
     assert list(found.files) == ["1.2.3"]
     assert "Modality is 'CT'" in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "name", [".1.2.lungdet-abc.partial/1.2.mha", "._1.2.mha", "@eaDir/1.2.mha"]
+)
+def test_what_killed_runs_and_systems_leave_is_no_mask(tmp_path, name):
+    path = write_mha(tmp_path / "masks", "1.2", labels(), GRID)
+    ghost = tmp_path / "masks" / name
+    ghost.parent.mkdir(exist_ok=True)
+    ghost.write_bytes(b"ObjectType")
+    assert read_mask_folder(tmp_path).files == {"1.2": path}

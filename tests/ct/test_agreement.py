@@ -199,3 +199,47 @@ def test_suffixes_in_capitals_are_read(tmp_path, suffix):
     sitk.WriteImage(image, str(tmp_path / f"a{suffix}"))
     path = (tmp_path / f"a{suffix}").rename(tmp_path / f"A{suffix.upper()}")
     assert np.array_equal(read_scan(path).volume_hu, VOLUME)
+
+
+DIRECTIONS = "space directions: (2,0,0) (0,2,0) (0,0,5)"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["spacings: 2 2 5"],
+        ["space dimension: 3", DIRECTIONS],
+        ["space: scanner-xyz", DIRECTIONS],
+        ["space: 3D-right-handed", DIRECTIONS],
+    ],
+)
+def test_a_nrrd_that_does_not_name_the_patients_sides_is_flagged(tmp_path, fields):
+    scan = read_scan(nrrd(tmp_path / "a.nrrd", *fields))
+    assert scan.flags[0].startswith("the header says nothing about directions")
+
+
+@pytest.mark.parametrize(
+    ("space", "signs"),
+    [
+        ("left-posterior-superior", (1, 1)),
+        ("LPS", (1, 1)),
+        ("right-anterior-superior", (-1, -1)),
+        ("RAS", (-1, -1)),
+        ("left-anterior-superior", (1, -1)),
+        ("LAS", (1, -1)),
+    ],
+)
+def test_a_nrrd_that_names_the_patients_sides_lies_there(tmp_path, space, signs):
+    path = nrrd(tmp_path / "a.nrrd", f"space: {space}", DIRECTIONS, "space origin: (10,20,30)")
+    scan = read_scan(path)
+    assert scan.flags == ()
+    assert scan.file_geometry.origin_xyz_mm == (10.0 * signs[0], 20.0 * signs[1], 30.0)
+    assert scan.file_geometry.direction[::4] == (*signs, 1.0)
+
+
+def test_the_users_own_keys_of_a_nrrd_are_no_fields(tmp_path):
+    place = ["space: LPS", DIRECTIONS]
+    path = nrrd(tmp_path / "a.nrrd", *place, "type:=a note", "sizes:=1 1 1", "data file:=b.raw")
+    assert np.array_equal(
+        read_scan(path).volume_hu, read_scan(nrrd(tmp_path / "b.nrrd", *place)).volume_hu
+    )

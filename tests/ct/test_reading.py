@@ -1,5 +1,6 @@
 import gzip
 import math
+import os
 import re
 import zlib
 from pathlib import Path
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.reading import as_int16_hu, read_scan, scan_suffix
-from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.ct.scan import write_metaimage
+from lungdet_mmdet.errors import LungDetError, MissingFileError
 
 VOLUME = np.random.default_rng(0).integers(-1000, 400, (5, 6, 7)).astype(np.int16)
 
@@ -253,3 +256,20 @@ def test_real_scans_are_read_whole(luna16_sample):
     # Soft tissue and air are there, as everywhere in a chest.
     assert np.percentile(scan.volume_hu, 1) < -950
     assert 0 < np.percentile(scan.volume_hu, 95) < 200
+
+
+def test_a_scan_killed_while_it_is_replaced_is_not_half_of_each(tmp_path, monkeypatch):
+    grid = ScanGeometry((2, 3, 4), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    write_metaimage(tmp_path, "a", np.zeros((2, 3, 4), np.int16), grid)
+    replace = os.replace
+
+    def killed_behind_the_pixels(source, target):
+        replace(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed_behind_the_pixels)
+    other = ScanGeometry((2, 3, 4), (1.0, 1.0, 1.0), (50.0, 0.0, 0.0))
+    with pytest.raises(KeyboardInterrupt):
+        write_metaimage(tmp_path, "a", np.ones((2, 3, 4), np.int16), other)
+    with pytest.raises(MissingFileError):
+        read_scan(tmp_path / "a.mhd")

@@ -149,3 +149,29 @@ def test_contours_of_the_sample_agree_with_its_table(tmp_path, luna16_sample):
     assert len(centres) == len(table) == 3
     distance = np.linalg.norm(centres[:, None] - np.array(table)[None], axis=-1)
     assert distance.min(axis=1).max() < 0.5
+
+
+def test_labels_of_an_earlier_run_do_not_stand_for_this_one(tmp_path):
+    luna16(tmp_path)
+    label(tmp_path)
+    leftover = tmp_path / "labels" / "masks" / ".1.2.lungdet-abc.partial"
+    leftover.mkdir()
+    (leftover / "1.2.mha").write_bytes(b"ObjectType")
+    (tmp_path / "xml").mkdir()
+    # One reader of the three that are asked for, then no word of the scan at all.
+    for uid in ("1.2", "9.9"):
+        write_xml(tmp_path / "xml" / "a.xml", uid, [[OUTLINES[0]]])
+        assert label(tmp_path, database=None, xml=tmp_path / "xml").exit_code == 0
+        assert list((tmp_path / "labels" / "masks").iterdir()) == []
+        (tmp_path / "labels" / "masks" / "1.2.mha").write_bytes(b"of an earlier run")
+
+
+def test_ratings_of_scans_in_another_folder_stay(tmp_path):
+    luna16(tmp_path)
+    label(tmp_path)
+    table = tmp_path / "labels" / "nodules.csv"
+    header, row = table.read_text().splitlines()
+    other = row.replace("1.2,", "1.3,", 1)
+    table.write_text(f"{header}\n{other}\n")
+    label(tmp_path)
+    assert table.read_text().splitlines() == [header, row, other]

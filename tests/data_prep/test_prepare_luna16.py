@@ -8,10 +8,12 @@ import sys
 
 import pytest
 
+from lungdet_mmdet.commands import preparing as commands
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
 from lungdet_mmdet.runs.workplace import process_pool
+from lungdet_mmdet.splits.split_writer import write_splits
 from tests.support.rehearsal import (
     REHEARSAL_STEPS,
     rehearsal_uid,
@@ -201,3 +203,39 @@ def test_the_two_real_scans(luna16_sample, repository, tmp_path):
     for scan, litres in zip(summary.manifest["scans"], (5.93, 5.34), strict=True):
         assert scan["lung_volume_l"] == pytest.approx(litres, rel=0.05)
         assert scan["lung_mask"]["n_lungs"] == 2
+
+
+def told_of_split(out):
+    split = json.loads((out / "annotations" / "split.json").read_text())
+    return split["info"]["protocol"], split["info"]["seed"], split["rules"]["positive_rate"]["test"]
+
+
+def test_preparing_again_keeps_the_users_split(work, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(work))
+    out = tmp_path / "out"
+
+    def again(*options):
+        argv = [str(work / "luna16"), str(out), "--config", str(work / "config.py")]
+        assert commands.prepare([*argv, "--workers", "0", *options]) == 0
+        return capsys.readouterr().out
+
+    again()
+    assert told_of_split(out)[:2] == ("strict", 0)
+    write_splits(out, seed=7, positive_rate={"test": "natural"})
+    mine = told_of_split(out)
+    assert "split again with the options of" in again()
+    assert told_of_split(out) == mine
+    again("--seed", "3")
+    assert told_of_split(out) == ("strict", 3, mine[2])
+    again("--protocol", "paper")
+    assert told_of_split(out)[:2] == ("paper", 0)
+    write_splits(out, patients={rehearsal_uid(0): "P"})
+    before = (out / "annotations" / "train.json").read_bytes()
+    assert "is left as it is" in again()
+    assert (out / "annotations" / "train.json").read_bytes() == before
+
+
+def test_a_fold_without_its_protocol_is_refused_before_any_work(work, tmp_path):
+    with pytest.raises(LungDetError, match="give the fold protocol"):
+        commands.prepare([str(work / "luna16"), str(tmp_path / "out"), "--fold", "3"])
+    assert not (tmp_path / "out").exists()

@@ -125,3 +125,20 @@ def test_folder_with_other_scans_is_refused_and_left_alone(tmp_path):
 def test_bad_requests_are_refused(options, value):
     with pytest.raises(LungDetError, match=value):
         plan_cohort(**options)
+
+
+def test_a_second_run_leaves_what_is_there_and_mends_what_is_not(tmp_path):
+    first = write_cohort(tmp_path, PLAN[:2])
+    files = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/*.*") if p.is_file()}
+    broken = tmp_path / "subset1" / f"{PLAN[1].seriesuid}.zraw"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-9])
+    leftover = tmp_path / "subset0" / f".{PLAN[0].seriesuid}.lungdet-abc.partial"
+    leftover.mkdir()
+    (tmp_path / "subset0" / "._a.mhd").write_bytes(b"fork")
+    again = write_cohort(tmp_path, PLAN[:2])
+    assert [scan.was_there for scan in (*first, *again)] == [False, False, True, False]
+    assert broken.read_bytes() == whole
+    changed = {p.stem for p, time in files.items() if p.stat().st_mtime_ns != time}
+    assert changed == {PLAN[1].seriesuid}
+    assert not leftover.exists()

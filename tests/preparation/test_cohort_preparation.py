@@ -1,13 +1,20 @@
 import errno
 import json
+import os
 
 import cv2
 import pytest
 
+from lungdet_mmdet.annotations.tables import read_patients
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort, summary_lines
-from lungdet_mmdet.preparation.prep_pipeline import build_prep_pipeline, override_mask_method
+from lungdet_mmdet.preparation.prep_pipeline import (
+    PrepareJob,
+    build_prep_pipeline,
+    fingerprint,
+    override_mask_method,
+)
 from lungdet_mmdet.reports.prep_report import MaskPreview
 from lungdet_mmdet.runs import atomic_files
 from lungdet_mmdet.runs.atomic_files import only_run_in
@@ -292,3 +299,33 @@ def test_preview_and_record_tell_one_coverage(prepare, out, steps, monkeypatch):
     kept = [nodule["coverage"] for record in records for nodule in record["nodules"]]
     assert [nodule.coverage for nodules in shown for nodule in nodules] == kept
     assert all(0.2 < coverage < 0.95 for coverage in kept)
+
+
+def test_patients_of_scans_prepared_from_another_folder_stay_known(prepare, source, out):
+    table = source / "patients.csv"
+    scans = [(UIDS[0], "P1"), (UIDS[1], "P2"), (UIDS[2], "P1")]
+    table.write_text("seriesuid,patient_id\n" + "".join(f"{u},{p}\n" for u, p in scans))
+    prepare()
+    # What is left is one more part of the same cohort, and its table tells of that part alone.
+    for index in (1, 2):
+        scan_file(source, index).unlink()
+    table.write_text(f"seriesuid,patient_id\n{UIDS[0]},P1\n")
+    prepare()
+    assert read_patients(out / "patients.csv") == dict(scans)
+    write_splits(out, protocol="strict")
+    parts = [
+        json.loads((out / "annotations" / f"{part}.json").read_text())["series"]
+        for part in ("train", "val", "test")
+    ]
+    assert sum({UIDS[0], UIDS[2]} <= set(series) for series in parts) == 1
+
+
+def test_the_pixels_of_a_lung_mask_belong_to_what_a_scan_is_made_from(tmp_path, steps):
+    source = write_rehearsal_folder(tmp_path / "luna16", 1, lung_masks=True)
+    (scan,) = read_luna16_folder(source).scans
+    job = PrepareJob(scan, tmp_path / "out", steps)
+    before = fingerprint(job)
+    os.utime(scan.lung_mask_path.with_suffix(".zraw"), ns=(1, 1))
+    after = fingerprint(job)
+    assert before.pop("source") != after.pop("source")
+    assert before == after

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 
@@ -349,3 +350,41 @@ def test_a_real_chest_keeps_its_own_nodules(luna16_sample, pool, tmp_path):
     assert change.min() == 0
     inside = sitk.GetArrayFromImage(labels) > 0
     assert np.median(change[inside]) > 500
+
+
+def uids_of(lungs, pool, root):
+    return {job.seriesuid for job in plan(lungs, pool, root)}
+
+
+def test_a_copy_of_the_inputs_elsewhere_gives_the_same_series(lungs_dir, pool, tmp_path):
+    copy = shutil.copytree(lungs_dir, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert uids_of(copy, pool, tmp_path) == uids_of(lungs_dir, pool, tmp_path)
+
+
+def test_corrected_inputs_give_other_series(lungs_dir, pool, crops_dir, tmp_path):
+    known = uids_of(lungs_dir, pool, tmp_path)
+    lungs = shutil.copytree(lungs_dir, tmp_path / "lungs")
+    crops = shutil.copytree(crops_dir, tmp_path / "crops")
+    copied = [
+        replace(
+            c,
+            file=replace(
+                c.file,
+                image_path=crops / c.file.image_path.relative_to(crops_dir),
+                mask_path=crops / c.file.mask_path.relative_to(crops_dir),
+            ),
+        )
+        for c in pool
+    ]
+    assert uids_of(lungs, copied, tmp_path) == known
+    header, row, *others = (lungs / "annotations.csv").read_text().splitlines()
+    row = row.rsplit(",", 1)[0] + ",9.25"
+    corrected = {lungs / "annotations.csv": "\n".join([header, row, *others]).encode()}
+    for path in (lungs / "chest.zraw", crops / "image" / "n3.raw", crops / "mask" / "n3.raw"):
+        # As long as it was: one value differs.
+        corrected[path] = path.read_bytes()[:-1] + b"\x01"
+    for path, content in corrected.items():
+        before = path.read_bytes()
+        path.write_bytes(content)
+        assert not uids_of(lungs, copied, tmp_path) & known
+        path.write_bytes(before)

@@ -57,3 +57,11 @@ def test_a_series_twice_and_a_wrong_path_are_refused(tmp_path):
         find_lungs([tmp_path])
     with pytest.raises(LungDetError, match="no such file"):
         find_lungs([tmp_path / "nowhere"])
+
+
+def test_masks_and_hidden_files_are_no_lungs(tmp_path):
+    write_scan(tmp_path / "subset3", "a")
+    for folder in ("labelsTr", "segmentations", ".trash", "__MACOSX"):
+        write_scan(tmp_path / folder, "b")
+    (tmp_path / "subset3" / "._a.mhd").write_bytes(b"fork")
+    assert [lung.seriesuid for lung in find_lungs([tmp_path]).lungs] == ["a"]

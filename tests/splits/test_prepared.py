@@ -126,3 +126,10 @@ def test_a_model_of_no_patients_is_flagged_on_a_patient(trained_on, uid, is_flag
     flag = training_flag(trained_on, uid)
     assert bool(flag) == is_flagged
     assert not flag or (flag.startswith("not trained on patients") and trained_on in flag)
+
+
+def test_a_folder_of_two_kinds_of_scans_names_the_command_that_goes_on(make_scan, write_prepared):
+    folder = write_prepared([make_scan("1.2")])
+    (folder / "unfinished.json").write_text("{}")
+    with pytest.raises(LungDetError, match="new one; run the same `lungdet prepare` again to its"):
+        read_prepared(folder)

@@ -5,7 +5,12 @@ import pytest
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.splits.coco_checks import check_leaks
 from lungdet_mmdet.splits.split_part import RateRule
-from lungdet_mmdet.splits.split_writer import rate_rules, report_lines, write_splits
+from lungdet_mmdet.splits.split_writer import (
+    rate_rules,
+    recorded_options,
+    report_lines,
+    write_splits,
+)
 
 PARTS = ("train", "val", "test")
 
@@ -125,6 +130,7 @@ def test_rates_asked_for_may_drop_positives_in_any_part():
         ({"protocol": "loose"}, "protocol is 'loose'"),
         ({"seed": -1}, "seed is -1"),
         ({"protocol": "fold"}, "needs the number of the fold"),
+        ({"fold": 3}, "fold 3 is given, and the strict protocol has none"),
         ({"ratios": (0.5, 0.5)}, "three numbers above 0"),
         ({"ratios": (0.9, 0.1, 0.0)}, "three numbers above 0"),
         ({"min_overlap_mm": -1.0}, "min_overlap_mm is -1"),
@@ -145,3 +151,36 @@ def test_every_scan_can_be_a_test_scan(prepared_phantoms, tmp_path):
     assert [summary.split for summary in report.summaries] == ["test"]
     assert report.summaries[0].series == 6
     assert sorted(path.name for path in tmp_path.iterdir()) == ["split.json", "test.json"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"seed": 7, "ratios": (0.25, 0.25, 0.5), "positive_rate": {"test": "natural"}},
+        {"positive_rate": {"train": 0.5, "val": 0.127}, "positive": "half", "min_overlap_mm": 1.0},
+        {"protocol": "paper", "add_healthy": True, "excluded": "background"},
+        {"protocol": "fold", "fold": 2, "labels": "sphere"},
+        {"protocol": "test"},
+    ],
+)
+def test_a_split_can_be_made_again_from_its_record(small_cohort, write_prepared, tmp_path, options):
+    prepared = write_prepared(small_cohort)
+    write_splits(prepared, **options, out_dir=tmp_path / "a")
+    write_splits(prepared, **recorded_options(tmp_path / "a"), out_dir=tmp_path / "b")
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in "ab"
+    )
+    assert first == second
+
+
+def test_a_record_that_does_not_tell_all_options_is_not_gone_by(small_cohort, write_prepared):
+    prepared = write_prepared(small_cohort)
+    folder = prepared / "annotations"
+    assert recorded_options(folder) == {}
+    patients = {scan.seriesuid: "P" + scan.seriesuid for scan in small_cohort}
+    write_splits(prepared, patients=patients)
+    assert recorded_options(folder) is None
+    for text in ("", "[]", "{}", '{"info": 3, "rules": {}}'):
+        (folder / "split.json").write_text(text)
+        assert recorded_options(folder) is None
