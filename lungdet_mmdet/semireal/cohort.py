@@ -41,8 +41,8 @@ from lungdet_mmdet.semireal.crops import CropFile, CropMeasures, faults_of, load
 from lungdet_mmdet.semireal.job import LungSource, SemirealJob, make_semireal_scan, read_record
 from lungdet_mmdet.semireal.scan import Candidate
 
-INSERTION_VERSION = 2
-"""Raised by hand whenever the same command would write other scans: it is part of their UIDs."""
+INSERTION_VERSION, DRAWS_VERSION = 2, 1
+"""Raised by hand whenever the same command would write other scans, or draw other places."""
 PAGE_NAME = "insertions.html"
 MAX_SCANS_ON_PAGE = 40
 FEWEST_PATIENTS = 10
@@ -178,14 +178,14 @@ def plan_semireal_cohort(
     jobs = []
     for lung in lungs:
         own_pool = tuple(c for c in usable if c.file.patient_id in dealt[lung.patient_id])
-        digest = _digest(lung, own_pool, options, contents)
+        draws, made = _digests(lung, own_pool, options, contents)
         subset = owners.index(lung.patient_id) % N_SUBSETS
         for variant in range(options.scans_per_lung):
             jobs.append(
                 SemirealJob(
-                    seriesuid=semireal_uid(seed=options.seed, digest=digest, variant=variant),
+                    seriesuid=semireal_uid(seed=options.seed, digest=made, variant=variant),
                     lung=lung,
-                    seed=(options.seed, digest, variant),
+                    seed=(options.seed, draws, variant),
                     pool=own_pool,
                     mean_nodules=options.mean_nodules,
                     vary=options.vary and variant > 0,
@@ -207,24 +207,34 @@ def _content(path: Path) -> str | None:
         return None  # It is said where the scan is made.
 
 
-def _digest(
+def _digests(
     lung: LungSource,
     pool: Sequence[Candidate],
     options: CohortOptions,
     contents: Mapping[Path, str | None],
-) -> int:
-    """Return a number of everything that a lung's scans are made from; places of files are not."""
-    crops = [c.file for c in pool]
-    told = {
-        "version": INSERTION_VERSION,
-        "lung": [lung.seriesuid, lung.patient_id, contents[lung.path]],
-        "nodules": [[*n.centre_xyz_mm, n.diameter_mm] for n in lung.nodules],
-        "findings": [[*f.centre_xyz_mm, f.diameter_mm] for f in lung.findings],
-        "pool": [
-            [c.name, c.patient_id, contents[c.image_path], contents[c.mask_path]] for c in crops
-        ],
+) -> tuple[int, int]:
+    """Return numbers of what a lung's draws follow from, and of all that its scans are made from.
+
+    Places of files are in neither. A corrected nodule gives other scans with the same draws.
+    """
+    drawn = {
+        "version": DRAWS_VERSION,
+        "lung": [lung.seriesuid, lung.patient_id, len(lung.nodules), len(lung.findings)],
+        "pool": [c.file.name for c in pool],
         "options": [options.mean_nodules, options.vary],
     }
+    crops = [c.file for c in pool]
+    made = {
+        "insertion": INSERTION_VERSION,
+        "lung": contents[lung.path],
+        "nodules": [[*n.centre_xyz_mm, n.diameter_mm] for n in lung.nodules],
+        "findings": [[*f.centre_xyz_mm, f.diameter_mm] for f in lung.findings],
+        "pool": [[c.patient_id, contents[c.image_path], contents[c.mask_path]] for c in crops],
+    }
+    return _number(drawn), _number([drawn, made])
+
+
+def _number(told: object) -> int:
     text = json.dumps(told, sort_keys=True).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") or 1
 
