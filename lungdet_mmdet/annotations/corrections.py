@@ -171,9 +171,8 @@ def join_corrections(tables: Sequence[Sequence[Correction]]) -> JoinedCorrection
     """Join tables; of two words of one reader on one candidate, that of the later table counts."""
     last: dict[tuple, Correction] = {}
     for row in (row for table in tables for row in table):
-        # A missed nodule has no number: its place tells it.
-        what = (row.model_sha256, row.rank) if row.rank is not None else row.centre_xyz_mm
-        last[(row.seriesuid, row.reader, what)] = row
+        # Ranks are of one analysis, and a missed nodule has none: its place tells it.
+        last[(row.reader, *_judged(row))] = row
     rows = sorted(
         last.values(),
         key=lambda r: (r.seriesuid, r.rank is None, r.rank or 0, r.centre_xyz_mm, r.reader),
@@ -181,10 +180,10 @@ def join_corrections(tables: Sequence[Sequence[Correction]]) -> JoinedCorrection
     votes: dict[tuple, list[Correction]] = {}
     for row in rows:
         if row.rank is not None and row.verdict != OPEN:
-            votes.setdefault((row.seriesuid, row.model_sha256, row.rank), []).append(row)
+            votes.setdefault(_judged(row), []).append(row)
     said_so: list[Correction] = []
     notes = []
-    for (name, _, rank), said in votes.items():
+    for (name, _, rank, _), said in votes.items():
         balance = sum(1 if row.verdict == ACCEPT else -1 for row in said)
         if balance > 0:
             said_so.append(replace(said[0], verdict=ACCEPT))
@@ -197,6 +196,10 @@ def join_corrections(tables: Sequence[Sequence[Correction]]) -> JoinedCorrection
             nodules.append(row)
     nodules.sort(key=lambda r: (r.seriesuid, r.centre_xyz_mm))
     return JoinedCorrections(tuple(rows), tuple(nodules), tuple(notes))
+
+
+def _judged(row: Correction) -> tuple:
+    return row.seriesuid, row.model_sha256, row.rank, row.centre_xyz_mm
 
 
 def _is_same_nodule(row: Correction, other: Correction) -> bool:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -153,11 +155,29 @@ def slab_uris(images: Sequence[np.ndarray], *, max_bytes: int = MAX_IMAGE_BYTES)
     return uris
 
 
+def _judged(scan: ReportScan) -> str:
+    """Return a digest of what readers judge: the slabs, and each candidate under its rank.
+
+    The browser keeps verdicts under it, so those on another analysis or scan are not taken for
+    verdicts on this one.
+    """
+    digest = hashlib.sha256()
+    for slab in scan.slabs:
+        digest.update(slab.image.tobytes())
+    places = [[round(float(v), 2) for v in slab.z_range_mm] for slab in scan.slabs]
+    candidates = [
+        [c.rank, c.score, *(round(float(v), 4) for v in c.centre_xyz_mm)] for c in scan.candidates
+    ]
+    digest.update(json.dumps([places, candidates]).encode())
+    return digest.hexdigest()
+
+
 def _page_data(scan: ReportScan) -> dict[str, Any]:
     return {
         "title": scan.title,
         "name": scan.name or scan.title,
         "model": scan.model_sha256,
+        "judged": _judged(scan),
         "warnings": list(scan.warnings),
         "facts": [list(fact) for fact in scan.facts],
         "flags": list(scan.flags),

@@ -90,6 +90,15 @@ def test_a_readers_last_word_counts(tmp_path):
     assert joined.nodules == ()
 
 
+def test_one_rank_of_two_analyses_is_two_candidates(tmp_path):
+    joined = joined_of(
+        tmp_path,
+        line("1", "accept", at=(0.0, 0.0, 0.0)), line("1", "reject", at=(50.0, 0.0, 0.0)),
+    )  # fmt: skip
+    assert [row.verdict for row in joined.rows] == ["accept", "reject"]
+    assert [n.centre_xyz_mm[0] for n in joined.nodules] == [0.0]
+
+
 def test_one_missed_nodule_of_two_readers_is_one(tmp_path):
     joined = joined_of(
         tmp_path,

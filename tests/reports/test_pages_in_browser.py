@@ -51,18 +51,25 @@ def browser():
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """The page of a scan of 30 slices: lungs of -800 HU with three balls of 40 HU."""
+    return write_report(tmp_path_factory.mktemp("pages") / NAME)
+
+
+def write_report(folder, nodules=NODULES):
+    """The page of a scan of 30 slices: lungs of -800 HU with balls of 40 HU.
+
+    Each candidate has a box of 0.66 on its slab and one of 0.05 on the next.
+    """
     z, y, x = np.mgrid[:30, :80, :100]
     volume = np.full(GRID.size_zyx, -800, dtype=np.int16)
     candidates = []
-    for rank, (at, diameter, score) in enumerate(NODULES, start=1):
+    for rank, (at, diameter, score) in enumerate(nodules, start=1):
         apart = np.sqrt((x - at[0]) ** 2 + (y - at[1]) ** 2 + (2.0 * (z - at[2])) ** 2)
         volume[apart <= diameter / 2] = 40
         centre = tuple(GRID.voxel_to_world(at[::-1]).tolist())
         slab = at[2] // 5
         candidates.append(
             ReportCandidate(
-                rank, score, diameter, centre, tuple(map(float, at)), slab, [slab],
+                rank, score, diameter, centre, tuple(map(float, at)), slab, [slab, slab + 1],
                 nodule_crops(volume, GRID, centre), score >= 0.5, tuple(map(float, at)),
             )
         )  # fmt: skip
@@ -71,9 +78,12 @@ def report(tmp_path_factory):
             image=np.full((80, 100), 90, dtype=np.uint8),
             z_range_mm=(-301.0 + 10 * i, -291.0 + 10 * i),
             boxes=[
-                ReportBox((*np.subtract(c.at_xyz[:2], 5), *np.add(c.at_xyz[:2], 5)), 0.66, c.rank)
+                ReportBox(
+                    (*np.subtract(c.at_xyz[:2], 5), *np.add(c.at_xyz[:2], 5)),
+                    0.66 if c.slab == i else 0.05, c.rank,
+                )
                 for c in candidates
-                if c.slab == i
+                if i in c.slab_indices
             ],
         )
         for i in range(6)
@@ -95,8 +105,8 @@ def report(tmp_path_factory):
             model_sha256="ab" * 32,
         )
     )
-    path = tmp_path_factory.mktemp("pages") / NAME / "report.html"
-    path.parent.mkdir()
+    path = folder / "report.html"
+    folder.mkdir(parents=True)
     path.write_text(page, encoding="utf-8")
     return path
 
@@ -141,6 +151,8 @@ def test_it_opens_on_the_best_candidate_and_scrolls(opened):
     opened.mouse.move(*centre_of(opened))
     opened.mouse.wheel(0, -100)
     assert where(opened).startswith("axial slice 21 ")
+    opened.mouse.wheel(40, 0)
+    assert where(opened).startswith("axial slice 21 ")
     opened.keyboard.press("ArrowDown")
     opened.keyboard.press("PageDown")
     assert where(opened).startswith("axial slice 10 ")
@@ -182,6 +194,96 @@ def slide(page, score):
     )
 
 
+def test_all_planes_of_a_scan_with_more_slices_than_are_kept(browser, opened, report, tmp_path):
+    text = report.read_text(encoding="utf-8")
+    assert text.count("floor(3e8") == 1
+    large = tmp_path / "report.html"
+    # Room for 10 of the 30 slices.
+    large.write_text(text.replace("floor(3e8", "floor(8e4"), encoding="utf-8")
+    for page in open_page(browser, large, 1280):
+        for keys, painted in (("2", "coronal,30"), ("3", "sagittal,60"), ("PageUp", "sagittal,70")):
+            for one in (opened, page):
+                one.keyboard.press(keys)
+                for _ in range(50):
+                    if one.evaluate("paintedAs").startswith(painted):
+                        break
+                    one.wait_for_timeout(100)
+                assert one.evaluate("paintedAs").startswith(painted)
+            assert page.evaluate("[...greyNow]") == opened.evaluate("[...greyNow]")
+            assert page.evaluate("store.size") == 10
+            assert page.evaluate("loading") == 0
+
+
+def drag(page, start, end, *, button="left"):
+    page.mouse.move(*start)
+    page.mouse.down(button=button)
+    page.mouse.move(*end)
+    page.mouse.up(button=button)
+
+
+def test_only_the_left_button_measures(opened):
+    x, y = centre_of(opened)
+    opened.keyboard.press("d")
+    drag(opened, (x, y), (x + 20, y + 5), button="right")
+    assert opened.evaluate("view.measures") == []
+    opened.keyboard.press("Escape")
+    drag(opened, (x, y), (x + 50, y))
+    lines = opened.evaluate("view.measures")
+    assert len(lines) == 1
+    opened.keyboard.press("ArrowUp")
+    drag(opened, (x - 60, y - 60), (x - 80, y - 80), button="right")
+    assert opened.evaluate("view.measures") == lines
+
+
+def test_a_slab_shows_the_scores_of_its_own_boxes(opened):
+    opened.evaluate(
+        """() => {
+          window.written = [];
+          const fill = pen.fillText.bind(pen);
+          pen.fillText = (text, x, y) => { written.push(text); fill(text, x, y); };
+        }"""
+    )
+    opened.keyboard.press("4")
+    opened.keyboard.press("ArrowUp")
+    assert where(opened).startswith("slab 5 ")
+    # Bars of the overview: 24 pixels for a score of 1, in the middle of each slab's height.
+    bars = opened.evaluate(
+        """() => {
+          const strip = byId('overview'), ink = strip.getContext('2d'), n = data.slabs.length;
+          return data.slabs.map((_, i) => {
+            const row = Math.floor((n - i - 0.5) * strip.height / n);
+            const rgba = [...ink.getImageData(3, row, 24, 1).data];
+            return rgba.filter((v, at) => at % 4 === 1 && v > 100).length;
+          });
+        }"""
+    )
+    assert bars == pytest.approx([0, 0, 24 * 0.66, 24 * 0.05, 24 * 0.66, 24 * 0.05], abs=1)
+    last = [text for text in opened.evaluate("written") if text.startswith("#")][-1]
+    assert last == "#1  0.05"
+
+
+def test_keys_work_while_a_slider_has_the_focus(opened):
+    opened.locator("#slider").focus()
+    opened.keyboard.press("ArrowUp")
+    assert where(opened).startswith("axial slice 21 ")
+    opened.keyboard.press("n")
+    assert opened.locator("#detail-title").inner_text().lower() == "candidate 2"
+    opened.locator("#threshold").focus()
+    opened.keyboard.press("a")
+    assert opened.locator("#accept").get_attribute("aria-pressed") == "true"
+
+
+def test_the_keyboard_stays_in_the_table(opened):
+    rank = "document.activeElement.dataset.rank"
+    opened.locator("#candidates tbody tr").nth(1).focus()
+    opened.keyboard.press("Enter")
+    assert opened.evaluate(rank) == "2"
+    opened.keyboard.press("a")
+    assert opened.evaluate(rank) == "2"
+    opened.keyboard.press("n")
+    assert opened.evaluate(rank) == "1"
+
+
 def test_the_filter_hides_candidates_with_all_that_shows_them(opened):
     rows = opened.locator("#candidates tbody tr")
     assert rows.count() == 2
@@ -218,10 +320,7 @@ def test_what_a_reader_says_is_exported_and_read_back(opened, tmp_path):
     # A line across a nodule that nobody marked: 20 mm to the right of the middle of slice 12.
     opened.keyboard.press("d")
     x, y = centre_of(opened)
-    opened.mouse.move(x, y)
-    opened.mouse.down()
-    opened.mouse.move(x + 50, y)
-    opened.mouse.up()
+    drag(opened, (x, y), (x + 50, y))
     opened.keyboard.press("f")
     assert "said" in opened.locator("#candidates").inner_text()
     opened.reload()
@@ -244,6 +343,29 @@ def test_what_a_reader_says_is_exported_and_read_back(opened, tmp_path):
     middle = GRID.voxel_to_world((12, 39.5, 49.5)) + (25 / scale, 0, 0)
     assert np.allclose(missed.centre_xyz_mm, middle, atol=1.0)
     assert set(join_corrections([[first, second, missed]]).nodules) == {first, missed}
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [(*NODULES[1][:2], 0.95), (*NODULES[0][:2], 0.91)],  # the same scan, found in another order
+        [((70, 40, 8), 8.0, 0.9281)],  # another scan of the same name
+        [],
+    ],
+)
+def test_what_was_said_stays_with_its_candidates(opened, report, tmp_path, others):
+    x, y = centre_of(opened)
+    opened.keyboard.press("a")
+    opened.keyboard.press("d")
+    drag(opened, (x, y), (x + 50, y))
+    opened.keyboard.press("f")
+    said = opened.evaluate("correctionsCsv()")
+    assert len(said.splitlines()) == 3
+    for path, lines in ((write_report(tmp_path / NAME, others), 1), (report, 3)):
+        opened.goto(path.as_uri())
+        opened.wait_for_timeout(300)
+        assert len(opened.evaluate("correctionsCsv()").splitlines()) == lines
+    assert opened.evaluate("correctionsCsv()") == said
 
 
 @pytest.fixture(scope="module")

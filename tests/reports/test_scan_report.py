@@ -66,6 +66,17 @@ def test_the_page_holds_slabs_boxes_and_candidates():
     assert row["crops"][0][0] == "axial"
 
 
+def test_verdicts_are_kept_for_these_candidates_on_this_scan_alone():
+    def judged(rank=1, x=1.0, z=0.0, grey=77, flags=()):
+        slab = ReportSlab(np.full((20, 30), grey, dtype=np.uint8), (z, z + 5.0))
+        one = ReportCandidate(rank, 0.9, 8.0, (x, 2.0, -3.0), (4.0, 5.0, 6.0), 0, [0])
+        return data_of(page_of(slabs=[slab], candidates=[one], flags=flags))["judged"]
+
+    assert judged() == judged(flags=["a remark"])
+    others = [judged(rank=2), judged(x=1.5), judged(z=1.0), judged(grey=78)]
+    assert len({judged(), *others}) == 5
+
+
 def test_the_page_holds_every_slice_with_its_place():
     volume = np.stack([np.full((8, 8), hu, np.int16) for hu in (-1000, -600, 40)])
     jpegs, quality = stored_slices(volume)

@@ -1,7 +1,7 @@
 'use strict';
 // The candidates, what the reader says of them, and the keyboard.
 let threshold = data.threshold, picked = null, isExported = true;
-const KEY = 'lungdet ' + data.name + ' ' + data.model;
+const KEY = ['lungdet', data.name, data.model, data.judged].join(' ');
 const review = { reader: '', said: {}, missed: [] };
 try { Object.assign(review, JSON.parse(localStorage.getItem(KEY) || '{}')); } catch { /* no store */ }
 
@@ -20,6 +20,7 @@ marks.shown = shown; marks.picked = () => picked;
 
 function fillTable() {
   const body = byId('candidates').tBodies[0], list = shown();
+  const hadFocus = body.contains(document.activeElement);
   body.replaceChildren();
   for (const c of list) {
     const row = element('tr', null, body), { verdict, comment } = saidOf(c);
@@ -34,6 +35,8 @@ function fillTable() {
     row.onclick = () => pick(c);
     row.onkeydown = (event) => { if (event.key === 'Enter') pick(c); };
   }
+  const row = body.querySelector('tr.picked') || body.rows[0];
+  if (hadFocus && row) row.focus({ preventScroll: true });
   const n = data.candidates.length, above = data.candidates.filter(isShown).length;
   byId('count').textContent = above + ' of ' + n + ' candidates at or above ' + threshold.toFixed(3)
     + (above === n ? '' : ', the others are hidden: lower the score to see them')
@@ -143,9 +146,9 @@ function exportCsv() {
 function drawOverview() {
   const strip = byId('overview'), ink = strip.getContext('2d');
   strip.width = 30; strip.height = strip.clientHeight || 400;
-  const step = strip.height / data.slabs.length, best = data.slabs.map(() => 0);
-  for (const c of shown()) for (const slab of c.slabs) best[slab] = Math.max(best[slab] || 0, c.score);
-  best.slice(0, data.slabs.length).forEach((score, index) => {
+  const step = strip.height / data.slabs.length, ranks = new Set(shown().map((c) => c.rank));
+  data.slabs.forEach(({ boxes }, index) => {
+    const score = Math.max(0, ...boxes.filter((box) => ranks.has(box[5])).map((box) => box[4]));
     const top = strip.height - (index + 1) * step;
     if (index === view.at.slab) {
       ink.fillStyle = '#3a4552'; ink.fillRect(0, top, 30, Math.max(step, 2));
@@ -215,7 +218,8 @@ document.onkeydown = (event) => {
     if (event.key === 'Escape') target.blur();
     return;
   }
-  if (target.type === 'range' || target.tagName === 'SELECT') return;
+  if (target.type === 'range' && /^(Arrow|Page|Home|End)/.test(event.key)) return;
+  if (target.tagName === 'SELECT') return;
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
 };

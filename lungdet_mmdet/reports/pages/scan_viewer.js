@@ -41,16 +41,25 @@ function slice(k) {
     const grey = new Uint8Array(rgba.length / 4);
     for (let i = 0; i < grey.length; i++) grey[i] = rgba[4 * i];
     store.set(k, grey); loading -= 1;
-    if (store.size > LIMIT) {
-      const here = view.at.axial;
-      const far = [...store.keys()].sort((p, q) => Math.abs(q - here) - Math.abs(p - here));
-      if (store.get(far[0]).length) store.delete(far[0]);
+    if (linesOf === view.plane + view.at[view.plane]) lines[k] = lineOf(grey);
+    const here = view.at.axial, known = [...store.keys()].filter((p) => store.get(p).length);
+    if (known.length > LIMIT) {
+      known.sort((p, q) => Math.abs(p - here) - Math.abs(q - here));
+      for (const far of known.slice(LIMIT)) store.delete(far);
     }
     if (view.plane === 'axial' ? k === view.at.axial : view.plane !== 'slab' && !loading) draw();
   };
   image.onerror = () => { store.delete(k); loading -= 1; };
   image.src = 'data:image/jpeg;base64,' + slices.jpegs[k];
   return null;
+}
+
+// What each slice gives to the coronal or sagittal plane that is shown; it is kept when the slice goes.
+let lines = [], linesOf = '';
+function lineOf(grey) {
+  const [w, h] = slices.size, at = view.at[view.plane];
+  return view.plane === 'coronal' ? grey.slice(at * w, at * w + w)
+    : Uint8Array.from({ length: h }, (_, i) => grey[i * w + at]);
 }
 
 // Size in pixels and pixel size in mm of the plane that is shown.
@@ -67,21 +76,22 @@ function count(plane = view.plane) {
 }
 // Grey values of the plane, or null while slices of it are still being decoded.
 function greyValues() {
-  const [w, h, n] = slices.size, at = view.at[view.plane];
+  const n = slices.size[2], at = view.at[view.plane];
   if (view.plane === 'axial') {
     const grey = slice(at);
     for (const k of [at + 1, at - 1, at + 2, at - 2]) if (k >= 0 && k < n) slice(k);
     return grey;
   }
-  const all = [];
-  for (let k = 0; k < n; k++) all.push(slice(k));
-  if (all.includes(null)) return null;
-  const across = view.plane === 'coronal' ? w : h, grey = new Uint8Array(across * n);
-  all.forEach((one, k) => {
-    const row = (n - 1 - k) * across;
-    for (let i = 0; i < across; i++)
-      grey[row + i] = view.plane === 'coronal' ? one[at * w + i] : one[i * w + at];
-  });
+  if (linesOf !== view.plane + at) [lines, linesOf] = [[], view.plane + at];
+  let missing = 0;
+  for (let k = 0; k < n; k++) {
+    const one = lines[k] ? null : slice(k);
+    if (one) lines[k] = lineOf(one);
+    if (!lines[k]) missing += 1;
+  }
+  if (missing) return null;
+  const across = lines[0].length, grey = new Uint8Array(across * n);
+  lines.forEach((line, k) => grey.set(line, (n - 1 - k) * across));
   return grey;
 }
 const painted = document.createElement('canvas');
@@ -149,8 +159,8 @@ function labels(found) {
   const em = 13 * pixelRatio(), taken = [];
   pen.font = '600 ' + em + 'px system-ui, sans-serif'; pen.textBaseline = 'bottom';
   // The picked one and the best scores first; what would hide a label is left out.
-  for (const { candidate, x, top, bottom } of found) {
-    const text = '#' + candidate.rank + '  ' + candidate.score.toFixed(2);
+  for (const { candidate, score, x, top, bottom } of found) {
+    const text = '#' + candidate.rank + '  ' + score.toFixed(2);
     const width = pen.measureText(text).width;
     const left = Math.max(0, Math.min(x, canvas.width - width));
     const base = top - 3 > 3 * em ? top - 3 : bottom + em + 4;
@@ -173,14 +183,14 @@ function drawMarks(p) {
         v * data.spacing[i % 2] * p.scale + (i % 2 ? p.top + (i > 1 ? rim : -rim)
           : p.left + (i > 1 ? rim : -rim)));
       pen.strokeRect(x0, y0, x1 - x0, y1 - y0);
-      found.push({ candidate, x: x0, top: y0, bottom: y1 });
+      found.push({ candidate, score: box[4], x: x0, top: y0, bottom: y1 });
     } else {
       const place = onPlane(candidate);
       if (!place) continue;
       const x = place[0] * p.scale + p.left, y = place[1] * p.scale + p.top;
       const r = place[2] * p.scale + 4 * ratio;
       pen.beginPath(); pen.arc(x, y, r, 0, 2 * Math.PI); pen.stroke();
-      found.push({ candidate, x: x - r, top: y - r, bottom: y + r });
+      found.push({ candidate, score: candidate.score, x: x - r, top: y - r, bottom: y + r });
     }
   }
   labels(found);
@@ -329,13 +339,15 @@ function focusOn(candidate) {
 const fingers = new Map();
 let began = null;
 canvas.onpointerdown = (event) => {
+  if (event.button > 1) return;
   canvas.setPointerCapture(event.pointerId);
   fingers.set(event.pointerId, toCanvas(event));
   began = { at: view.at[view.plane], x: event.offsetX, y: event.offsetY, pan: [...view.pan],
-    level: view.level, width: view.width, moved: false, button: event.button };
+    level: view.level, width: view.width, line: null, button: event.button };
   if (view.tool === 'measure' && fingers.size === 1 && event.button === 0) {
     const point = toPlane(...toCanvas(event));
-    view.measures.push({ plane: view.plane, at: view.at[view.plane], from: point, to: point });
+    began.line = { plane: view.plane, at: view.at[view.plane], from: point, to: point };
+    view.measures.push(began.line);
   }
 };
 canvas.onpointermove = (event) => {
@@ -351,7 +363,7 @@ canvas.onpointermove = (event) => {
   } else if (view.tool === 'pan' || began.button === 1) {
     view.pan = [began.pan[0] + dx * pixelRatio(), began.pan[1] + dy * pixelRatio()]; draw();
   } else if (view.tool === 'window') setWindow(began.level + 2 * dy, began.width + 4 * dx);
-  else if (view.tool === 'measure') { view.measures[view.measures.length - 1].to = view.cursor; draw(); }
+  else if (view.tool === 'measure') { if (began.line) began.line.to = view.cursor; draw(); }
   else go(began.at - dy * count() / Math.max(300, canvas.clientHeight));
   fingers.set(event.pointerId, now);
 };
@@ -364,7 +376,7 @@ canvas.onpointerleave = () => { view.cursor = null; draw(); };
 canvas.onwheel = (event) => {
   event.preventDefault();
   if (event.ctrlKey || event.metaKey) zoomBy(Math.exp(-event.deltaY / 300), ...toCanvas(event));
-  else go(view.at[view.plane] + (event.deltaY < 0 ? 1 : -1));
+  else if (event.deltaY) go(view.at[view.plane] + (event.deltaY < 0 ? 1 : -1));
 };
 for (const button of document.querySelectorAll('[data-plane]')) {
   button.onclick = () => show(button.dataset.plane);
