@@ -309,18 +309,17 @@ def resume_from(config: Config, choice: str) -> bool:
     config.resume = True
     config.load_from = str(source)
     drop_pretrained(config)
-    if _had_free_backbone(source):
-        _unfreeze(config.model.backbone)
+    backbone = config.model.get("backbone") or {}
+    if backbone.get("frozen_stages", -1) != -1 and _had_free_backbone(source):
+        _unfreeze(backbone)
     return True
 
 
 def _had_free_backbone(checkpoint: str) -> bool:
     """Whether the run that is resumed learnt the whole backbone, as with ``--pretrained none``."""
     meta = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True).get("meta", {})
-    if not meta.get("cfg"):
-        return False
-    backbone = Config.fromstring(meta["cfg"], ".py").model.get("backbone") or {}
-    return backbone.get("frozen_stages") == -1
+    # Its text as it stands: to read it as a config would import what it names.
+    return re.search(r"\bfrozen_stages=-1\b", meta.get("cfg") or "") is not None
 
 
 def latest_checkpoint(work_dir: Path) -> Path | None:
