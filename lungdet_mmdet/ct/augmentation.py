@@ -30,7 +30,7 @@ def rotate_slab(image: np.ndarray, *, angle_deg: float) -> np.ndarray:
 def rotate_boxes(
     boxes_xyxy_px: np.ndarray, *, angle_deg: float, height: int, width: int
 ) -> np.ndarray:
-    """Rotate nodule boxes as :func:`rotate_slab` rotates their image.
+    """Rotate the centres of nodule boxes as :func:`rotate_slab` rotates their image.
 
     Parameters
     ----------
@@ -40,12 +40,11 @@ def rotate_boxes(
 
     Returns
     -------
-    (N, 4) boxes of the ellipses that fill the given ones; a square keeps its size.
+    (N, 4) boxes of unchanged size: a sphere looks the same from every side.
     """
     boxes = np.asarray(boxes_xyxy_px, dtype=float).reshape(-1, 4)
     centres = 0.5 * (boxes[:, :2] + boxes[:, 2:]) - 0.5  # to pixel-centre coordinates
-    cos, sin = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
-    half = np.sqrt(0.25 * (boxes[:, 2:] - boxes[:, :2]) ** 2 @ [[cos**2, sin**2], [sin**2, cos**2]])
+    half = 0.5 * (boxes[:, 2:] - boxes[:, :2])
     matrix = _rotation(angle_deg, height=height, width=width)
     turned = centres @ matrix[:, :2].T + matrix[:, 2] + 0.5
     return np.concatenate([turned - half, turned + half], axis=1)
@@ -99,11 +98,11 @@ class NodulePatch:
     Parameters
     ----------
     image : (n, n) or (n, n, c) uint8 grey levels, fading to black beyond the nodule's rim.
-    size_px : (2,) width and height of the nodule's box, which is concentric with the patch.
+    diameter_px : side of the nodule's box, which is concentric with the patch.
     """
 
     image: np.ndarray
-    size_px: np.ndarray
+    diameter_px: float
 
 
 def cut_nodule(
@@ -124,8 +123,7 @@ def cut_nodule(
     quarter_turns, mirrored : how the patch is turned, and whether it is mirrored.
     """
     x0, y0, x1, y1 = box_xyxy_px
-    sides = scale * np.array([x1 - x0, y1 - y0], dtype=np.float64)
-    radius = 0.5 * sides.max()
+    radius = 0.25 * scale * (x1 - x0 + y1 - y0)
     half = int(np.ceil(radius * (1.0 + RIM_SHARE) + RIM_PX))
     size = 2 * half + 1
     # Pixel centres: the box's middle comes to lie on the middle pixel of the patch.
@@ -139,10 +137,7 @@ def cut_nodule(
     weight = np.clip((half - distance) / (half - radius), 0.0, 1.0)
     weight = weight if image.ndim == 2 else weight[..., None]
     patch = np.rot90(np.rint(patch * weight).astype(np.uint8), quarter_turns)
-    return NodulePatch(
-        np.ascontiguousarray(patch[:, ::-1] if mirrored else patch),
-        sides[::-1] if quarter_turns % 2 else sides,
-    )
+    return NodulePatch(np.ascontiguousarray(patch[:, ::-1] if mirrored else patch), 2.0 * radius)
 
 
 def find_place(
@@ -163,16 +158,15 @@ def find_place(
     Row and column of its middle pixel, or None where no place was found.
     """
     height, width = image.shape[:2]
-    half = patch.image.shape[0] // 2
-    reach_x, reach_y = reach = np.ceil(0.5 * patch.size_px).astype(int)
-    if height <= 2 * reach_y or width <= 2 * reach_x:
+    half, reach = patch.image.shape[0] // 2, int(np.ceil(0.5 * patch.diameter_px))
+    if min(height, width) <= 2 * reach:
         return None
     image, inner = _middle_channel(image), _middle_channel(patch.image)
-    inner = inner[half - reach_y : half + reach_y + 1, half - reach_x : half + reach_x + 1]
+    inner = inner[half - reach : half + reach + 1, half - reach : half + reach + 1]
     for _ in range(tries):
-        y = rng.randint(reach_y, height - reach_y)
-        x = rng.randint(reach_x, width - reach_x)
-        below = image[y - reach_y : y + reach_y + 1, x - reach_x : x + reach_x + 1]
+        y = rng.randint(reach, height - reach)
+        x = rng.randint(reach, width - reach)
+        below = image[y - reach : y + reach + 1, x - reach : x + reach + 1]
         if below.shape != inner.shape or below.min() == 0:
             continue
         if np.mean(inner.astype(int) - below > VISIBLE_GREY) < 0.5:
@@ -203,8 +197,9 @@ def paste_nodule(
     rows = slice(y - half + above, y - half + below)
     columns = slice(x - half + left, x - half + right)
     result[rows, columns] = np.maximum(result[rows, columns], part)
-    middle = np.array([x + 0.5, y + 0.5])
-    return result, np.concatenate([middle - 0.5 * patch.size_px, middle + 0.5 * patch.size_px])
+    radius = 0.5 * patch.diameter_px
+    middle = np.array([x + 0.5, y + 0.5, x + 0.5, y + 0.5])
+    return result, middle + np.array([-radius, -radius, radius, radius])
 
 
 def _middle_channel(image: np.ndarray) -> np.ndarray:

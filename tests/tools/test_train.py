@@ -2,6 +2,7 @@ import json
 import runpy
 
 import pytest
+import torch
 
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import DiskFullError
@@ -112,7 +113,7 @@ def test_an_initial_checkpoint_replaces_the_backbones_weights(train, tmp_path):
 def test_resuming_takes_the_latest_checkpoint(train, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "epoch_4.pth").touch()
+    torch.save({"meta": {}}, folder / "epoch_4.pth")
     (folder / "last_checkpoint").write_text(str(folder / "epoch_4.pth"))
     config = train("lung_deform_detr.py", "--resume")
     assert config.resume is True
@@ -158,7 +159,6 @@ def test_a_second_training_in_the_same_folder_is_refused(train, tmp_path):
 
 
 def test_a_gpu_that_torch_cannot_use_stops_training_with_a_way_out(train, monkeypatch):
-    import torch
 
     from lungdet_mmdet import doctor as hardware
 
