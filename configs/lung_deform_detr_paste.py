@@ -1,10 +1,10 @@
 # Nodules of the training split pasted into its slabs, at new places: more to learn from without
 # showing the same slabs more often.
-_base_ = ["./lung_deform_detr.py"]
+_base_ = ['./lung_deform_detr.py']
 
 train_pipeline = [
     *_base_.train_pipeline[:2],
-    dict(type="PasteNodules", data_root=_base_.data_root),
+    dict(type='PasteNodules', data_root=_base_.data_root),
     *_base_.train_pipeline[2:],
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,8 +1,6 @@
 # Cross-entropy in place of the focal loss (matching costs unchanged).
-_base_ = ["./main.py"]
+_base_ = ['./main.py']
 
 model = dict(
     bbox_head=dict(
-        loss_cls=dict(_delete_=True, type="CrossEntropyLoss", use_sigmoid=True, loss_weight=2.0)
-    )
-)
+        loss_cls=dict(_delete_=True, type='CrossEntropyLoss', use_sigmoid=True, loss_weight=2.0)))
