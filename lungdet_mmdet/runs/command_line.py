@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import math
 import os
 import re
@@ -29,7 +28,7 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from lungdet_mmdet.errors import LungDetError, printable
-from lungdet_mmdet.runs.atomic_files import is_disk_full, write_json
+from lungdet_mmdet.runs.atomic_files import is_disk_full, read_json_or, write_json
 
 WAIT, THREADS = "OMP_WAIT_POLICY", "OMP_NUM_THREADS"
 CGROUP = Path("/sys/fs/cgroup")
@@ -284,7 +283,7 @@ def run_command_steps(steps: Sequence[CommandStep], out_dir: Path) -> int:
         If a step was begun there by another command: what it left is not what this one makes.
     """
     noted = out_dir / COMMANDS_NAME
-    begun = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else {}
+    begun = read_json_or(noted, {})
     for step in steps:
         if begun.get(step.what, step.makes) != step.makes:
             raise LungDetError(
