@@ -32,6 +32,7 @@ from lungdet_mmdet.ct.reading import read_scan
 from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
+from lungdet_mmdet.engine.run_setup import quicken_on_cpu
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.metrics import detections_of
 from lungdet_mmdet.ops.detr_heads import run_heads_in_full_precision
@@ -201,9 +202,7 @@ class ScanDetector:
         for _, model in self._models:
             if precision != "fp32":
                 run_heads_in_full_precision(model)
-            if self.device.type == "cpu":
-                # A seventh of the network's time, the most of it in pooling.
-                model.backbone.to(memory_format=torch.channels_last)
+            quicken_on_cpu(model)
 
     def detect(self, scan: CTScan | Path | str) -> list[Candidate]:
         """Return the candidates of one scan at or above the threshold, best first.

@@ -1,4 +1,7 @@
 import os
+import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -57,3 +60,26 @@ def test_what_the_user_set_stays(four_cores, monkeypatch):
 )
 def test_loading_processes(usable, trainings, expected):
     assert command_line.loading_processes(usable, trainings) == expected
+
+
+MAKE_TENSORS = """
+import resource
+import numpy as np
+from lungdet_mmdet.runs.command_line import keep_freed_memory
+{before}
+blocks = lambda: [np.ones(3_000_000) for _ in range(3)]
+blocks(), blocks(), blocks()
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    blocks()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep it")
+def test_freed_memory_is_not_cleared_again():
+    faults = [
+        int(subprocess.check_output([sys.executable, "-c", MAKE_TENSORS.format(before=before)]))
+        for before in ("", "keep_freed_memory()")
+    ]
+    assert faults[1] < faults[0] / 10
