@@ -23,7 +23,7 @@ from torch import Tensor
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.splits.coco_checks import CohortSummary, label_text, summarise
-from lungdet_mmdet.splits.coco_json import check_slab_image, read_coco
+from lungdet_mmdet.splits.coco_json import check_slab_image, read_coco, split_command
 from lungdet_mmdet.splits.labels import Status
 from lungdet_mmdet.splits.split_part import draw_at_positive_rate
 
@@ -161,7 +161,7 @@ class LUNA16SlabDataset(CocoDataset):
         if missing:
             raise LungDetError(
                 f"{self.ann_file}: image {image.get('file_name')} has no {', '.join(missing)}; "
-                f"make the splits again: lungdet split {Path(self.ann_file).parent.parent}"
+                f"make the splits again: {split_command(self.ann_file)}"
             )
         check_slab_image(image, source=str(self.ann_file))
         if self.with_masks and any("mask" not in instance for instance in info["instances"]):
@@ -198,7 +198,7 @@ def check_holds_slabs(path: str | Path, content: Mapping[str, Any]) -> None:
     if not content["images"]:
         raise LungDetError(
             f"{path}: holds no slab; prepare more scans, or make the splits again with other "
-            f"ratios or another seed: lungdet split {Path(path).parent.parent} (with `--protocol "
+            f"ratios or another seed: {split_command(path)} (with `--protocol "
             "paper`, which divides slabs instead of scans, a few scans do to try out a training)"
         )
 

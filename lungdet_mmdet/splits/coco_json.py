@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from lungdet_mmdet.annotations.tables import UNKNOWN_DIAMETER, Finding, Nodule
 from lungdet_mmdet.ct.slabs import SlabGeometry
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.files import check_series_name
+from lungdet_mmdet.runs.files import ANNOTATION_FOLDER, check_series_name
 from lungdet_mmdet.scoring.slab_records import (
     NODULE_CATEGORY,
     Slab,
@@ -183,6 +183,14 @@ def _shared_while_in_use(read: Callable[[Path], Read]) -> Callable[[str | Path],
     return shared
 
 
+def split_command(path: str | Path) -> str:
+    """Return the command line that writes such an annotation file again."""
+    folder = Path(path).parent
+    if folder.name == ANNOTATION_FOLDER:
+        return f"lungdet split {folder.parent}"
+    return f"lungdet split PREPARED_DIR --out {folder}"
+
+
 @_shared_while_in_use
 def read_coco(path: Path) -> CocoContent:
     """Read one of the annotation files.
@@ -196,7 +204,7 @@ def read_coco(path: Path) -> CocoContent:
         coco = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise LungDetError(
-            f"{path}: no such file; write the splits with `lungdet split {path.parent.parent}`"
+            f"{path}: no such file; write the splits with `{split_command(path)}`"
         ) from None
     except (OSError, ValueError) as error:
         raise LungDetError(

@@ -1,4 +1,5 @@
 import json
+import re
 import weakref
 
 import pytest
@@ -138,8 +139,12 @@ def test_an_empty_part_has_no_rate():
 
 def test_reading_names_what_is_wrong(tmp_path, coco):
     path = tmp_path / "test.json"
-    with pytest.raises(LungDetError, match="lungdet split"):
-        read_coco(path)
+    for folder, remedy in (
+        (tmp_path / "annotations", f"lungdet split {tmp_path}`"),
+        (tmp_path / "fold3", f"lungdet split PREPARED_DIR --out {tmp_path / 'fold3'}`"),
+    ):
+        with pytest.raises(LungDetError, match=re.escape(remedy)):
+            read_coco(folder / "test.json")
     path.write_text("{")
     with pytest.raises(LungDetError, match="cannot be read as JSON"):
         read_coco(path)
