@@ -322,6 +322,8 @@ def test_what_a_reader_says_is_exported_and_read_back(opened, tmp_path):
     x, y = centre_of(opened)
     drag(opened, (x, y), (x + 50, y))
     opened.keyboard.press("f")
+    opened.keyboard.press("f")  # the same line again adds nothing
+    assert "added before" in opened.locator("#hint").inner_text()
     assert "said" in opened.locator("#candidates").inner_text()
     opened.reload()
     opened.wait_for_timeout(300)

@@ -115,8 +115,11 @@ function addMissed() {
     return;
   }
   const middle = [0, 1].map((i) => (line.from[i] + line.to[i]) / 2);
-  review.missed.push({ centre: worldOf(voxelAt(middle)), diameter: lengthOf(line) });
-  byId('hint').textContent = '';
+  const one = { centre: worldOf(voxelAt(middle)), diameter: lengthOf(line) };
+  const known = review.missed.some((other) => String(other.centre) === String(one.centre));
+  byId('hint').textContent = known ? 'This nodule was added before.' : '';
+  if (known) return;
+  review.missed.push(one);
   keep();
 }
 function correctionsCsv() {
