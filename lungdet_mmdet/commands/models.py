@@ -18,6 +18,7 @@ from lungdet_mmdet.runs.command_line import (
     quoted,
     run_command_steps,
 )
+from lungdet_mmdet.runs.files import SERIES_TABLE
 
 
 def infer_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -341,6 +342,7 @@ def make_model_plan(args: argparse.Namespace) -> list[CommandStep]:
             f"lungdet phantom {quoted(phantoms)} --scans {PHANTOMS}"
             f" --seed {PHANTOM_SEED + args.seed} --size fine --mean-nodules 6"
             f" --workers {args.workers}",
+            phantoms / SERIES_TABLE,
         ),
         CommandStep(
             "prepare them beside the others",

@@ -18,7 +18,7 @@ from lungdet_mmdet.runs.command_line import (
     quoted,
     run_command_steps,
 )
-from lungdet_mmdet.runs.files import METRICS_NAME, NODULE_MASK_FOLDER, phantom_uid
+from lungdet_mmdet.runs.files import METRICS_NAME, NODULE_MASK_FOLDER, SERIES_TABLE, phantom_uid
 
 CONFIG = "lung_deform_detr_phantom.py"
 SIZE = "fine"
@@ -90,6 +90,7 @@ def demo_plan(args: argparse.Namespace) -> list[CommandStep]:
             f"make {length.scans} phantom scans in the layout of LUNA16",
             f"lungdet phantom {cohort} --scans {length.scans} --seed {args.seed}"
             f" --size {SIZE} --mean-nodules {MEAN_NODULES} --workers 2",
+            args.out_dir / args.length / "luna16_phantoms" / SERIES_TABLE,
         ),
         CommandStep(
             "prepare them: resample, lung mask, CLAHE, 7.5 mm MIP slabs",
@@ -189,7 +190,7 @@ def ablation_plan(args: argparse.Namespace) -> list[CommandStep]:
             "make phantom scans",
             f"lungdet phantom {quoted(cohort)} --scans {args.scans} --seed {args.seed}"
             f" --size small --mean-nodules {MEAN_NODULES} --workers 2",
-            cohort / "annotations.csv",
+            cohort / SERIES_TABLE,
         )
     ]
     for variant in args.only:
