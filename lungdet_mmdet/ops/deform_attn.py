@@ -84,8 +84,8 @@ def deform_attn(
         lower_weight * right_weight,
     )
     bag = 4 * samples
-    sums = _weighted_sums if value.is_cuda or not torch.is_grad_enabled() else _SumsOnCPU.apply
-    out = sums(
+    is_learning = torch.is_grad_enabled() and value.device.type == "cpu"
+    out = (_SumsOnCPU.apply if is_learning else _weighted_sums)(
         torch.stack([row + column for row, column in corners], dim=2).view(-1, bag),
         value.to(compute).reshape(batch * keys * heads, channels),
         torch.stack(weights, dim=2).view(-1, bag),
