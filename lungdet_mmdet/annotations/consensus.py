@@ -311,7 +311,7 @@ def consensus_spheres(series: LidcSeries, scan: ScanInput) -> list[Nodule]:
 
     Raises LungDetError if the scan's grid does not fit the contours.
     """
-    geometry = scan.grid().checked(source=str(scan.path))
+    geometry = scan.grid().upright(source=str(scan.path))
     voxel_mm3 = float(np.prod(geometry.spacing_zyx_mm))
     return [
         Nodule(

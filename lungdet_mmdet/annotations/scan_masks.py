@@ -113,7 +113,7 @@ def _read_dicom_seg(path: Path) -> tuple[np.ndarray, ScanGeometry]:
         origin_xyz_mm=np.array(volume.position),
         axes_xyz=np.asarray(volume.direction)[:, ::-1],
     )
-    return np.asarray(volume.array), grid.checked(source=str(path))
+    return np.asarray(volume.array), grid.upright(source=str(path))
 
 
 # Centres this much of the diameter apart are of one nodule, but worth a look.

@@ -268,6 +268,18 @@ class FileGrid:
             )
         return geometry
 
+    def upright(self, *, source: str) -> ScanGeometry:
+        """Return the grid where its slices stand upon one another, as labels have to.
+
+        Raises LungDetError naming the file as `checked` does, and if the slices lean.
+        """
+        if self.tilt_deg:
+            raise LungDetError(
+                f"{source}: its slices lean by {self.tilt_deg:.1f} degrees (gantry tilt): labels "
+                "are read on regular grids; resample scan and labels to one first"
+            )
+        return self.checked(source=source)
+
 
 def place_problem(labels: ScanGeometry, scan: ScanGeometry, *, source: str) -> str | None:
     """Say why a label volume cannot belong to a scan by its grid; None where it may.

@@ -274,6 +274,13 @@ def _element_type(fields: MetaImageFields) -> str:
             f"{fields.path}: {channels} values per voxel: a colour image, not a CT scan; convert "
             "the original series again"
         )
+    for name, neutral in (("Slope", 1.0), ("Offset", 0.0)):
+        name = f"ElementToIntensityFunction{name}"
+        if name in fields.values and fields.numbers(name) != (neutral,):
+            raise LungDetError(
+                f"{fields.path}: {name} is '{fields.text(name)}': readers differ on whether values "
+                f"are to be rescaled; store Hounsfield values, and {neutral:g} there"
+            )
     if not fields.is_true("BinaryData", "True"):
         raise LungDetError(
             f"{fields.path}: pixels as text (BinaryData = False); convert to binary pixels"

@@ -63,6 +63,7 @@ class NiftiHeader:
     sform_code: int
     qform: tuple[float, ...]
     sform: tuple[float, ...]
+    header_bytes: int
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -123,7 +124,7 @@ def _parsed(path: Path, head: bytes) -> NiftiHeader:
             qcode, scode = struct.unpack(f"{order}2h", head[252:256])
             qform = struct.unpack(f"{order}6f", head[256:280])
             sform = struct.unpack(f"{order}12f", head[280:328])
-            units = head[123]
+            units, header_bytes = head[123], _NIFTI1_BYTES
         elif len(head) >= _NIFTI2_BYTES and head[:4] == struct.pack(f"{order}i", _NIFTI2_BYTES):
             datatype, bitpix = struct.unpack(f"{order}2h", head[12:16])
             dim = struct.unpack(f"{order}8q", head[16:80])
@@ -133,11 +134,12 @@ def _parsed(path: Path, head: bytes) -> NiftiHeader:
             qform = struct.unpack(f"{order}6d", head[352:400])
             sform = struct.unpack(f"{order}12d", head[400:496])
             (units,) = struct.unpack(f"{order}i", head[500:504])
+            header_bytes = _NIFTI2_BYTES
         else:
             continue
         return NiftiHeader(
             order, dim, datatype, bitpix, tuple(pixdim), qfac, offset, slope, inter, units, qcode,
-            scode, qform, sform,
+            scode, qform, sform, header_bytes,
         )  # fmt: skip
     raise LungDetError(f"{path}: not a NIfTI file, or a truncated one; convert the scan again")
 
@@ -147,13 +149,14 @@ def _check_header(path: Path, header: NiftiHeader) -> None:
     is_sound = 1 <= len(sizes) <= 7 and min(sizes) >= 1 and math.prod(sizes) <= MAX_VOXELS
     kind = _TYPES.get(header.datatype)
     bits = 8 * np.dtype(kind).itemsize if kind else header.bitpix
-    offset_is_sound = math.isfinite(header.vox_offset) and header.vox_offset >= 0
+    # Four bytes that announce extensions lie between header and pixels.
+    offset_is_sound = header.header_bytes + 4 <= header.vox_offset < math.inf
     if not is_sound or header.bitpix != bits or bits < 1 or not offset_is_sound:
         raise LungDetError(
             f"{path}: the NIfTI header has dim {header.dim}, datatype {header.datatype}, bitpix "
             f"{header.bitpix} and vox_offset {header.vox_offset}: needed are sizes of at least 1 "
-            f"with at most {MAX_VOXELS} voxels in all, and bits that fit the datatype; convert the "
-            "scan again"
+            f"with at most {MAX_VOXELS} voxels in all, bits that fit the datatype, and pixels "
+            "behind the header; convert the scan again"
         )
     spacings = header.pixdim[: min(len(sizes), 3)]
     if not all(math.isfinite(s) and s > 0 for s in spacings):

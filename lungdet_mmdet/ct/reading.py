@@ -93,7 +93,7 @@ def read_scan(path: Path | str, *, series_uid: str | None = None) -> CTScan:
 
 
 def read_volume(path: Path) -> tuple[np.ndarray, ScanGeometry]:
-    """Read the values of one file as stored, after the checks of its format.
+    """Read the values of one file as stored, labels above all, after the checks of its format.
 
     Returns
     -------
@@ -103,10 +103,10 @@ def read_volume(path: Path) -> tuple[np.ndarray, ScanGeometry]:
     Raises
     ------
     LungDetError
-        As `read_scan`.
+        As `read_scan`, and if the slices lean: labels cannot be moved as grey levels are.
     """
     values, grid, _ = _read_file(path)
-    return values, grid.checked(source=str(path))
+    return values, grid.upright(source=str(path))
 
 
 def read_file_grid(path: Path) -> FileGrid:

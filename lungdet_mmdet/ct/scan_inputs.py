@@ -97,7 +97,7 @@ class ScanInput:
         """Return the grid that the scan's file or headers state; no pixels are read."""
         if self.series is None:
             return read_file_grid(self.path)
-        return grid_of_slices(slice_stack(self.series)[0])
+        return grid_of_slices(slice_stack(self.series)[0], source=self.series.place)
 
     def files(self) -> list[Path]:
         """Return the files that the scan is read from."""

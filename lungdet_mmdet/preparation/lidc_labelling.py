@@ -95,7 +95,7 @@ def label_one_scan(job: LabelJob) -> LabelledVolume:
     LungDetError
         If the scan's grid does not fit the contours, or no label lies where the table has a nodule.
     """
-    geometry = job.scan.grid().checked(source=str(job.scan.path))
+    geometry = job.scan.grid().upright(source=str(job.scan.path))
     flags: Counter[str] = Counter()
     nodules = nodules_on_grid(
         job.series,

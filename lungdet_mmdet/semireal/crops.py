@@ -12,6 +12,7 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
 from lungdet_mmdet.annotations.tables import read_csv_rows
+from lungdet_mmdet.ct.geometry import place_problem
 from lungdet_mmdet.ct.reading import SCAN_SUFFIXES, read_scan, scan_suffix
 from lungdet_mmdet.errors import LungDetError
 
@@ -156,14 +157,20 @@ def load_crop(file: CropFile) -> NoduleCrop:
     label.
     """
     image, labels = read_scan(file.image_path), read_scan(file.mask_path)
-    same_grid = image.geometry.size_zyx == labels.geometry.size_zyx and np.allclose(
-        image.geometry.spacing_zyx_mm, labels.geometry.spacing_zyx_mm, rtol=1e-3
+    theirs, own = labels.geometry, image.geometry
+    same_grid = theirs.size_zyx == own.size_zyx and np.allclose(
+        theirs.spacing_zyx_mm, own.spacing_zyx_mm, rtol=1e-3
     )
     if not same_grid:
         raise LungDetError(
-            f"{file.mask_path}: its grid {labels.geometry.size_zyx} is not that of the image, "
-            f"{image.geometry.size_zyx}; write the mask on the image's grid"
+            f"{file.mask_path}: its grid {theirs.size_zyx} is not that of the image, "
+            f"{own.size_zyx}; write the mask on the image's grid"
         )
+    problem = place_problem(theirs, own, source=str(file.mask_path))
+    if problem is None and not np.allclose(theirs.axes_xyz, own.axes_xyz, atol=1e-3):
+        problem = f"{file.mask_path}: has not the image's direction; copy it from there"
+    if problem:
+        raise LungDetError(problem)
     mask = labels.volume_hu == file.label
     if not mask.any():
         raise LungDetError(

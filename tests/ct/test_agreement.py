@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lungdet_mmdet.ct.reading import read_scan
+from lungdet_mmdet.ct.reading import read_scan, read_volume
 from lungdet_mmdet.errors import LungDetError
 
 pytestmark = pytest.mark.reliability("two statements in one header: NIfTI, NRRD, MetaImage")
@@ -69,6 +69,16 @@ def nrrd(path, *fields, volume=VOLUME):
 def test_nifti_fields_that_disagree_are_refused(tmp_path, options, words):
     with pytest.raises(LungDetError, match=words):
         read_scan(nifti(tmp_path / "a.nii", **options))
+
+
+@pytest.mark.parametrize("offset", [0, 100, 348, math.nan])
+def test_nifti_pixels_that_begin_within_the_header_are_refused(tmp_path, offset):
+    path = nifti(tmp_path / "a.nii")
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<f", content, 108, offset)
+    path.write_bytes(content)
+    with pytest.raises(LungDetError, match="pixels behind the header"):
+        read_scan(path)
 
 
 @pytest.mark.parametrize(
@@ -243,3 +253,12 @@ def test_the_users_own_keys_of_a_nrrd_are_no_fields(tmp_path):
     assert np.array_equal(
         read_scan(path).volume_hu, read_scan(nrrd(tmp_path / "b.nrrd", *place)).volume_hu
     )
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nrrd", ".mha"])
+def test_labels_on_leaning_slices_are_refused(tmp_path, suffix):
+    # Grey levels are moved with their slices; labels as stored would lie beside their nodules.
+    with pytest.raises(LungDetError, match=rf"a{suffix}: its slices lean by 21.8 degrees"):
+        read_volume(leaning(tmp_path / f"a{suffix}", 2.0))
+    values, _ = read_volume(leaning(tmp_path / f"b{suffix}", 0.0))
+    assert np.array_equal(values, VOLUME)

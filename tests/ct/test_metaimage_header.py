@@ -123,6 +123,8 @@ def test_pixels_at_the_end_of_the_data_file(tmp_path):
         ({"ElementNumberOfChannels": "x"}, "ElementNumberOfChannels is 'x'"),
         ({"ElementNumberOfChannels": ""}, "one number is needed"),
         ({"BinaryData": "False"}, "pixels as text"),
+        ({"ElementToIntensityFunctionSlope": "2"}, "Slope is '2': readers differ"),
+        ({"ElementToIntensityFunctionOffset": "-1024"}, "Offset is '-1024': readers differ"),
         ({"ElementDataFile": "/etc/passwd"}, "outside the header's own folder"),
         ({"ElementDataFile": "../scan.raw"}, "outside the header's own folder"),
         ({"ElementDataFile": "sub/scan.raw"}, "outside the header's own folder"),
@@ -143,6 +145,11 @@ def test_a_header_that_cannot_be_is_refused(tmp_path, changes, message):
     with pytest.raises(LungDetError, match=message) as caught:
         read_metaimage_header(path)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_a_scaling_that_changes_nothing_is_fine(tmp_path):
+    neutral = {"ElementToIntensityFunctionSlope": "1", "ElementToIntensityFunctionOffset": "0"}
+    assert read_metaimage_header(write_header(tmp_path, **neutral)).size_xyz == (4, 3, 2)
 
 
 def test_a_missing_header_is_named(tmp_path):

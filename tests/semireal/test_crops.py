@@ -174,6 +174,16 @@ def test_a_mask_on_another_grid_is_refused(tmp_path):
         load_crop(CropFile("x", "p", tmp_path / "i.nii.gz", tmp_path / "m.nii.gz"))
 
 
+def test_a_mask_that_lost_its_place_is_refused(tmp_path):
+    write_volume(tmp_path / "i.nii.gz", np.zeros((4, 4, 4), np.int16))
+    image = sitk.ReadImage(str(tmp_path / "i.nii.gz"))
+    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    sitk.WriteImage(image, str(tmp_path / "i.nii.gz"))
+    write_volume(tmp_path / "m.nii.gz", np.ones((4, 4, 4), np.uint8))
+    with pytest.raises(LungDetError, match="copy origin and direction"):
+        load_crop(CropFile("x", "p", tmp_path / "i.nii.gz", tmp_path / "m.nii.gz"))
+
+
 def test_an_empty_mask_is_refused(tmp_path):
     write_volume(tmp_path / "i.nii.gz", np.zeros((4, 4, 4), np.int16))
     write_volume(tmp_path / "m.nii.gz", np.zeros((4, 4, 4), np.uint8))

@@ -155,8 +155,23 @@ def frame_of(slices: Sequence[DicomSlice], *, source: str) -> ScanGeometry:
     ).checked(source=f"{source} ({first.path.name})")
 
 
-def grid_of_slices(slices: Sequence[DicomSlice]) -> FileGrid:
-    """Return the grid that the slices state, upwards along their normal; it may lean."""
+def _are_even(steps_mm: np.ndarray) -> bool:
+    step = float(np.median(steps_mm))
+    return np.abs(steps_mm - step).max() <= max(STEP_TOLERANCE_REL * step, POSITION_TOLERANCE_MM)
+
+
+def grid_of_slices(slices: Sequence[DicomSlice], *, source: str) -> FileGrid:
+    """Return the grid that the slices state, upwards along their normal; it may lean.
+
+    Raises LungDetError if they lie at uneven distances: voxels of it would lie elsewhere.
+    """
+    steps = np.diff([s.height_mm for s in slices])
+    if not _are_even(steps):
+        raise LungDetError(
+            f"{source}: its slices lie {steps.min():.2f} to {steps.max():.2f} mm apart, so places "
+            "in voxels cannot be told from its headers: give marks in millimetres, or export the "
+            "whole series again"
+        )
     first, last = slices[0], slices[-1]
     step = np.subtract(last.position_xyz_mm, first.position_xyz_mm) / max(len(slices) - 1, 1)
     length = float(np.linalg.norm(step))
@@ -246,7 +261,7 @@ def even_steps(
     heights -= heights[0]
     steps = np.diff(heights)
     step = geometry.spacing_zyx_mm[0]
-    if np.abs(steps - step).max() <= max(STEP_TOLERANCE_REL * step, POSITION_TOLERANCE_MM):
+    if _are_even(steps):
         # The mean over the whole scan is free of the rounding of single positions.
         return volume, _with_step(geometry, heights[-1] / (len(heights) - 1), len(volume)), []
     widest = int(np.argmax(steps))

@@ -176,10 +176,19 @@ class DicomSeries:
         return f"{self.slices[0].path.parent}: series {self.uid}"
 
     @property
+    def _heights_mm(self) -> np.ndarray:
+        return np.unique([round(s.height_mm, 3) for s in self.slices if s.has_place])
+
+    @property
     def step_mm(self) -> float:
         """Median distance of neighbouring slices in mm; infinite where it cannot be told."""
-        heights = np.unique([round(s.height_mm, 3) for s in self.slices if s.has_place])
+        heights = self._heights_mm
         return float(np.median(np.diff(heights))) if len(heights) > 1 else math.inf
+
+    @property
+    def extent_mm(self) -> float:
+        """Distance of the outermost slices in mm."""
+        return float(np.ptp(self._heights_mm)) if len(self._heights_mm) else 0.0
 
     @property
     def why_unsuitable(self) -> str:
@@ -343,14 +352,21 @@ def find_dicom_series(folder: Path | str) -> list[DicomSeries]:
     return found.series
 
 
+_PROJECTION = re.compile(r"\b(MIP|MINIP|PROJECTION|AVERAGE)\b")
+# A series that covers less than this share of the longest one's extent.
+PART_OF_A_CHEST = 0.4
+
+
 def choose_series(
     found: Sequence[DicomSeries], *, source: str, series_uid: str | None = None
 ) -> DicomSeries:
     """Return the series to read: the one asked for, else the thinnest axial CT.
 
-    Among equally thin ones that with most slices is taken, then the smoother kernel (a sharp one's
-    noise adds up in a projection), then the first by UID. Raises LungDetError if there is none,
-    listing the series that are there, or if they are of several patients.
+    Projections of other slices and parts of the chest come last. As thin as a series are its slices
+    or their distance, what is more. Among equally thin ones that with most slices is taken, then
+    the smoother kernel (a sharp one's noise adds up in a projection), then the first by UID. Raises
+    LungDetError if there is none, listing the series that are there, or if they are of several
+    patients.
     """
     listing = "\n".join(f"  {series.describe()}" for series in found)
     if not found:
@@ -389,8 +405,15 @@ def choose_series(
             f"the folder of one of them, or a series:\n{listing}"
         )
 
+    longest = max(series.extent_mm for series in suitable)
+
     def preference(series: DicomSeries) -> tuple:
+        usable = [s for s in series.slices if s.is_ct_slice]
+        thickness = float(np.median([s.thickness_mm for s in usable]))
+        is_projected = bool(_PROJECTION.search(usable[0].image_type.upper()))
+        is_part = series.extent_mm < PART_OF_A_CHEST * longest
         is_sharp = is_sharp_kernel(series.slices[0].kernel)
-        return round(series.step_mm, 2), -len(series.slices), is_sharp, series.uid
+        thinness = round(max(series.step_mm, thickness), 2)
+        return is_projected, is_part, thinness, -len(series.slices), is_sharp, series.uid
 
     return min(suitable, key=preference)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -135,10 +135,17 @@ class OtsuLungMask(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         volume, geometry = results["volume"], results["geometry"]
-        given = None
+        given, flags = None, ()
         if (path := results.get("lung_mask_path")) is not None:
-            labels = read_scan(path)
-            given = nearest_on_grid(labels.volume_hu.astype(np.uint8), labels.geometry, geometry)
+            try:
+                labels = read_scan(path)
+                given = nearest_on_grid(
+                    labels.volume_hu.astype(np.uint8), labels.geometry, geometry
+                )
+            except LungDetError:
+                if self.method == "luna16":
+                    raise
+                flags = ("luna16_mask_unusable",)  # it would only have been a fallback
         segmentation = segment_with_fallback(
             volume,
             spacing_zyx_mm=geometry.spacing_zyx_mm,
@@ -149,6 +156,7 @@ class OtsuLungMask(BaseTransform):
             margin_mm=self.margin_mm,
             grid_mm=self.grid_mm,
         )
+        segmentation = replace(segmentation, flags=(*segmentation.flags, *flags))
         results["lung_mask"], results["lung_segmentation"] = segmentation.mask, segmentation
         results["lung_summary"] = {
             **segmentation.summary(),

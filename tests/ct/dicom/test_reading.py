@@ -10,6 +10,7 @@ from lungdet_mmdet.ct.dicom.reading import read_dicom_folder
 from lungdet_mmdet.ct.dicom.series import choose_series, find_dicom_series
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.reading import read_scan
+from lungdet_mmdet.ct.scan_inputs import list_inputs
 from lungdet_mmdet.errors import LungDetError
 from tests.support.dicom_export import write_dicom_series
 
@@ -223,6 +224,35 @@ def test_the_thinnest_axial_ct_is_chosen(folder, volume):
         read_dicom_folder(folder, series_uid="2.999.3")
     with pytest.raises(LungDetError, match=r"no series 9\.9 here(.|\n)*2\.999\.4  3 images"):
         read_dicom_folder(folder, series_uid="9.9")
+
+
+def test_projections_thick_slices_and_parts_are_not_the_thinnest(tmp_path):
+    def written(uid, size_z, step_mm, thickness_mm, kind="AXIAL"):
+        shape = (size_z, 6, 8)
+        place = ScanGeometry(shape, (step_mm, 0.75, 0.5), (0.0, 0.0, 0.0))
+        folder = tmp_path / uid
+        write_dicom_series(folder, np.zeros(shape, np.int16), place, seriesuid=uid)
+        kinds = ["DERIVED", "SECONDARY", kind]
+        edit_all(folder, PatientID="one", SliceThickness=thickness_mm, ImageType=kinds)
+
+    written("2.999.5", 40, 1.0, 1.0)
+    written("2.999.1", 40, 1.0, 10.0, "MIP")
+    written("2.999.2", 57, 0.7, 5.0)
+    written("2.999.3", 9, 0.6, 0.6)
+    found = find_dicom_series(tmp_path)
+    assert choose_series(found, source="x").uid == "2.999.5"
+    alone = [series for series in found if series.uid == "2.999.1"]
+    assert choose_series(alone, source="x").uid == "2.999.1"
+
+
+def test_voxels_of_uneven_slices_are_not_guessed(folder):
+    (scan,) = list_inputs([folder])
+    assert scan.grid().size_zyx == GEOMETRY.size_zyx
+    (folder / "0004.dcm").unlink()
+    (scan,) = list_inputs([folder])
+    assert scan.load().volume_hu.shape == GEOMETRY.size_zyx  # filled in, and flagged
+    with pytest.raises(LungDetError, match=r"slices lie 2\.50 to 5\.00 mm apart"):
+        scan.grid()
 
 
 @pytest.mark.parametrize(

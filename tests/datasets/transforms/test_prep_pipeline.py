@@ -1,6 +1,7 @@
 """The whole prep pipeline on phantoms: positions, orientation, offline against online."""
 
 import json
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from mmengine.config import Config
 import lungdet_mmdet.plugin  # noqa: F401
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.reading import read_scan
+from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.scan import PhantomScan, build_scan
 from tests.support.slabs import slab_box
 
@@ -145,3 +147,18 @@ def test_luna16s_own_mask_is_used_when_asked_for(prepared_phantoms):
     assert results["lung_summary"]["method"] == "luna16"
     assert results["lung_mask"][lungs].mean() > 0.98
     assert results["lung_mask"].sum() < 1.3 * lungs.sum()
+
+
+def test_a_damaged_mask_of_luna16_costs_the_scan_only_where_it_is_asked_for(
+    prepared_phantoms, tmp_path
+):
+    mask_path = min(prepared_phantoms.luna16_dir.glob("seg-lungs-LUNA16/*.mhd"))
+    (scan_path,) = prepared_phantoms.luna16_dir.glob(f"subset*/{mask_path.name}")
+    broken = shutil.copy(mask_path, tmp_path)  # its pixels stay behind
+    load = TRANSFORMS.build({"type": "LoadCTScan"})
+    paths = {"scan_path": str(scan_path), "lung_mask_path": Path(broken)}
+    results = TRANSFORMS.build({"type": "OtsuLungMask"})(load(dict(paths)))
+    assert results["lung_summary"]["method"] == "otsu"
+    assert "luna16_mask_unusable" in results["lung_summary"]["flags"]
+    with pytest.raises(LungDetError, match="no such file"):
+        TRANSFORMS.build({"type": "OtsuLungMask", "method": "luna16"})(load(dict(paths)))
