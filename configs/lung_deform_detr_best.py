@@ -19,7 +19,7 @@ resize = dict(type='Resize', scale_factor=float(enlarged), keep_ratio=True)
 train_pipeline = [
     *_base_.train_pipeline[:4],  # loaded, flipped, rotated
     dict(type='RandomSlabWindow', size_px=window_px),
-    dict(type='PasteNodules', data_root=_base_.data_root, most=2),
+    dict(type='PasteNodules', most=2),
     resize,
     *_base_.train_pipeline[4:],
 ]

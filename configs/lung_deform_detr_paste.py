@@ -4,7 +4,7 @@ _base_ = ['./lung_deform_detr.py']
 
 train_pipeline = [
     *_base_.train_pipeline[:2],
-    dict(type='PasteNodules', data_root=_base_.data_root),
+    dict(type='PasteNodules'),
     *_base_.train_pipeline[2:],
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

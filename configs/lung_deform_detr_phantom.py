@@ -65,7 +65,7 @@ train_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='RandomSlabRotate', max_angle_deg=45.0),
     dict(type='RandomSlabWindow', size_px=window_px),
-    dict(type='PasteNodules', data_root={{_base_.data_root}}, most=2),
+    dict(type='PasteNodules', most=2),
     dict(type='RandomSlabReverse'),
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25],
          direction=['horizontal', 'vertical', 'diagonal']),

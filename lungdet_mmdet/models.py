@@ -204,9 +204,10 @@ class SlabDINO(DINO):
             targets.append(target)
         positive, target = torch.cat(chosen), torch.cat(targets)
         factor = max(1, len(positive))
+        scores = all_scores.flatten(0, 1).float()  # under mixed precision, too
         losses = {
             "dense_loss_cls": head.loss_cls(
-                all_scores.flatten(0, 1), torch.cat(labels), torch.cat(weights), avg_factor=factor
+                scores, torch.cat(labels), torch.cat(weights), avg_factor=factor
             )
         }
         found = head.reg_branches[last](tokens.flatten(0, 1)[positive])

@@ -22,14 +22,14 @@ from lungdet_mmdet.datasets.luna16_slabs import check_holds_slabs, missing_data_
 from lungdet_mmdet.engine.by_name import DATA_VARIABLE, config_from_file, find_config, on_data
 from lungdet_mmdet.engine.run_setup import quieten, trained_checkpoint
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.preparation.prep_pipeline import prep_steps
+from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, prep_steps
 from lungdet_mmdet.runs.atomic_files import write_json
 from lungdet_mmdet.runs.command_line import loading_processes, usable_cores
 from lungdet_mmdet.runs.files import ANNOTATION_FOLDER, MANIFEST_NAME, SUBMISSION_NAME
 from lungdet_mmdet.splits.coco_checks import check_leaks
 from lungdet_mmdet.splits.coco_json import read_coco
 from lungdet_mmdet.splits.prepared import check_finished
-from lungdet_mmdet.splits.split_writer import write_splits
+from lungdet_mmdet.splits.split_writer import recorded_options, write_splits
 
 PARTS = ("train", "val", "test")
 
@@ -244,7 +244,8 @@ def check_prep_pipeline(config: Config, *, allow: bool = False) -> tuple[str, ..
 def _other_pipeline(manifest: Path, wanted: list[dict], *, allow: bool) -> str | None:
     """Compare one prepared folder with the steps wanted; return what is to be said of it."""
     try:
-        made_by = json.loads(manifest.read_text(encoding="utf-8"))["pipeline"]
+        record = json.loads(manifest.read_text(encoding="utf-8"))
+        made_by, version = record["pipeline"], record.get("pixels_version", PIXELS_VERSION)
     except FileNotFoundError:
         return f"{manifest}: not there, so nobody can tell how these slabs were prepared"
     except (ValueError, KeyError, TypeError) as error:
@@ -255,13 +256,16 @@ def _other_pipeline(manifest: Path, wanted: list[dict], *, allow: bool) -> str |
         [json.dumps(_without_mask_method(step), sort_keys=True) for step in steps]
         for steps in (wanted, made_by)
     )
-    if here == there:
+    if here == there and version == PIXELS_VERSION:
         return None
-    message = f"{manifest}: these slabs were prepared by another pipeline than the config's. " + (
-        f"Only in the config: {_only_in(here, there)}; only in the data: {_only_in(there, here)}"
-        if sorted(here) != sorted(there)
-        else "The steps are the same, their order differs"
-    )
+    message = f"{manifest}: these slabs were prepared by another pipeline than the config's. "
+    if sorted(here) != sorted(there):
+        own, theirs = _only_in(here, there), _only_in(there, here)
+        message += f"Only in the config: {own}; only in the data: {theirs}"
+    elif here != there:
+        message += "The steps are the same, their order differs"
+    else:
+        message += f"Their pixels are of version {version}, those of this package {PIXELS_VERSION}"
     if allow:
         return message
     raise LungDetError(
@@ -361,7 +365,10 @@ def make_fold(config: Config, work_dir: Path, number: int, *, seed: int) -> Fold
     folder = Path(work_dir).resolve() / f"fold_{number}"
     data_root = Path(config.train_dataloader.dataset.get("data_root") or "")
     split_folder = folder / ANNOTATION_FOLDER
-    write_splits(data_root, protocol="fold", fold=number, seed=seed, out_dir=split_folder)
+    # What a label is stays what it is in the folder's own split.
+    made = recorded_options(data_root / ANNOTATION_FOLDER) or {}
+    rules = {k: made[k] for k in ("min_overlap_mm", "excluded", "labels", "positive") if k in made}
+    write_splits(data_root, protocol="fold", fold=number, seed=seed, out_dir=split_folder, **rules)
     digest = hashlib.sha256()
     for part in PARTS:
         path = split_folder / f"{part}.json"
@@ -370,9 +377,18 @@ def make_fold(config: Config, work_dir: Path, number: int, *, seed: int) -> Fold
         if part != "train":
             _point_evaluators(config, part, path)
     config.work_dir = str(folder)
-    digest.update(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
+    matters = _without_loading(config.to_dict())
+    digest.update(json.dumps(matters, sort_keys=True, default=str).encode())
     config.dump(folder / FOLD_CONFIG_NAME)
     return Fold(number, folder, digest.hexdigest())
+
+
+def _without_loading(value: Any) -> Any:
+    """Leave out what differs from machine to machine and changes no result."""
+    if isinstance(value, dict):
+        loading = ("num_workers", "persistent_workers", "prefetch_factor")
+        return {k: _without_loading(v) for k, v in value.items() if k not in loading}
+    return [_without_loading(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _point_evaluators(config: Config, part: str, path: Path) -> None:

@@ -18,7 +18,8 @@ from lungdet_mmdet.engine.by_name import config_from_file
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.trained_checkpoint import read_training_checkpoint
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
-from lungdet_mmdet.runs.files import ANNOTATION_FOLDER
+from lungdet_mmdet.runs.atomic_files import read_json_or
+from lungdet_mmdet.runs.files import ANNOTATION_FOLDER, MANIFEST_NAME
 from lungdet_mmdet.versions import library_versions
 
 # The folders of an absolute path; the name behind them stays.
@@ -80,7 +81,7 @@ def publish_model(
         | ({"operating_point": _plain(point.as_record())} if point is not None else {})
         | ({"averaged": [path.name for path in average]} if average else {})
         | ({"note": note} if note else {}),
-        made_with=versions(),
+        made_with=versions() | {"pixels_version": _pixels_version(root)},
     )
     build_model(model, torch.device("cpu"))
     write_model_file(out, model)
@@ -156,6 +157,12 @@ def _split_content(path: Path) -> dict[str, Any]:
             f"{path}: no split, but a {type(content).__name__}; make the splits again"
         )
     return content
+
+
+def _pixels_version(data_root: Path) -> str:
+    """Return the version of the pixels that a model learnt from, this package's if not told."""
+    record = read_json_or(data_root / MANIFEST_NAME, {})
+    return str(record.get("pixels_version", PIXELS_VERSION))
 
 
 def versions() -> dict[str, str]:

@@ -393,9 +393,9 @@ def make_model(argv: Sequence[str] | None = None) -> int:
 
     Real nodules are set into real lungs (lungdet insert), phantoms are added, and the small
     detector is trained on both. Lungs and nodules of the patients named by --test-patients, and the
-    nodules of one fold in four, are kept for the test; every training lung trains, phantoms choose
-    the threshold. The same seeds, data and versions give the same weights on the same kind of
-    processor. Goes on where it was interrupted.
+    nodules of one fold in four, are kept for the test. Lungs of up to fifteen patients all train,
+    and phantoms choose the threshold. The same seeds, data and versions give the same weights on
+    the same kind of processor. Goes on where it was interrupted.
     """
     args = make_model_options(argv)
     return run_command_steps(make_model_plan(args), args.out_dir)

@@ -107,6 +107,7 @@ def train(argv: Sequence[str] | None = None) -> int:
         fall_back_from_amp,
         join_processes,
         resume_from,
+        set_aside,
         start_from,
         use_amp,
     )
@@ -143,6 +144,8 @@ def train(argv: Sequence[str] | None = None) -> int:
     # Of several processes on a machine the first one holds the folder for all.
     first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
     with only_run_in(Path(config.work_dir)) if first else contextlib.nullcontext():
+        if first and not resumed:
+            notes.append(set_aside(Path(config.work_dir), keep=config.get("load_from")))
         runner = QuietRunner.from_cfg(config)
         for note in filter(None, notes):
             print_log(note, logger="current", level=logging.WARNING)

@@ -21,6 +21,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
+from lungdet_mmdet.datasets.transforms.augmentation import PasteNodules
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.splits.coco_checks import CohortSummary, label_text, summarise
 from lungdet_mmdet.splits.coco_json import check_slab_image, read_coco, split_command
@@ -127,6 +128,9 @@ class LUNA16SlabDataset(CocoDataset):
         if with_masks:
             pipeline = [_loading_masks(step) for step in pipeline]
         super().__init__(*args, filter_cfg=filter_cfg, pipeline=pipeline, **kwargs)
+        for step in self.pipeline.transforms:
+            if isinstance(step, PasteNodules):
+                step.source = Path(self.ann_file), Path(self.data_prefix["img"])
 
     def load_data_list(self) -> list[dict]:
         """Load slabs, draw the wanted positive rate, and log what the split holds."""
@@ -195,6 +199,11 @@ def check_holds_slabs(path: str | Path, content: Mapping[str, Any]) -> None:
 
     Raises LungDetError naming the annotation file and the remedy.
     """
+    if not content["images"] and content["info"].get("protocol") == "fold":
+        raise LungDetError(
+            f"{path}: holds no slab; no scan of that official subset is prepared: prepare it, or "
+            "leave its fold out (--folds)"
+        )
     if not content["images"]:
         raise LungDetError(
             f"{path}: holds no slab; prepare more scans, or make the splits again with other "

@@ -7,6 +7,7 @@ import http.client
 import importlib.util
 import logging
 import re
+import time
 import urllib.request
 from pathlib import Path
 
@@ -348,6 +349,36 @@ def latest_checkpoint(work_dir: Path) -> Path | None:
         if (match := re.fullmatch(r"(?:epoch|iter)_(\d+)\.pth", path.name))
     }
     return numbered[max(numbered)] if numbered else None
+
+
+def set_aside(work_dir: Path, *, keep: str | None = None) -> str | None:
+    """Move logs and checkpoints of an earlier run out of the way of one that begins anew.
+
+    Left where they are, ``--resume`` would go on from them, and a test would judge their best.
+
+    Parameters
+    ----------
+    work_dir : of the run that begins.
+    keep : a checkpoint that it starts from, which stays where it is.
+
+    Returns
+    -------
+    What was done, for the log; None where there was nothing.
+    """
+    patterns = ("epoch_*.pth", "iter_*.pth", "best_*.pth", "last_checkpoint")
+    found = {path for pattern in patterns for path in work_dir.glob(pattern)}
+    found |= {path.parent for path in work_dir.glob("*/vis_data")}
+    found -= {Path(keep).absolute(), Path(keep)} if keep else set()
+    if not any(path.suffix == ".pth" for path in found):
+        return None
+    folder = work_dir / f"before_{time.strftime('%Y%m%d_%H%M%S')}"
+    folder.mkdir()
+    for path in sorted(found):
+        path.rename(folder / path.name)
+    return (
+        f"{work_dir}: held checkpoints of an earlier run, which now lie in {folder.name}; to go "
+        "on from them instead, stop, move them back and give --resume"
+    )
 
 
 def trained_checkpoint(path: str | Path) -> Path:

@@ -290,7 +290,10 @@ def difference_warnings(runs: Sequence[RunScores]) -> list[str]:
     """Say so where the runs were not tested on the same thing."""
     tested: dict[str, list[str]] = {}
     for run in runs:
-        tested.setdefault(run.tested_on, []).append(run.name)
+        # Slabs of another thickness show the same nodules on another number of them.
+        counts = {"scans": run.value("n_scans"), "nodules": run.value("froc_n_nodules")}
+        told = (f", {count:g} {what}" for what, count in counts.items() if count == count)
+        tested.setdefault(run.tested_on + "".join(told), []).append(run.name)
     if len(tested) < 2:
         return []
     parts = "; ".join(f"{what}: {', '.join(names)}" for what, names in tested.items())

@@ -344,7 +344,9 @@ class OperatingPoint:
 
 
 def operating_point_of(checkpoint: Mapping[str, Any]) -> OperatingPoint | None:
-    """Return the operating point stored in a checkpoint, None where there is none.
+    """Return the operating point of a checkpoint or a published model, None where there is none.
+
+    One that a published model's threshold is no longer that of does not count.
 
     Parameters
     ----------
@@ -358,7 +360,10 @@ def operating_point_of(checkpoint: Mapping[str, Any]) -> OperatingPoint | None:
     meta = checkpoint.get("meta")
     record = meta.get(META_KEY) if isinstance(meta, Mapping) else None
     if record is None:
-        return None
+        published = checkpoint.get("data")
+        record = published.get(META_KEY) if isinstance(published, Mapping) else None
+        if record is None or record.get("threshold") != checkpoint.get("threshold"):
+            return None
     known = {field.name for field in fields(OperatingPoint)}
     try:
         return OperatingPoint(**{key: value for key, value in record.items() if key in known})

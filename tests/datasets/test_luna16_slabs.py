@@ -59,6 +59,21 @@ def test_missing_data_names_the_commands_that_make_it(tmp_path):
     assert "lungdet phantom" in message
 
 
+def test_nodules_are_pasted_from_the_split_that_is_trained_on(slab_folder):
+    own = slab_folder / "fold_3" / "annotations" / "train.json"
+    own.parent.mkdir(parents=True)
+    coco = json.loads((slab_folder / "annotations" / "train.json").read_text())
+    coco["annotations"] = [a for a in coco["annotations"] if a["image_id"] == 1]
+    own.write_text(json.dumps(coco))
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        slabs = LUNA16SlabDataset(
+            data_root=str(slab_folder), ann_file=str(own), data_prefix={"img": "slabs/"},
+            pipeline=[{"type": "PasteNodules"}],
+        )  # fmt: skip
+    (step,) = slabs.pipeline.transforms
+    assert step.source == (own, slab_folder / "slabs")
+
+
 def test_plain_coco_files_are_refused(slab_folder):
     path = slab_folder / "annotations" / "train.json"
     coco = json.loads(path.read_text())

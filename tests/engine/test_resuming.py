@@ -1,6 +1,6 @@
 import pytest
 
-from lungdet_mmdet.engine.run_setup import latest_checkpoint, trained_checkpoint
+from lungdet_mmdet.engine.run_setup import latest_checkpoint, set_aside, trained_checkpoint
 from lungdet_mmdet.errors import LungDetError
 
 
@@ -14,6 +14,23 @@ def work_dir(tmp_path):
 def test_the_note_is_followed(work_dir):
     (work_dir / "last_checkpoint").write_text(str(work_dir / "epoch_9.pth"))
     assert latest_checkpoint(work_dir).name == "epoch_9.pth"
+
+
+def test_a_run_that_begins_anew_cannot_be_taken_for_the_one_before(work_dir):
+    (work_dir / "last_checkpoint").write_text("epoch_10.pth")
+    (work_dir / "20260101_000000" / "vis_data").mkdir(parents=True)
+    (work_dir / "own.pth").touch()  # a published model, say
+    kept = work_dir / "epoch_9.pth"
+    told = set_aside(work_dir, keep=str(kept))
+    (folder,) = work_dir.glob("before_*")
+    assert folder.name in told
+    assert sorted(path.name for path in work_dir.iterdir()) == [
+        folder.name, "epoch_9.pth", "own.pth"
+    ]  # fmt: skip
+    assert len(list(folder.iterdir())) == 4
+    kept.unlink()
+    assert set_aside(work_dir) is None
+    assert latest_checkpoint(work_dir) is None
 
 
 def test_a_copied_folder_goes_on_from_its_own_checkpoint(work_dir, tmp_path_factory):

@@ -22,6 +22,14 @@ def test_a_checkpoint_without_one(checkpoint):
     assert operating_point_of(checkpoint) is None
 
 
+def test_a_published_model_has_it_while_its_threshold_is_that_of_it():
+    record = POINT.as_record()
+    published = {"threshold": 0.42, "data": {"operating_point": record}}
+    assert operating_point_of(published) == POINT
+    assert operating_point_of({**published, "threshold": 0.5}) is None
+    assert operating_point_of({"threshold": 0.42, "data": {}}) is None
+
+
 def test_fields_of_a_later_version_are_left_out():
     record = POINT.as_record() | {"colour": "blue"}
 

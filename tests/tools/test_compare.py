@@ -65,6 +65,20 @@ def test_runs_on_other_slabs_are_not_compared_silently(compare, runs, tmp_path, 
     assert "phantom data, strict protocol, val split: val" in error
 
 
+def test_runs_on_other_scans_of_the_same_kind_are_told_apart(compare, tmp_path, capsys):
+    counts = ({"n_scans": 10, "froc_n_nodules": 12}, {"n_scans": 9, "froc_n_nodules": 12})
+    folds = [
+        write_run(tmp_path / f"fold_{k}", metrics={"AP50": 0.5, **more})
+        for k, more in enumerate(counts)
+    ]
+    compare(folds)
+    error = capsys.readouterr().err
+    assert "not tested on the same slabs" in error
+    assert "10 scans, 12 nodules: fold_0; " in error
+    compare([folds[0], folds[0]])
+    assert capsys.readouterr().err == ""
+
+
 def test_bad_input_is_named(compare, runs, tmp_path):
     with pytest.raises(LungDetError, match=r"none/metrics\.json|no metrics here"):
         read_run(tmp_path / "none")

@@ -8,6 +8,7 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.run_files import Marks, write_submission
 from lungdet_mmdet.scoring.split_scores import pooled_froc
 from lungdet_mmdet.splits.coco_json import read_slab_set
+from lungdet_mmdet.splits.split_writer import write_splits
 from tests.support.slab_folder import write_slab_folder
 
 
@@ -90,6 +91,25 @@ def test_finished_folds_are_not_run_again(cross_validate, tmp_path):
     state = tmp_path / "cv" / "fold_3" / "fold.json"
     state.write_text(state.read_text().replace("true", "false"))  # as if it had been interrupted
     assert cross_validate()[4:] == [("train", "fold_3"), ("test", "fold_3")]
+
+
+def test_another_number_of_loading_processes_is_the_same_fold(cross_validate, monkeypatch):
+    monkeypatch.setenv("LUNGDET_WORKERS", "1")
+    assert len(cross_validate()) == 4
+    monkeypatch.setenv("LUNGDET_WORKERS", "3")
+    assert len(cross_validate()) == 4
+
+
+def test_labels_of_a_fold_are_those_of_the_folders_split(cross_validate, prepared, tmp_path):
+    write_splits(prepared, labels="sphere", min_overlap_mm=0.6, excluded="background")
+    cross_validate()
+    info = json.loads((tmp_path / "cv" / "fold_3" / "annotations" / "train.json").read_text())[
+        "info"
+    ]
+    made = {key: info[key] for key in ("labels", "min_overlap_mm", "excluded", "protocol")}
+    assert made == {
+        "labels": "sphere", "min_overlap_mm": 0.6, "excluded": "background", "protocol": "fold"
+    }  # fmt: skip
 
 
 def test_another_config_in_the_same_folder_is_refused(cross_validate):

@@ -95,6 +95,14 @@ def test_another_order_of_the_same_steps_is_another_pipeline(train):
         train("lung_deform_detr_clahe_after.py")
 
 
+def test_pixels_of_another_version_stop_the_run(train, prepared):
+    path = prepared / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pixels_version": 1}))
+    with pytest.raises(LungDetError, match="Their pixels are of version 1, those of this package"):
+        train()
+    train("lung_deform_detr.py", "--allow-other-prep")
+
+
 def test_the_mask_method_may_differ(train, prepared):
     path = prepared / "manifest.json"
     text = path.read_text()

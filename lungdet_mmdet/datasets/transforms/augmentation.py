@@ -291,7 +291,7 @@ class RandomSlabWindow(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PasteNodules(BaseTransform):
-    """Paste nodules, cut from slabs of the training split, where the lungs have room.
+    """Paste nodules, cut from slabs of the dataset's own split, where the lungs have room.
 
     Nodules are sparse, and a DETR learns from few of them at a time. Pasting gives every slab some,
     each at new places, without showing the same slabs more often.
@@ -310,9 +310,6 @@ class PasteNodules(BaseTransform):
 
     Parameters
     ----------
-    data_root : the prepared dataset.
-    ann_file : in it, the training split's annotations; their nodules are the bank.
-    img_dir : in it, the folder that the annotations' file names start from.
     most : nodules to paste are drawn evenly from none to so many; fewer where there is no room.
     scale : least and most enlargement.
     contrast : least and most factor of grey levels.
@@ -320,20 +317,20 @@ class PasteNodules(BaseTransform):
     Raises
     ------
     LungDetError
-        On first use, if the annotations or a slab cannot be read, or the split has no nodule.
+        On first use, if the annotations or a slab cannot be read, the split has no nodule, or it
+        stands in the pipeline of another dataset than LUNA16SlabDataset.
     """
+
+    source: tuple[Path, Path] | None = None
+    """Annotations and folder of slabs to cut nodules from; `LUNA16SlabDataset` says which: a fold's
+    or a user's own split is not pasted into by another one."""
 
     def __init__(
         self,
-        data_root: str,
-        ann_file: str = "annotations/train.json",
-        img_dir: str = "slabs",
         most: int = 3,
         scale: tuple[float, float] = (0.8, 1.25),
         contrast: tuple[float, float] = (0.85, 1.1),
     ) -> None:
-        self.ann_file = Path(data_root) / ann_file
-        self.img_dir = Path(data_root) / img_dir
         self.most = most
         self.scale = tuple(scale)
         self.contrast = tuple(contrast)
@@ -346,7 +343,12 @@ class PasteNodules(BaseTransform):
         if count == 0:
             return results
         if self._bank is None:
-            self._bank = nodule_bank(self.ann_file, self.img_dir)
+            if self.source is None:
+                raise LungDetError(
+                    "PasteNodules takes nodules from the split of its dataset, and was not told "
+                    "which: use it in the pipeline of a LUNA16SlabDataset"
+                )
+            self._bank = nodule_bank(*self.source)
         image, boxes = results["img"], results["gt_bboxes"]
         taken = boxes.tensor.numpy().reshape(-1, 4)
         pasted: list[np.ndarray] = []

@@ -36,7 +36,8 @@ class DetectorSetupHook(Hook):
         """Prepare the detector and say what it runs on."""
         model = bare_model(runner)
         run_heads_in_full_precision(model)
-        quicken_on_cpu(model)
+        if model is runner.model:  # a wrapper for several processes has laid out its gradients
+            quicken_on_cpu(model)
         device = next(model.parameters()).device
         runner.logger.info(describe_attention(device))
 

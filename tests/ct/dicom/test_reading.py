@@ -246,10 +246,10 @@ def test_projections_thick_slices_and_parts_are_not_the_thinnest(tmp_path):
 
 
 def test_voxels_of_uneven_slices_are_not_guessed(folder):
-    (scan,) = list_inputs([folder])
+    (scan,) = list_inputs([folder]).scans
     assert scan.grid().size_zyx == GEOMETRY.size_zyx
     (folder / "0004.dcm").unlink()
-    (scan,) = list_inputs([folder])
+    (scan,) = list_inputs([folder]).scans
     assert scan.load().volume_hu.shape == GEOMETRY.size_zyx  # filled in, and flagged
     with pytest.raises(LungDetError, match=r"slices lie 2\.50 to 5\.00 mm apart"):
         scan.grid()

@@ -43,7 +43,9 @@ def healthy(boxes=()) -> dict:
 
 def exact(folder) -> PasteNodules:
     """Pastes nodules as they are."""
-    return PasteNodules(str(folder), most=3, scale=(1.0, 1.0), contrast=(1.0, 1.0))
+    step = PasteNodules(most=3, scale=(1.0, 1.0), contrast=(1.0, 1.0))
+    step.source = folder / "annotations" / "train.json", folder / "slabs"
+    return step
 
 
 def test_what_is_pasted_is_annotated_and_seen(tmp_path):

@@ -77,4 +77,4 @@ def test_masks_that_would_stay_behind_are_refused():
     with pytest.raises(LungDetError, match="RandomSlabWindow does not move masks"):
         RandomSlabWindow(size_px=40)(results)
     with pytest.raises(LungDetError, match="PasteNodules does not move masks"):
-        PasteNodules(data_root="")(results)
+        PasteNodules()(results)
