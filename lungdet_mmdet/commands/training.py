@@ -289,6 +289,7 @@ def _test(args: argparse.Namespace) -> int:
         n_resamples=args.bootstrap,
         warnings=warnings,
         compare_midplane=args.compare_midplane,
+        allow_leak=args.allow_leak,
     )
     if outcome is None:  # only the first process of a distributed run writes
         return 0

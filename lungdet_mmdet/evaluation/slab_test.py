@@ -38,7 +38,7 @@ from lungdet_mmdet.scoring.slab_records import (
     read_depths,
 )
 from lungdet_mmdet.scoring.split_scores import ScoringOptions, SplitScores, score_split
-from lungdet_mmdet.splits.coco_checks import label_text, summarise
+from lungdet_mmdet.splits.coco_checks import SERIES_KEY, label_text, series_of, summarise
 from lungdet_mmdet.splits.coco_json import read_coco, read_slab_set
 
 METRIC_PREFIX = "lung/"
@@ -167,6 +167,21 @@ def _seconds_per_slab(runner: Runner) -> float | None:
     return float(timed.data[0].sum()) / max(share, 1.0)
 
 
+def _what_was_seen(
+    checkpoint: Path, content: Mapping[str, Any], coco: Mapping[str, Any]
+) -> str | None:
+    """Say so where a checkpoint has learnt from series that it is to be tested on."""
+    tested = series_of(coco)
+    seen = sorted(tested.intersection((content.get("meta") or {}).get(SERIES_KEY, ())))
+    if not seen or coco["info"].get("protocol") == "paper":
+        return None
+    return (
+        f"{checkpoint}: has learnt from {len(seen)} of the {len(tested)} series of this split, "
+        f"e.g. {seen[0]}; the splits were made again after the training: train again on them, or "
+        "test all the same with --allow-leak"
+    )
+
+
 def aim_test_at(config: Config, split: str) -> None:
     """Let a config's test run on "test" or "val", whose data then take the test data's place."""
     if split == "val":
@@ -256,6 +271,7 @@ def run_slab_test(
     n_resamples: int = DEFAULT_RESAMPLES,
     warnings: tuple[str, ...] = (),
     compare_midplane: bool = False,
+    allow_leak: bool = False,
 ) -> SlabTestOutcome | None:
     """Test a checkpoint on a split.
 
@@ -269,6 +285,7 @@ def run_slab_test(
     n_resamples : resamples of the scans for the 95 % intervals; 0 for none.
     warnings : said before, to be kept with the figures.
     compare_midplane : also score the same boxes with their candidates on the mid-planes.
+    allow_leak : only warn where the checkpoint has learnt from a series of the split.
 
     Returns
     -------
@@ -278,7 +295,8 @@ def run_slab_test(
     Raises
     ------
     LungDetError
-        If the checkpoint is missing, or is one of another model.
+        If the checkpoint is missing, is one of another model, or has learnt from a series of the
+        split (the paper's protocol shares series by design).
     """
     began = time.perf_counter()
     checkpoint = trained_checkpoint(checkpoint)
@@ -288,6 +306,10 @@ def run_slab_test(
     ann_file = annotation_file(config)
     # Held here, so that data set and metrics share what is read once.
     coco, slab_set = read_coco(ann_file), read_slab_set(ann_file)
+    if seen := _what_was_seen(checkpoint, content, coco):
+        if not allow_leak:
+            raise LungDetError(seen)
+        warnings += (seen,)
     network = run_network(
         config, checkpoint, content, threshold=applied.value, predictions=predictions
     )

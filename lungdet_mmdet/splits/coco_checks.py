@@ -74,7 +74,7 @@ def check_leaks(paths: Mapping[str, str | Path | None], *, allow: bool = False) 
 def find_leaks(cocos: Mapping[str, Mapping[str, Any]]) -> LeakReport:
     """Find what stands on two sides; ``cocos`` are COCO dictionaries by side."""
     protocols = {side: str(coco["info"].get("protocol", "")) for side, coco in cocos.items()}
-    series = _crossing({side: _series_of(coco) for side, coco in cocos.items()})
+    series = _crossing({side: series_of(coco) for side, coco in cocos.items()})
     patients = _crossing(
         {side: set(coco.get("patients", {}).values()) for side, coco in cocos.items()}
     )
@@ -105,7 +105,12 @@ def _reasons_to_stop(report: LeakReport) -> list[str]:
     return reasons
 
 
-def _series_of(coco: Mapping[str, Any]) -> set[str]:
+SERIES_KEY = "training_series"
+"""In the ``meta`` of a checkpoint: the series that it learnt from."""
+
+
+def series_of(coco: Mapping[str, Any]) -> set[str]:
+    """Return the series of an annotation file, those without a slab, too."""
     return set(coco["series"]) | {image["seriesuid"] for image in coco["images"]}
 
 

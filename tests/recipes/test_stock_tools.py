@@ -4,6 +4,7 @@ import importlib.util
 import json
 
 import pytest
+import torch
 
 ONE_EPOCH = """
 train_cfg = dict(max_epochs=1, val_interval=1)
@@ -28,7 +29,8 @@ def test_train_test_curves_and_inferencer(stock, tiny_config, slab_folder, tmp_p
     config, run = tiny_config(ONE_EPOCH), tmp_path / "run"
     stock("train", config, "--work-dir", run)
     checkpoint = run / "epoch_1.pth"
-    assert checkpoint.is_file()
+    learnt = json.loads((slab_folder / "annotations" / "train.json").read_text())["series"]
+    assert set(torch.load(checkpoint, weights_only=False)["meta"]["training_series"]) == set(learnt)
 
     stock("test", config, checkpoint, "--work-dir", tmp_path / "tested")
     (scores,) = (tmp_path / "tested").glob("*/*.json")

@@ -19,12 +19,14 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from lungdet_mmdet.datasets.luna16_slabs import LUNA16SlabDataset
 from lungdet_mmdet.engine.run_setup import bare_model
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import output_error, sweep_leftovers, write_bytes
 from lungdet_mmdet.scoring.intervals import finite_or_none
 from lungdet_mmdet.scoring.slab_scores import META_KEY, OperatingPoint
-from lungdet_mmdet.splits.coco_json import read_slab_set
+from lungdet_mmdet.splits.coco_checks import SERIES_KEY, series_of
+from lungdet_mmdet.splits.coco_json import read_coco, read_slab_set
 
 BACKEND = "lungdet_atomic"
 # Kept in the checkpoint itself, among mmengine's own messages.
@@ -65,6 +67,8 @@ class AtomicCheckpointHook(CheckpointHook):
     - A checkpoint is written whole or not at all. mmengine opens the latest one for writing again
       after each validation that was the best so far: a kill there leaves nothing to resume from.
     - An outdated checkpoint is removed when its successor is there, not before.
+    - It names the series that were trained on, in ``meta["training_series"]``, so that a test after
+      the splits were made again can refuse them.
     - A run that was killed between a checkpoint and the end of its validation validates first
       when it is resumed. mmengine goes on with the next epoch, and the best checkpoint and the
       operating point of the lost validation are never written.
@@ -72,10 +76,19 @@ class AtomicCheckpointHook(CheckpointHook):
     Parameters are those of CheckpointHook.
     """
 
+    _series: list[str] | None = None
+
     def before_run(self, runner: Runner) -> None:
         """Take note of the config's own schedule: that of a checkpoint may take its place."""
         super().before_run(runner)
         self._schedule = _schedule_of(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Name the series that the run learns from."""
+        if self._series is None:
+            files = _annotation_files(runner.train_dataloader.dataset)
+            self._series = sorted({s for path in files for s in series_of(read_coco(Path(path)))})
+        checkpoint["meta"][SERIES_KEY] = self._series
 
     def _tell_schedule(self, runner: Runner) -> None:
         now = _schedule_of(runner)
@@ -263,6 +276,14 @@ def _load_local(filename: str, map_location: Any = None) -> dict:
         return torch.load(filename, map_location=map_location, weights_only=False)
     except FileNotFoundError:
         raise LungDetError(f"{filename}: no such checkpoint") from None
+
+
+def _annotation_files(dataset: Any) -> set[str]:
+    """Return the files of ours behind wrappers; other datasets have no series."""
+    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+    if isinstance(dataset, LUNA16SlabDataset):
+        return {str(dataset.ann_file)}
+    return {path for one in inner if one is not None for path in _annotation_files(one)}
 
 
 @HOOKS.register_module()
