@@ -142,7 +142,8 @@ def place_marks(
     ----------
     marks : see `read_marks`.
     names : of the scans.
-    grid_of : gives a scan's grid, for marks in voxels; called once per such scan.
+    grid_of : gives a scan's grid, for marks in voxels; called once per such scan. Where it raises
+        LungDetError, the scan has no nodules, and a warning: preparing it fails by itself.
     source : of the marks, for messages.
 
     Raises
@@ -153,6 +154,7 @@ def place_marks(
     nodules: dict[tuple[str, tuple[float, ...]], Nodule] = {}
     findings: dict[Finding, None] = {}
     grids: dict[str, FileGrid] = {}
+    unreadable: dict[str, str] = {}
     repairs: Counter[str] = Counter()
     numbers: Counter[str] = Counter()
     missing: dict[str, None] = {}
@@ -163,10 +165,14 @@ def place_marks(
             missing[mark.scans[0]] = None
             continue
         listed.add(uid)
-        if mark.point is None:
+        if mark.point is None or uid in unreadable:
             continue
         if mark.coords == "voxel" and uid not in grids:
-            grids[uid] = grid_of(uid)
+            try:
+                grids[uid] = grid_of(uid)
+            except LungDetError as error:
+                unreadable[uid] = f"no nodules of {uid} are known: {error}"
+                continue
         centre, diameter = _in_mm(mark, grids.get(uid))
         if not mark.is_nodule:
             known = diameter if diameter > 0 else UNKNOWN_DIAMETER
@@ -196,7 +202,7 @@ def place_marks(
         tuple(findings),
         frozenset(listed),
         tuple(sorted(missing)),
-        (*marks.warnings, *notes),
+        (*marks.warnings, *notes, *unreadable.values()),
     )
 
 

@@ -90,6 +90,24 @@ def test_what_cannot_be_read_is_told_with_its_place_and_remedy(table, text, opti
         placed(table, text, **options)
 
 
+def test_a_scan_without_a_readable_grid_does_not_stop_the_others(table):
+    asked = []
+
+    def grid_of(uid):
+        asked.append(uid)
+        if uid == "a":
+            raise LungDetError("a.nii.gz: cannot be read")
+        return GRID
+
+    table.write_text("scan,x,y,z,diameter\na,1,2,3,4\nLNDb-0007,1,2,3,4\na,5,6,7,4\n")
+    marks = read_marks(AnnotationSource(table, coords="voxel"))
+    found = place_marks(marks, NAMES, grid_of, source=str(table))
+    assert [n.seriesuid for n in found.nodules] == ["LNDb-0007"]
+    assert found.listed == {"a", "LNDb-0007"}
+    assert found.warnings == ("no nodules of a are known: a.nii.gz: cannot be read",)
+    assert asked == ["a", "LNDb-0007"]
+
+
 def test_scans_that_are_not_here_are_counted(table):
     found = placed(table, "scan,x,y,z,diameter\na,1,2,3,4\nzz,1,2,3,4\n")
     assert found.missing == ("zz",)
