@@ -203,7 +203,9 @@ def _annotated(jobs: list[PrepareJob]) -> Iterator[tuple[Sequence[Nodule], FileG
     for scan in [job.scan for job in jobs if job.scan.nodules][:_SCANS_LOOKED_AT]:
         # What is wrong with a scan is told when it is prepared.
         with contextlib.suppress(LungDetError):
-            yield scan.nodules, scan.source.grid()
+            grid = scan.source.grid()
+            grid.checked(source=str(scan.path))
+            yield scan.nodules, grid
 
 
 def plan_lines(summary: PreparationSummary, to_do: int) -> list[str]:

@@ -1,9 +1,11 @@
 import errno
 import json
 import os
+import struct
 
 import cv2
 import pytest
+import SimpleITK as sitk
 
 from lungdet_mmdet.annotations.tables import read_patients
 from lungdet_mmdet.errors import LungDetError
@@ -78,6 +80,24 @@ def test_a_config_can_leave_the_depth_out(prepare, out, steps):
     record = json.loads((out / "slabs" / UIDS[0] / "scan.json").read_text())
     assert not any("depth_file_name" in slab for slab in record["slabs"])
     assert not list(out.glob("slabs/*/*.depth.png"))
+
+
+def test_a_scan_whose_axes_are_one_and_the_same_fails_alone(prepare, source, out):
+    header = scan_file(source, 1)
+    nifti = header.with_suffix(".nii")
+    sitk.WriteImage(sitk.ReadImage(str(header)), str(nifti))
+    scan_file(source, 1, ".zraw").unlink()
+    header.unlink()
+    content = bytearray(nifti.read_bytes())
+    # No qform, and an sform in which x and y both run to the right.
+    content[252:256] = struct.pack("<2h", 0, 1)
+    content[280:328] = struct.pack("<12f", 5, 5, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0)
+    nifti.write_bytes(content)
+    summary = prepare()
+    assert summary.prepared == [UIDS[0], UIDS[2]]
+    (failure,) = json.loads((out / "failures.json").read_text())
+    assert failure["seriesuid"] == UIDS[1]
+    assert "orthogonal" in failure["reason"]
 
 
 def test_a_broken_scan_fails_alone_and_is_listed_with_its_nodules(prepare, source, out):
