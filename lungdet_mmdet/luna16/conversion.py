@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import shutil
 import zlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lungdet_mmdet.annotations.tables import read_patients, read_subsets, write_patient_table
-from lungdet_mmdet.ct.dicom.header import read_dicom_slices
+from lungdet_mmdet.ct.dicom.header import read_dicom_header, read_dicom_slices
 from lungdet_mmdet.ct.dicom.reading import read_dicom_series
 from lungdet_mmdet.ct.dicom.series import (
     lost_series_message,
@@ -97,10 +97,19 @@ class ConversionSummary:
         return lines
 
 
-def write_accounts(out_dir: Path, summary: ConversionSummary, *, keep_patient_ids: bool) -> None:
-    """Write converted.json (series of earlier runs included), rejects.json and patients.csv."""
-    skipped = set(summary.skipped)
-    kept = [e for e in read_json_or(out_dir / CONVERTED_NAME, []) if e["seriesuid"] in skipped]
+def write_accounts(
+    out_dir: Path,
+    summary: ConversionSummary,
+    found: Mapping[str, SeriesFiles],
+    *,
+    keep_patient_ids: bool,
+) -> None:
+    """Write converted.json and patients.csv (series of earlier runs included), and rejects.json.
+
+    ``found`` are the series of the tree: they tell whose a series is that was converted before.
+    """
+    now = {s.seriesuid for s in summary.converted}
+    kept = [e for e in read_json_or(out_dir / CONVERTED_NAME, []) if e["seriesuid"] not in now]
     entries = kept + [
         {"seriesuid": s.seriesuid, "file": s.path, "images": s.images, "flags": list(s.flags)}
         for s in summary.converted
@@ -115,7 +124,8 @@ def write_accounts(out_dir: Path, summary: ConversionSummary, *, keep_patient_id
         path = out_dir / PATIENT_TABLE
         patients = read_patients(path) if path.is_file() else {}
         patients |= {s.seriesuid: s.patient_id for s in summary.converted if s.patient_id}
-        write_patient_table(path, patients)
+        patients |= {uid: found[uid].patient() for uid in summary.skipped if uid not in patients}
+        write_patient_table(path, {uid: patient for uid, patient in patients.items() if patient})
 
 
 @dataclass(frozen=True)
@@ -192,6 +202,11 @@ class SeriesFiles:
     def paths(self) -> list[str]:
         """Return the paths as they were packed."""
         return zlib.decompress(self.packed).decode("utf-8", "surrogateescape").split("\0")
+
+    def patient(self) -> str:
+        """Return whose the series is by the first header that can be read; "" where none tells."""
+        headers = (read_dicom_header(Path(path)) for path in self.paths())
+        return next((header.patient for header in headers if header), "")
 
 
 def series_of(contents: Iterable[FolderContent]) -> dict[str, SeriesFiles]:
@@ -329,7 +344,7 @@ def convert_dicom_tree(
         summary.failures += summary.run.failures
         for result in sorted(summary.run.results, key=lambda r: r.seriesuid):
             (summary.unsuitable if result.unsuitable else summary.converted).append(result)
-        write_accounts(out_dir, summary, keep_patient_ids=keep_patient_ids)
+        write_accounts(out_dir, summary, found, keep_patient_ids=keep_patient_ids)
     if not (out_dir / ANNOTATION_TABLE).is_file():
         tell(
             f"note: {out_dir} has no annotations.csv: scans can be searched for nodules, but "

@@ -110,6 +110,25 @@ def test_patients_are_written_when_asked_for(tree, tmp_path):
     assert read_patients(out / "patients.csv") == {FIRST: FIRST[-16:], SECOND: SECOND[-16:]}
 
 
+def test_patients_of_series_that_an_earlier_run_converted_are_written(tree, tmp_path):
+    out = tmp_path / "out"
+    convert(tree, out)
+    # A slice that nothing can be read from does not say whose the series is; the next one does.
+    (tree / "p1" / "ct" / "0000.dcm").write_bytes(b"")
+    summary = convert(tree, out, keep_patient_ids=True)
+    assert summary.skipped == [FIRST, SECOND]
+    assert read_patients(out / "patients.csv") == {FIRST: FIRST[-16:], SECOND: SECOND[-16:]}
+
+
+def test_a_run_over_other_series_keeps_what_was_repaired_in_earlier_ones(tree, tmp_path):
+    out = tmp_path / "out"
+    convert(tree, out)
+    accounts = (out / "converted.json").read_bytes()
+    convert(tree / "p1", out)
+    convert(tree, out, only=[SECOND])
+    assert (out / "converted.json").read_bytes() == accounts
+
+
 def test_two_processes_write_the_same_bytes(tree, tmp_path):
     convert(tree, tmp_path / "one", compress=True)
     convert_dicom_tree(
