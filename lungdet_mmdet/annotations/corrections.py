@@ -20,7 +20,7 @@ import numpy as np
 from lungdet_mmdet.annotations.tables import MAX_DIAMETER_MM, CsvRows, read_csv_rows
 from lungdet_mmdet.ct.geometry import MAX_COORDINATE_MM
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.files import check_series_name
+from lungdet_mmdet.runs.files import CANDIDATES_NAME, check_series_name
 
 ACCEPT, REJECT, MISSED, OPEN = "accept", "reject", "missed", ""
 COLUMNS = (
@@ -122,7 +122,7 @@ def _correction(rows: CsvRows, line: int, fields: list[str]) -> Correction:
 
 
 def _check_candidate(item: Correction, results: Path, path: Path) -> None:
-    file = results / item.seriesuid / "candidates.json"
+    file = results / item.seriesuid / CANDIDATES_NAME
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         centre = next(c["centre_xyz_mm"] for c in content["candidates"] if c["rank"] == item.rank)

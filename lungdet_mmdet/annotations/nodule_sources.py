@@ -151,15 +151,16 @@ def read_marks(source: AnnotationSource) -> Marks:
     """
     path = source.path
     if path.is_dir():
-        files = sorted(
-            p for p in search_files(path).files if p.name.lower().endswith(MARKUP_SUFFIXES)
-        )
+        search = search_files(path)
+        files = sorted(p for p in search.files if p.name.lower().endswith(MARKUP_SUFFIXES))
+        notes = tuple(search.notes())
         if not files:
             raise LungDetError(
                 f"{path}: no annotations here ({', '.join(MARKUP_SUFFIXES)} or LIDC's .xml); "
-                "name a table, or a folder that holds some"
+                + "; ".join(("name a table, or a folder that holds some", *notes))
             )
-        return Marks(tuple(mark for file in files for mark in _read_markups(file, source)))
+        marks = tuple(mark for file in files for mark in _read_markups(file, source))
+        return Marks(marks, warnings=notes)
     check_input_file(path)
     if path.name.lower().endswith(MARKUP_SUFFIXES):
         return Marks(tuple(_read_markups(path, source)))

@@ -16,7 +16,6 @@ from urllib.parse import quote
 from lungdet_mmdet.apis.candidate_files import MORE_COLUMNS, NOTICE, lung_warning
 from lungdet_mmdet.apis.scan_results import (
     CSV_NAME,
-    JSON_NAME,
     OUTDATED_NAME,
     OUTPUT_NAMES,
     THUMBNAIL_NAME,
@@ -25,7 +24,7 @@ from lungdet_mmdet.ct.scan_inputs import ScanInput, anonymous_name
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.reports.page import image_uri, render
 from lungdet_mmdet.runs.atomic_files import only_run_in, read_json_or, write_bytes, write_json
-from lungdet_mmdet.runs.files import FAILURES_NAME, INDEX_NAME, REPORT_NAME
+from lungdet_mmdet.runs.files import CANDIDATES_NAME, FAILURES_NAME, INDEX_NAME, REPORT_NAME
 from lungdet_mmdet.runs.scan_runs import ScanFailure, exit_code_of, failure_of, tally
 from lungdet_mmdet.scoring.run_files import COLUMNS
 
@@ -84,7 +83,7 @@ def earlier_result(folder: Path) -> EarlierResult | None:
 
     A file that has not changed since this process read it is not read again.
     """
-    path = os.path.join(folder, JSON_NAME)
+    path = os.path.join(folder, CANDIDATES_NAME)
     try:
         state = os.stat(path)
     except OSError:
@@ -146,7 +145,7 @@ def scans_with_folders(
 
 def mark_outdated(folder: Path, reason: str) -> None:
     """Leave a word in the folder of an earlier result: it is not of the scan as it is now."""
-    if (folder / JSON_NAME).is_file():
+    if (folder / CANDIDATES_NAME).is_file():
         text = f"This result is of an earlier run. The last one failed:\n{reason}\n"
         write_bytes(folder / OUTDATED_NAME, text.encode("utf-8"))
 
@@ -279,7 +278,7 @@ def _write_summary(batch: BatchRun, looked_at: set[str], anonymous: bool) -> Non
     results: dict[Path, set[str]] = {}
     for folder in sorted(batch.out_dir.iterdir()):
         files = set() if folder.name.startswith(".") else files_in(folder)
-        if not {CSV_NAME, JSON_NAME} <= files:
+        if not {CSV_NAME, CANDIDATES_NAME} <= files:
             continue
         results[folder] = files
         if OUTDATED_NAME in files:

@@ -40,11 +40,10 @@ from lungdet_mmdet.reports.scan_report import (
     report_html,
 )
 from lungdet_mmdet.runs.atomic_files import OutputError, write_bytes, write_json
-from lungdet_mmdet.runs.files import REPORT_NAME, series_name_of
+from lungdet_mmdet.runs.files import CANDIDATES_NAME, REPORT_NAME, series_name_of
 from lungdet_mmdet.splits.prepared import NOT_PATIENTS
 
 CSV_NAME = "candidates.csv"
-JSON_NAME = "candidates.json"
 SLICER_NAME = "candidates.mrk.json"
 LABEL_MAP_NAME = "candidates_boxes.nii.gz"
 THUMBNAIL_NAME = "thumbnail.jpg"
@@ -62,7 +61,7 @@ OUTDATED_NAME = "outdated.txt"
 OUTPUT_NAMES = frozenset(
     {
         CSV_NAME,
-        JSON_NAME,
+        CANDIDATES_NAME,
         SLICER_NAME,
         REPORT_NAME,
         LABEL_MAP_NAME,
@@ -152,7 +151,7 @@ def write_findings(
     if scan_input is not None and not anonymous:
         content["place"] = scan_input.place_digest()
     # Last: its presence says that all others are there.
-    write_json(folder / JSON_NAME, content)
+    write_json(folder / CANDIDATES_NAME, content)
     return findings
 
 

@@ -44,6 +44,9 @@ METRICS_NAME = "metrics.json"
 PREDICTIONS_NAME = "predictions.json"
 SUBMISSION_NAME = "submission.csv"
 
+# A scan that was looked at: of all files of its result, only this one is always there.
+CANDIDATES_NAME = "candidates.json"
+
 # Of a test, or of a scan that was looked at.
 REPORT_NAME = "report.html"
 INDEX_NAME = "index.html"
@@ -197,12 +200,14 @@ class FileSearch:
     subfolders : every folder below, with files or without.
     closed : one sentence for each folder that may not be looked into.
     hidden : hidden files and folders, without those that systems make by themselves.
+    results : folders that hold the result of a scan; their files are no input.
     """
 
     folders: list[tuple[Path, list[Path]]] = field(default_factory=list)
     subfolders: list[Path] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     hidden: list[Path] = field(default_factory=list)
+    results: list[Path] = field(default_factory=list)
 
     @property
     def files(self) -> Iterator[Path]:
@@ -219,11 +224,21 @@ class FileSearch:
                     f"{self.hidden[0]}; rename them if they are scans"
                 )
             )
+        if self.results:
+            notes.append(
+                printable(
+                    f"{len(self.results)} folders with a result ({CANDIDATES_NAME}) passed over, "
+                    f"e.g. {self.results[0]}; copy what is input to another folder"
+                )
+            )
         return notes
 
 
 def search_files(folder: Path) -> FileSearch:
-    """Find every file below a folder; links to folders are followed, each folder once."""
+    """Find every file below a folder; links to folders are followed, each folder once.
+
+    Results of scans may lie among the scans: what a detector found is neither scan nor truth.
+    """
     found = FileSearch()
 
     def note(error: OSError) -> None:
@@ -245,6 +260,9 @@ def search_files(folder: Path) -> FileSearch:
             key=lambda name: (os.path.islink(os.path.join(root, name)), name),
         )
         found.subfolders += [Path(root, name) for name in folders]
+        if CANDIDATES_NAME in names:
+            found.results.append(Path(root))
+            continue
         paths = [Path(root, name) for name in sorted(names) if not is_ghost(name)]
         if paths:
             found.folders.append((Path(root), paths))

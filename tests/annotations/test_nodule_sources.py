@@ -129,8 +129,8 @@ def test_slicers_lines_boxes_and_points(tmp_path):
         markup("ROI", [[1, 2, 3]], center=[1.0, 2.0, 3.0], size=[4.0, 4.0, 4.0]),
         markup("Fiducial", [[1.0, 2.0, 3.2], [7.0, 8.0, 9.0]]),
     ]
-    # A result's own file: the folder names the scan.
-    path = tmp_path / "sub" / "candidates.mrk.json"
+    # The folder names the scan.
+    path = tmp_path / "sub" / "nodules.mrk.json"
     path.parent.mkdir()
     path.write_text(json.dumps({"markups": markups}))
     found = placed(tmp_path, diameter_mm=5.0)
@@ -139,6 +139,18 @@ def test_slicers_lines_boxes_and_points(tmp_path):
         ((1.0, 2.0, 3.0), pytest.approx(4.0)),
         ((7.0, 8.0, 9.0), 5.0),
     ]
+
+
+def test_what_a_detector_found_is_not_the_truth(tmp_path):
+    for path in ("a/nodules.mrk.json", "results/a/candidates.mrk.json"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(json.dumps({"markups": [markup("Fiducial", [[1, 2, 3]])]}))
+    (tmp_path / "results" / "a" / "candidates.json").write_text("{}")
+    found = placed(tmp_path, diameter_mm=5.0)
+    assert len(found.nodules) == 1
+    assert "1 folders with a result" in found.warnings[0]
+    with pytest.raises(LungDetError, match="no annotations here .* with a result .* passed over"):
+        placed(tmp_path / "results", diameter_mm=5.0)
 
 
 @pytest.mark.parametrize(("system", "sign"), [("LPS", 1), ("RAS", -1), ("0", -1), ("1", 1)])

@@ -43,6 +43,18 @@ def test_scans_below_a_folder_named_as_masks_are_no_masks(tmp_path):
     assert "no scan in this folder" in failure.reason
 
 
+def test_results_among_scans_are_no_scans_and_are_told(tmp_path):
+    write(tmp_path / "a.nii.gz")
+    write(tmp_path / "results" / "a" / "candidates_boxes.nii.gz")
+    (tmp_path / "results" / "a" / "candidates.json").write_text("{}")
+    # What lies below a result is not of it.
+    write(tmp_path / "results" / "a" / "more" / "b.nii.gz")
+    listed = list_inputs([tmp_path])
+    assert names(listed) == ["a", "b"]
+    (note,) = listed.notes
+    assert f"1 folders with a result (candidates.json) passed over, e.g. {tmp_path}" in note
+
+
 def test_a_text_file_names_inputs_beside_it(tmp_path):
     write(tmp_path / "scans" / "one.mha")
     (tmp_path / "list.txt").write_bytes(b"# comment\r\n\r\nscans/one.mha\r\nscans/two.mha\r\n")
