@@ -280,10 +280,14 @@ def _write_summary(batch: BatchRun, looked_at: set[str], anonymous: bool) -> Non
         files = set() if folder.name.startswith(".") else files_in(folder)
         if not {CSV_NAME, CANDIDATES_NAME} <= files:
             continue
+        try:
+            first, _, table = (folder / CSV_NAME).read_bytes().partition(b"\n")
+        except FileNotFoundError:
+            # Another run is replacing the folder; its summary comes after this one.
+            continue
         results[folder] = files
         if OUTDATED_NAME in files:
             continue
-        first, _, table = (folder / CSV_NAME).read_bytes().partition(b"\n")
         if first.decode(errors="replace") != header:
             batch.notes.append(
                 f"{folder.name}: its table is of another version of this package and not in the "

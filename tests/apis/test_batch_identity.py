@@ -230,6 +230,29 @@ def test_runs_that_end_at_once_lose_no_failure(tmp_path, monkeypatch):
     assert set(failures_in(tmp_path)) == {"a", "b"}
 
 
+def test_a_result_that_another_run_is_replacing_does_not_end_the_summary(tmp_path, monkeypatch):
+    header = ",".join([*results_folder.COLUMNS, *results_folder.MORE_COLUMNS])
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "candidates.csv").write_text(f"{header}\n{name},1\n")
+        (tmp_path / name / "candidates.json").write_text("{}")
+    real = results_folder.files_in
+
+    def then_it_is_moved(folder):
+        found = real(folder)
+        if folder.name == "a":
+            folder.rename(tmp_path / ".a.old")
+        return found
+
+    monkeypatch.setattr(results_folder, "files_in", then_it_is_moved)
+    batch = BatchRun(tmp_path)
+    write_summary(batch)
+    assert batch.notes == []
+    assert (tmp_path / "candidates.csv").read_text().splitlines() == [header, "b,1"]
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("<article") == 1
+
+
 def test_an_interrupted_run_says_that_scans_are_left(tmp_path):
     assert "; interrupted" not in "\n".join(BatchRun(tmp_path).lines())
     text = "\n".join(BatchRun(tmp_path, interrupted_by=15).lines())
