@@ -21,6 +21,7 @@ from lungdet_mmdet.annotations.tables import (
     read_nodules,
     read_patients,
 )
+from lungdet_mmdet.ct.dicom.series import choose_series, find_dicom_series
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.lungs.mask import segment_with_fallback
 from lungdet_mmdet.ct.reading import read_scan, scan_suffix
@@ -48,7 +49,7 @@ class LungSource:
 
     Parameters
     ----------
-    seriesuid : the file's stem.
+    seriesuid : the file's stem, or the UID of the DICOM series.
     path : the scan, a file or a DICOM folder.
     patient_id : whose lungs; the series itself where no table tells.
     nodules : its own annotated nodules.
@@ -86,13 +87,15 @@ def find_lungs(paths: Sequence[Path], *, patients: Path | None = None) -> LungSo
     Raises
     ------
     LungDetError
-        If a path is missing, a series is there twice, or a table is broken.
+        If a path is missing, a folder holds no scan, a series is there twice, or a table is broken.
     """
     files: dict[str, tuple[Path, Path]] = {}
     for root in paths:
         for path in _scans_below(Path(root)):
             name = printable(path.name)
             uid = name[: len(name) - len(scan_suffix(path))]
+            if path.is_dir():
+                uid = choose_series(find_dicom_series(path), source=str(path)).uid
             if uid in files and files[uid][0].resolve() != path.resolve():
                 raise LungDetError(f"series {uid} is there twice: {files[uid][0]} and {path}")
             files[uid] = (path, Path(root))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,23 @@ def test_a_single_file_finds_the_tables_one_folder_up(tmp_path):
     table.write_text("seriesuid,patient_id\na,Q\n")
     (lung,) = find_lungs([path], patients=table).lungs
     assert (lung.patient_id, len(lung.nodules)) == ("Q", 1)
+
+
+def test_a_dicom_folder_finds_its_rows_by_its_series_uid(tmp_path):
+    pytest.importorskip("pydicom")
+    from tests.support.dicom_export import write_dicom_series
+
+    uid, geometry = "1.2.826.5", replace(GEOMETRY, size_zyx=(9, 4, 4))
+    write_dicom_series(tmp_path / "p1", np.zeros((9, 4, 4), np.int16), geometry, seriesuid=uid)
+    (tmp_path / "annotations.csv").write_text(HEADER + f"{uid},1,2,3,4\n")
+    (tmp_path / "patients.csv").write_text(f"seriesuid,patient_id\n{uid},P1\n")
+    found = find_lungs([tmp_path / "p1"])
+    (lung,) = found.lungs
+    assert (lung.seriesuid, lung.patient_id, len(lung.nodules)) == (uid, "P1", 1)
+    assert found.remarks == ()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LungDetError, match="empty: no DICOM images here"):
+        find_lungs([tmp_path / "empty"])
 
 
 def test_what_is_not_known_is_said(tmp_path):
