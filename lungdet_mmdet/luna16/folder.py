@@ -285,7 +285,8 @@ def _names_of(named: Mapping[str, ScanInput], root: Path) -> ScanNames:
             # Images lie in a folder of their own, below that of their study and patient.
             names[uid] = [inside.as_posix(), *inside.parts, scan.series.patient]
             continue
-        names[uid] = [inside.as_posix(), _stem(scan.path)]
+        # The long name is that of its result, from which readers' corrections come.
+        names[uid] = [inside.as_posix(), _stem(scan.path), scan.long_name]
         if in_folder[scan.path.parent] == 1 and scan.path.parent != root:
             names[uid] += [scan.path.parent.name, inside.parent.as_posix()]
     return ScanNames(names)

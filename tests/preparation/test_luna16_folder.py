@@ -1,5 +1,7 @@
 import pytest
 
+from lungdet_mmdet.annotations.nodule_sources import AnnotationSource
+from lungdet_mmdet.ct.scan_inputs import list_inputs
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import read_luna16_folder
 
@@ -48,6 +50,19 @@ def test_a_folder_without_tables_or_scans_is_refused(tmp_path):
     (tmp_path / "annotations.csv").write_text(HEADER)
     with pytest.raises(LungDetError, match=r"unpack LUNA16's subset\*\.zip"):
         read_luna16_folder(tmp_path)
+
+
+def test_scans_of_one_name_are_found_by_the_names_of_their_results(tmp_path):
+    for name in ("s0001", "s0002"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "ct.nii.gz").touch()
+    of_results = [scan.name for scan in list_inputs([tmp_path / "in"]).scans]
+    table = tmp_path / "corrected.csv"
+    lines = [f"{name},1,2,3,{size}\n" for size, name in enumerate(of_results, start=4)]
+    table.write_text(HEADER + "".join(lines))
+    folder = read_luna16_folder(tmp_path / "in", annotations=AnnotationSource(table))
+    found = {scan.seriesuid: [n.diameter_mm for n in scan.nodules] for scan in folder.scans}
+    assert found == {"s0001_ct": [4.0], "s0002_ct": [5.0]}
 
 
 def test_what_systems_leave_beside_files_is_no_scan(root):
