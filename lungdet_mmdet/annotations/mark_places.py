@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -75,13 +75,18 @@ def question_of_lungs(nodules: Sequence[Mapping[str, Any]]) -> str | None:
 
 @dataclass(frozen=True)
 class PlacedMarks:
-    """Nodules and findings in LPS millimetres, by series; names of scans that are not at hand."""
+    """Nodules and findings in LPS millimetres, by series; names of scans that are not at hand.
+
+    ``unknown`` are the scans whose nodules cannot be placed, each with the reason: without them
+    they would pass for healthy.
+    """
 
     nodules: tuple[Nodule, ...]
     findings: tuple[Finding, ...]
     listed: frozenset[str]
     missing: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
 
 class ScanNames:
@@ -143,7 +148,7 @@ def place_marks(
     marks : see `read_marks`.
     names : of the scans.
     grid_of : gives a scan's grid, for marks in voxels; called once per such scan. Where it raises
-        LungDetError, the scan has no nodules, and a warning: preparing it fails by itself.
+        LungDetError, the nodules of the scan are not known.
     source : of the marks, for messages.
 
     Raises
@@ -154,7 +159,7 @@ def place_marks(
     nodules: dict[tuple[str, tuple[float, ...]], Nodule] = {}
     findings: dict[Finding, None] = {}
     grids: dict[str, FileGrid] = {}
-    unreadable: dict[str, str] = {}
+    unknown: dict[str, str] = {}
     repairs: Counter[str] = Counter()
     numbers: Counter[str] = Counter()
     missing: dict[str, None] = {}
@@ -165,13 +170,13 @@ def place_marks(
             missing[mark.scans[0]] = None
             continue
         listed.add(uid)
-        if mark.point is None or uid in unreadable:
+        if mark.point is None or uid in unknown:
             continue
         if mark.coords == "voxel" and uid not in grids:
             try:
                 grids[uid] = grid_of(uid)
             except LungDetError as error:
-                unreadable[uid] = f"no nodules of {uid} are known: {error}"
+                unknown[uid] = f"its nodules cannot be placed: {error}"
                 continue
         centre, diameter = _in_mm(mark, grids.get(uid))
         if not mark.is_nodule:
@@ -202,7 +207,8 @@ def place_marks(
         tuple(findings),
         frozenset(listed),
         tuple(sorted(missing)),
-        (*marks.warnings, *notes, *unreadable.values()),
+        (*marks.warnings, *notes),
+        unknown,
     )
 
 

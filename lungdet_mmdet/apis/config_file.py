@@ -29,7 +29,7 @@ from lungdet_mmdet.runs.files import ANNOTATION_FOLDER, MANIFEST_NAME, SUBMISSIO
 from lungdet_mmdet.splits.coco_checks import check_leaks
 from lungdet_mmdet.splits.coco_json import read_coco
 from lungdet_mmdet.splits.prepared import check_finished
-from lungdet_mmdet.splits.split_writer import recorded_options, write_splits
+from lungdet_mmdet.splits.split_writer import recorded_label_rules, write_splits
 
 PARTS = ("train", "val", "test")
 
@@ -366,8 +366,7 @@ def make_fold(config: Config, work_dir: Path, number: int, *, seed: int) -> Fold
     data_root = Path(config.train_dataloader.dataset.get("data_root") or "")
     split_folder = folder / ANNOTATION_FOLDER
     # What a label is stays what it is in the folder's own split.
-    made = recorded_options(data_root / ANNOTATION_FOLDER) or {}
-    rules = {k: made[k] for k in ("min_overlap_mm", "excluded", "labels", "positive") if k in made}
+    rules = recorded_label_rules(data_root / ANNOTATION_FOLDER)
     write_splits(data_root, protocol="fold", fold=number, seed=seed, out_dir=split_folder, **rules)
     digest = hashlib.sha256()
     for part in PARTS:

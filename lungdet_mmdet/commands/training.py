@@ -144,8 +144,9 @@ def train(argv: Sequence[str] | None = None) -> int:
     # Of several processes on a machine the first one holds the folder for all.
     first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
     with only_run_in(Path(config.work_dir)) if first else contextlib.nullcontext():
-        if first and not resumed:
-            notes.append(set_aside(Path(config.work_dir), keep=config.get("load_from")))
+        start = config.get("load_from") or args.pretrained
+        if first and not resumed and (told := set_aside(Path(config.work_dir), keep=start)):
+            print(told)
         runner = QuietRunner.from_cfg(config)
         for note in filter(None, notes):
             print_log(note, logger="current", level=logging.WARNING)

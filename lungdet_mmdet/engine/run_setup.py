@@ -20,6 +20,7 @@ from mmengine.runner import Runner
 from lungdet_mmdet.engine.by_name import find_weights
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.command_line import keep_freed_memory
+from lungdet_mmdet.runs.files import METRICS_NAME, PREDICTIONS_NAME, SUBMISSION_NAME
 from lungdet_mmdet.runs.workplace import OFFLINE_VARIABLE, is_offline
 
 # Hundreds of lines between a user and the first warning; the log file has them.
@@ -359,7 +360,7 @@ def set_aside(work_dir: Path, *, keep: str | None = None) -> str | None:
     Parameters
     ----------
     work_dir : of the run that begins.
-    keep : a checkpoint that it starts from, which stays where it is.
+    keep : a checkpoint that it starts from, which stays where it is, if it is one of these.
 
     Returns
     -------
@@ -367,9 +368,13 @@ def set_aside(work_dir: Path, *, keep: str | None = None) -> str | None:
     """
     patterns = ("epoch_*.pth", "iter_*.pth", "best_*.pth", "last_checkpoint")
     found = {path for pattern in patterns for path in work_dir.glob(pattern)}
+    if not found:
+        return None
     found |= {path.parent for path in work_dir.glob("*/vis_data")}
-    found -= {Path(keep).absolute(), Path(keep)} if keep else set()
-    if not any(path.suffix == ".pth" for path in found):
+    found |= {work_dir / name for name in (METRICS_NAME, PREDICTIONS_NAME, SUBMISSION_NAME)}
+    kept = Path(keep).resolve() if keep else None
+    found = {path for path in found if path.exists() and path.resolve() != kept}
+    if not found:
         return None
     folder = work_dir / f"before_{time.strftime('%Y%m%d_%H%M%S')}"
     folder.mkdir()

@@ -38,7 +38,13 @@ from lungdet_mmdet.scoring.slab_records import (
     read_depths,
 )
 from lungdet_mmdet.scoring.split_scores import ScoringOptions, SplitScores, score_split
-from lungdet_mmdet.splits.coco_checks import SERIES_KEY, label_text, series_of, summarise
+from lungdet_mmdet.splits.coco_checks import (
+    SERIES_KEY,
+    label_text,
+    series_of,
+    split_name,
+    summarise,
+)
 from lungdet_mmdet.splits.coco_json import read_coco, read_slab_set
 
 METRIC_PREFIX = "lung/"
@@ -171,9 +177,11 @@ def _what_was_seen(
     checkpoint: Path, content: Mapping[str, Any], coco: Mapping[str, Any]
 ) -> str | None:
     """Say so where a checkpoint has learnt from series that it is to be tested on."""
-    tested = series_of(coco)
-    seen = sorted(tested.intersection((content.get("meta") or {}).get(SERIES_KEY, ())))
-    if not seen or coco["info"].get("protocol") == "paper":
+    tested, learnt = series_of(coco), (content.get("meta") or {}).get(SERIES_KEY, {})
+    # The paper's protocol parts slabs, not series: within one split of it no slab is shared.
+    own = split_name(coco) if coco["info"].get("protocol") == "paper" else None
+    seen = sorted(uid for uid in tested.intersection(learnt) if learnt[uid] != own)
+    if not seen:
         return None
     return (
         f"{checkpoint}: has learnt from {len(seen)} of the {len(tested)} series of this split, "

@@ -109,7 +109,11 @@ def write_accounts(
     ``found`` are the series of the tree: they tell whose a series is that was converted before.
     """
     now = {s.seriesuid for s in summary.converted}
-    kept = [e for e in read_json_or(out_dir / CONVERTED_NAME, []) if e["seriesuid"] not in now]
+    kept = [
+        entry
+        for entry in read_json_or(out_dir / CONVERTED_NAME, [])
+        if entry["seriesuid"] not in now and _is_there(out_dir / entry["file"])
+    ]
     entries = kept + [
         {"seriesuid": s.seriesuid, "file": s.path, "images": s.images, "flags": list(s.flags)}
         for s in summary.converted

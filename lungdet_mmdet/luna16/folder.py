@@ -88,8 +88,8 @@ class Luna16Folder:
     missing_series : series that the tables name and that are not on disk, as they name them.
     warnings : what was repaired or left out while reading the tables.
     patients : patient by series UID, of the scans for which a table or a header tells.
-    misnamed : for each scan file whose name cannot be a series UID, and each DICOM series that
-        cannot be read, its path or UID and the reason.
+    misnamed : for each scan file whose name cannot be a series UID, each DICOM series that cannot
+        be read, and each scan whose nodules cannot be placed, its path or UID and the reason.
     """
 
     root: Path
@@ -150,6 +150,8 @@ def read_luna16_folder(
         names = _names_of(scans, root)
         placed = own.placed(scans, names)
         patients |= own.patients(names)
+        misnamed |= placed.unknown
+        scans = {uid: scan for uid, scan in scans.items() if uid not in placed.unknown}
     listed = set(placed.listed)
     if (root / SERIES_TABLE).is_file():
         listed |= set(read_series(root / SERIES_TABLE).rows)
@@ -158,7 +160,9 @@ def read_luna16_folder(
     return Luna16Folder(
         root=root,
         scans=tuple(_scans(root, scans, placed, subsets, masks)),
-        missing_series=tuple(sorted((listed - set(scans)) | set(placed.missing))),
+        missing_series=tuple(
+            sorted((listed - set(scans) - set(placed.unknown)) | set(placed.missing))
+        ),
         warnings=(
             *listing.notes,
             *placed.warnings,
@@ -214,13 +218,14 @@ class _OwnAnnotations:
                 self._marks, names, lambda uid: scans[uid].grid(), source=str(self.path)
             )
         nodules: list[Nodule] = []
-        notes = list(self._notes)
+        unknown: dict[str, str] = {}
         for uid in sorted(set(self._contours) & set(scans)):
             try:
                 nodules += consensus_spheres(self._contours[uid], scans[uid])
             except LungDetError as error:
-                notes.append(f"no nodules of {uid} are known: {error}")
-        return PlacedMarks(tuple(nodules), (), frozenset(self._contours), (), tuple(notes))
+                unknown[uid] = f"its nodules cannot be placed: {error}"
+        listed = frozenset(self._contours)
+        return PlacedMarks(tuple(nodules), (), listed, (), self._notes, unknown)
 
     def patients(self, names: ScanNames) -> dict[str, str]:
         if self._contours is not None:

@@ -95,8 +95,9 @@ def verify_luna16(
 ) -> VerifyReport:
     """Check every series that ought to be in a LUNA16 folder; nothing is downloaded or changed.
 
-    Series ought to be there when a download unpacked them. In a folder without such records the
-    tables beside the scans tell (all of ``annotations.csv`` and ``seriesuids.csv``).
+    Series ought to be there when a download unpacked them; others that are there are checked, too.
+    In a folder without such records the tables beside the scans tell (all of ``annotations.csv``
+    and ``seriesuids.csv``).
 
     Parameters
     ----------
@@ -113,8 +114,15 @@ def verify_luna16(
     if not folder.is_dir():
         raise LungDetError(f"{folder}: no such folder")
     report = VerifyReport()
-    recorded = (folder / RECORD_FOLDER).is_dir()
-    checks = (_recorded_checks if recorded else _table_checks)(folder, subsets, report)
+    checks = []
+    if (folder / RECORD_FOLDER).is_dir():
+        checks = _recorded_checks(folder, subsets, report)
+    if not checks and not report.states:
+        checks = _table_checks(folder, subsets, report)
+    elif not subsets:
+        known = {check.seriesuid for check in checks}
+        others = {uid: path for uid, path in _headers(folder).items() if uid not in known}
+        checks += [SeriesCheck(uid, path) for uid, path in sorted(others.items())]
     if not checks and not report.states:
         raise LungDetError(
             f"{folder}: no scans and no tables of LUNA16 here; download it, or name its folder"
@@ -190,14 +198,7 @@ def _recorded_checks(
 
 def _table_checks(folder: Path, subsets: Sequence[int], report: VerifyReport) -> list[SeriesCheck]:
     """Return the series that the tables name or that are on disk."""
-    found = [
-        path
-        for path in sorted(search_files(folder).files)
-        if path.suffix.lower() in METAIMAGE_SUFFIXES and not lies_in_masks(path, folder)
-    ]
-    # Of two files of one series the last suffix's wins.
-    found.sort(key=lambda path: METAIMAGE_SUFFIXES.index(path.suffix.lower()))
-    headers = {path.stem: path for path in found}
+    headers = _headers(folder)
     named = _named_series(folder) | set(headers)
     if subsets:
         table = folder / SUBSET_TABLE
@@ -211,6 +212,17 @@ def _table_checks(folder: Path, subsets: Sequence[int], report: VerifyReport) ->
     if named:
         report.notes.append("no records of a download here: the tables say what ought to be there")
     return [SeriesCheck(uid, headers.get(uid)) for uid in sorted(named)]
+
+
+def _headers(folder: Path) -> dict[str, Path]:
+    """Return the scans on disk by series; of two files of one series the last suffix's."""
+    found = [
+        path
+        for path in sorted(search_files(folder).files)
+        if path.suffix.lower() in METAIMAGE_SUFFIXES and not lies_in_masks(path, folder)
+    ]
+    found.sort(key=lambda path: METAIMAGE_SUFFIXES.index(path.suffix.lower()))
+    return {path.stem: path for path in found}
 
 
 def _named_series(folder: Path) -> set[str]:

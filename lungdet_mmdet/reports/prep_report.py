@@ -389,7 +389,7 @@ def _notes(manifest: dict[str, Any]) -> list[str]:
             f"Pictures of the {MAX_PICTURES} scans that are worst; the others are in "
             "slabs/SERIESUID/preview.jpg."
         )
-    notes += [f"Not a scan by its name: {reason}" for reason in manifest["misnamed"]]
+    notes += [f"Not prepared: {reason}" for reason in manifest["misnamed"]]
     return notes + manifest["table_warnings"]
 
 

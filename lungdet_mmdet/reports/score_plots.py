@@ -65,7 +65,8 @@ def save_froc_plot(path: str | Path, result: FrocResult, *, title: str) -> None:
     figure, axes = _labelled(title, "false positives per scan", "sensitivity")
     rates = np.geomspace(FP_RATES[0], FP_RATES[-1], 500)
     matches = result.matches
-    label = f"CPM {result.cpm_text}\n{matches.n_nodules} nodules in {len(matches.series)} scans"
+    n_scans = matches.counts()["n_scans"]
+    label = f"CPM {result.cpm_text}\n{matches.n_nodules} nodules in {n_scans} scans"
     axes.plot(rates, result.curve.sensitivity_at(rates.tolist()), label=label)
     axes.plot(FP_RATES, result.sensitivities, "o", color="C0")
     if result.sensitivity_intervals:

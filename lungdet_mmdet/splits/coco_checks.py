@@ -106,7 +106,13 @@ def _reasons_to_stop(report: LeakReport) -> list[str]:
 
 
 SERIES_KEY = "training_series"
-"""In the ``meta`` of a checkpoint: the series that it learnt from."""
+"""In the ``meta`` of a checkpoint: the series that it learnt from, each with its split's name."""
+
+
+def split_name(coco: Mapping[str, Any]) -> str:
+    """Return what tells a split from others of the same scans."""
+    info = coco["info"]
+    return f"{info.get('protocol')} {info.get('seed')}"
 
 
 def series_of(coco: Mapping[str, Any]) -> set[str]:

@@ -213,6 +213,17 @@ def recorded_options(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def recorded_label_rules(folder: Path) -> dict[str, Any]:
+    """Return the options of `write_splits` that a folder's labels were made with, {} without any.
+
+    Unlike :func:`recorded_options` also where tables of patients or subsets were given.
+    """
+    info = read_json_or(folder / _RECORD, {}).get("info", {})
+    names = {"min_overlap_mm": "min_overlap_mm", "excluded": "excluded", "labels": "labels",
+             "positive": "positive_rule"}  # fmt: skip
+    return {option: info[name] for option, name in names.items() if name in info}
+
+
 def _label_warnings(cohort: PreparedCohort, labels: LabelRule) -> tuple[str, ...]:
     without = sum(n.nodule_id not in s.masks for s in cohort.scans for n in s.nodules)
     nodules = sum(len(scan.nodules) for scan in cohort.scans)

@@ -104,7 +104,7 @@ def test_a_scan_without_a_readable_grid_does_not_stop_the_others(table):
     found = place_marks(marks, NAMES, grid_of, source=str(table))
     assert [n.seriesuid for n in found.nodules] == ["LNDb-0007"]
     assert found.listed == {"a", "LNDb-0007"}
-    assert found.warnings == ("no nodules of a are known: a.nii.gz: cannot be read",)
+    assert found.unknown == {"a": "its nodules cannot be placed: a.nii.gz: cannot be read"}
     assert asked == ["a", "LNDb-0007"]
 
 

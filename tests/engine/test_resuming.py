@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from lungdet_mmdet.engine.run_setup import latest_checkpoint, set_aside, trained_checkpoint
@@ -16,18 +18,20 @@ def test_the_note_is_followed(work_dir):
     assert latest_checkpoint(work_dir).name == "epoch_9.pth"
 
 
-def test_a_run_that_begins_anew_cannot_be_taken_for_the_one_before(work_dir):
+def test_a_run_that_begins_anew_cannot_be_taken_for_the_one_before(work_dir, monkeypatch):
     (work_dir / "last_checkpoint").write_text("epoch_10.pth")
     (work_dir / "20260101_000000" / "vis_data").mkdir(parents=True)
     (work_dir / "own.pth").touch()  # a published model, say
     kept = work_dir / "epoch_9.pth"
-    told = set_aside(work_dir, keep=str(kept))
+    (work_dir / "metrics.json").write_text("{}")
+    monkeypatch.chdir(work_dir.parent)  # names a file in another way than the folder
+    told = set_aside(Path(work_dir.name), keep=str(kept))
     (folder,) = work_dir.glob("before_*")
     assert folder.name in told
     assert sorted(path.name for path in work_dir.iterdir()) == [
         folder.name, "epoch_9.pth", "own.pth"
     ]  # fmt: skip
-    assert len(list(folder.iterdir())) == 4
+    assert len(list(folder.iterdir())) == 5
     kept.unlink()
     assert set_aside(work_dir) is None
     assert latest_checkpoint(work_dir) is None

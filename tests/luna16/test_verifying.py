@@ -43,6 +43,21 @@ def test_missing_truncated_and_corrupt(downloaded):
     assert problems(verify_luna16(downloaded, LOCAL)) == [("1.2", "corrupt"), ("1.1", "missing")]
 
 
+def test_scans_put_beside_a_download_are_checked_too(downloaded):
+    (downloaded / "subset1").mkdir()
+    header = (downloaded / "subset0" / "1.1.mhd").read_text().replace("1.1.raw", "5.1.raw")
+    (downloaded / "subset1" / "5.1.mhd").write_text(header)
+    (downloaded / "subset1" / "5.1.raw").write_bytes(b"\x00")
+    report = verify_luna16(downloaded, LOCAL)
+    assert problems(report) == [("5.1", "truncated")]
+    assert (len(report.states), report.with_checksum) == (3, 2)
+
+
+def test_a_download_cut_off_at_its_start_leaves_the_tables_to_tell(downloaded):
+    (downloaded / ".luna16" / "subset0.json").unlink()
+    assert problems(verify_luna16(downloaded, LOCAL)) == [("7.1", "missing")]
+
+
 def test_a_subset_that_was_never_downloaded_counts_only_when_asked_for(downloaded):
     report = verify_luna16(downloaded, LOCAL, subsets=[0, 7])
     assert problems(report) == [("subset7", "missing")]

@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 
 from lungdet_mmdet.annotations.nodule_sources import AnnotationSource
+from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.scan_inputs import list_inputs
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import read_luna16_folder
+from tests.support.dicom_export import write_dicom_series
 
 HEADER = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
 
@@ -100,4 +103,21 @@ def test_linked_subset_folders_are_looked_into(root, tmp_path_factory):
     folder = read_luna16_folder(root)
     assert [scan.seriesuid for scan in folder.scans] == ["1.1", "1.2", "1.3"]
     assert folder.scans[2].subset == 0
+    assert folder.missing_series == ()
+
+
+def test_a_scan_whose_nodules_cannot_be_placed_is_no_healthy_one(tmp_path):
+    pytest.importorskip("pydicom")
+    place = ScanGeometry((10, 6, 8), (2.5, 0.75, 0.5), (0.0, 0.0, 0.0))
+    for uid in ("2.999.1", "2.999.2"):
+        write_dicom_series(tmp_path / uid, np.zeros((10, 6, 8), np.int16), place, seriesuid=uid)
+    (tmp_path / "2.999.1" / "0004.dcm").unlink()  # filled in from its neighbours, when it is read
+    table = tmp_path / "marks.csv"
+    table.write_text("scan,x,y,z,diameter\n2.999.1,3,3,6,4\n2.999.2,3,3,6,4\n")
+    folder = read_luna16_folder(tmp_path, annotations=AnnotationSource(table, coords="voxel"))
+    assert [(scan.seriesuid, len(scan.nodules)) for scan in folder.scans] == [("2.999.2", 1)]
+    ((uid, reason),) = folder.misnamed
+    assert uid == "2.999.1"
+    assert "its nodules cannot be placed" in reason
+    assert "slices lie 2.50 to 5.00 mm apart" in reason
     assert folder.missing_series == ()

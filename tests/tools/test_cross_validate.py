@@ -101,7 +101,9 @@ def test_another_number_of_loading_processes_is_the_same_fold(cross_validate, mo
 
 
 def test_labels_of_a_fold_are_those_of_the_folders_split(cross_validate, prepared, tmp_path):
-    write_splits(prepared, labels="sphere", min_overlap_mm=0.6, excluded="background")
+    write_splits(
+        prepared, labels="sphere", min_overlap_mm=0.6, excluded="background", patients={"9.9": "x"}
+    )
     cross_validate()
     info = json.loads((tmp_path / "cv" / "fold_3" / "annotations" / "train.json").read_text())[
         "info"

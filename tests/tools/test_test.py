@@ -248,7 +248,7 @@ def test_a_leaking_split_is_refused_unless_allowed(run_tool, folder, monkeypatch
 def test_a_model_is_not_tested_on_what_it_learnt_from(run_tool, folder, figures):
     # The splits of today have no leak; those of the training were others.
     content = torch.load(folder / "bare.pth", weights_only=True)
-    content["meta"]["training_series"] = ["1.1", "1.6"]
+    content["meta"]["training_series"] = {"1.1": "strict 0", "1.6": "strict 0"}
     torch.save(content, folder / "seen.pth")
     with pytest.raises(LungDetError, match=r"seen\.pth: has learnt from 1 of the 2 .* e\.g\. 1\.6"):
         run_tool("seen.pth", "--no-report")

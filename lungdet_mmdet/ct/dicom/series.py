@@ -176,19 +176,16 @@ class DicomSeries:
         return f"{self.slices[0].path.parent}: series {self.uid}"
 
     @property
-    def _heights_mm(self) -> np.ndarray:
-        return np.unique([round(s.height_mm, 3) for s in self.slices if s.has_place])
-
-    @property
     def step_mm(self) -> float:
         """Median distance of neighbouring slices in mm; infinite where it cannot be told."""
-        heights = self._heights_mm
+        heights = np.unique([round(s.height_mm, 3) for s in self.slices if s.has_place])
         return float(np.median(np.diff(heights))) if len(heights) > 1 else math.inf
 
     @property
     def extent_mm(self) -> float:
-        """Distance of the outermost slices in mm."""
-        return float(np.ptp(self._heights_mm)) if len(self._heights_mm) else 0.0
+        """Distance of the outermost CT slices in mm."""
+        heights = [s.height_mm for s in self.slices if s.is_ct_slice]
+        return max(heights, default=0.0) - min(heights, default=0.0)
 
     @property
     def why_unsuitable(self) -> str:
@@ -353,8 +350,10 @@ def find_dicom_series(folder: Path | str) -> list[DicomSeries]:
 
 
 _PROJECTION = re.compile(r"\b(MIP|MINIP|PROJECTION|AVERAGE)\b")
-# A series that covers less than this share of the longest one's extent.
+# A series that covers less than this share of the longest one's extent, of which no more counts
+# than a chest has: what goes on to the pelvis shows no more of it.
 PART_OF_A_CHEST = 0.4
+CHEST_MM = 300.0
 
 
 def choose_series(
@@ -405,7 +404,7 @@ def choose_series(
             f"the folder of one of them, or a series:\n{listing}"
         )
 
-    longest = max(series.extent_mm for series in suitable)
+    longest = min(max(series.extent_mm for series in suitable), CHEST_MM)
 
     def preference(series: DicomSeries) -> tuple:
         usable = [s for s in series.slices if s.is_ct_slice]

@@ -25,7 +25,7 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import output_error, sweep_leftovers, write_bytes
 from lungdet_mmdet.scoring.intervals import finite_or_none
 from lungdet_mmdet.scoring.slab_scores import META_KEY, OperatingPoint
-from lungdet_mmdet.splits.coco_checks import SERIES_KEY, series_of
+from lungdet_mmdet.splits.coco_checks import SERIES_KEY, series_of, split_name
 from lungdet_mmdet.splits.coco_json import read_coco, read_slab_set
 
 BACKEND = "lungdet_atomic"
@@ -67,8 +67,8 @@ class AtomicCheckpointHook(CheckpointHook):
     - A checkpoint is written whole or not at all. mmengine opens the latest one for writing again
       after each validation that was the best so far: a kill there leaves nothing to resume from.
     - An outdated checkpoint is removed when its successor is there, not before.
-    - It names the series that were trained on, in ``meta["training_series"]``, so that a test after
-      the splits were made again can refuse them.
+    - It names the series that it learnt from, in ``meta["training_series"]``, those of checkpoints
+      that it was begun with included, so that a test after the splits were made again can refuse.
     - A run that was killed between a checkpoint and the end of its validation validates first
       when it is resumed. mmengine goes on with the next epoch, and the best checkpoint and the
       operating point of the lost validation are never written.
@@ -76,19 +76,25 @@ class AtomicCheckpointHook(CheckpointHook):
     Parameters are those of CheckpointHook.
     """
 
-    _series: list[str] | None = None
-
     def before_run(self, runner: Runner) -> None:
         """Take note of the config's own schedule: that of a checkpoint may take its place."""
         super().before_run(runner)
+        self._learnt: dict[str, str] = {}
         self._schedule = _schedule_of(runner)
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Take over what was learnt from before."""
+        self._learnt = dict((checkpoint.get("meta") or {}).get(SERIES_KEY, {}))
+
+    def _note_series(self, runner: Runner) -> None:
+        """Add the series that the run learns from, as the splits are now."""
+        for path in sorted(_annotation_files(runner.train_dataloader.dataset)):
+            coco = read_coco(Path(path))
+            self._learnt |= dict.fromkeys(series_of(coco), split_name(coco))
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Name the series that the run learns from."""
-        if self._series is None:
-            files = _annotation_files(runner.train_dataloader.dataset)
-            self._series = sorted({s for path in files for s in series_of(read_coco(Path(path)))})
-        checkpoint["meta"][SERIES_KEY] = self._series
+        """Name the series learnt from, each with the split that it was in."""
+        checkpoint["meta"][SERIES_KEY] = dict(sorted(self._learnt.items()))
 
     def _tell_schedule(self, runner: Runner) -> None:
         now = _schedule_of(runner)
@@ -120,6 +126,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Tidy up after the run that is gone on with, and make up for its lost validation."""
+        self._note_series(runner)
         if self.out_dir is None and self.file_client_args is None and self.backend_args is None:
             self.backend_args = {"backend": BACKEND}
         self._check_save_best(runner)

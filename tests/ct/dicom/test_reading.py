@@ -235,10 +235,11 @@ def test_projections_thick_slices_and_parts_are_not_the_thinnest(tmp_path):
         kinds = ["DERIVED", "SECONDARY", kind]
         edit_all(folder, PatientID="one", SliceThickness=thickness_mm, ImageType=kinds)
 
-    written("2.999.5", 40, 1.0, 1.0)
-    written("2.999.1", 40, 1.0, 10.0, "MIP")
-    written("2.999.2", 57, 0.7, 5.0)
+    written("2.999.5", 130, 1.0, 1.0)
+    written("2.999.1", 130, 1.0, 10.0, "MIP")
+    written("2.999.2", 180, 0.7, 5.0)
     written("2.999.3", 9, 0.6, 0.6)
+    written("2.999.4", 200, 5.0, 5.0)  # down to the pelvis
     found = find_dicom_series(tmp_path)
     assert choose_series(found, source="x").uid == "2.999.5"
     alone = [series for series in found if series.uid == "2.999.1"]
