@@ -11,8 +11,8 @@ OLD := .venv-openmmlab
 
 $(STAMP): setup.py lungdet_mmdet/versions.py constraints.txt constraints-gpu.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt torch
-	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt -e ".[mm,dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[mm,dev]"
 	touch $@
 
 install: $(STAMP)
@@ -57,8 +57,8 @@ model: $(STAMP)
 # The same tests on OpenMMLab's original packages, in a virtual environment of their own.
 $(OLD)/.installed: constraints-openmmlab.txt constraints.txt constraints-gpu.txt setup.py lungdet_mmdet/versions.py
 	$(PYTHON) -m venv $(OLD)
-	$(OLD)/bin/python -m pip install --disable-pip-version-check --no-compile -q -c constraints-openmmlab.txt torch
-	$(OLD)/bin/python -m pip install --disable-pip-version-check --no-compile -q -c constraints-openmmlab.txt \
+	$(OLD)/bin/python -m pip install --disable-pip-version-check -q -c constraints-openmmlab.txt torch
+	$(OLD)/bin/python -m pip install --disable-pip-version-check -q -c constraints-openmmlab.txt \
 		-e ".[openmmlab,dev]" psutil seaborn
 	touch $@
 
