@@ -17,8 +17,9 @@ $(STAMP): setup.py lungdet_mmdet/versions.py constraints.txt constraints-gpu.txt
 
 install: $(STAMP)
 
-# Two processes of one thread each; what one of them has left is taken by the other.
-TESTS = OMP_NUM_THREADS=1 $(1)/python -m pytest -n 2 --dist worksteal
+# Two processes of one thread each; what one of them has left is taken by the other. Modules are
+# compiled once, not anew in each of the hundreds of processes that the tests start.
+TESTS = env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(1)/python -m pytest -n 2 --dist worksteal
 
 # mypy uses one core for most of a minute where it has no cache yet: the tests run beside it.
 test: lint
