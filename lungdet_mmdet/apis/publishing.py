@@ -81,7 +81,7 @@ def publish_model(
         | ({"operating_point": _plain(point.as_record())} if point is not None else {})
         | ({"averaged": [path.name for path in average]} if average else {})
         | ({"note": note} if note else {}),
-        made_with=versions() | {"pixels_version": _pixels_version(root)},
+        made_with=versions(root),
     )
     build_model(model, torch.device("cpu"))
     write_model_file(out, model)
@@ -159,17 +159,12 @@ def _split_content(path: Path) -> dict[str, Any]:
     return content
 
 
-def _pixels_version(data_root: Path) -> str:
-    """Return the version of the pixels that a model learnt from, this package's if not told."""
-    record = read_json_or(data_root / MANIFEST_NAME, {})
-    return str(record.get("pixels_version", PIXELS_VERSION))
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a model file was made with."""
+def versions(data_root: Path) -> dict[str, str]:
+    """Return the versions that a model file was made with; of pixels that of its prepared data."""
+    prepared = read_json_or(data_root / MANIFEST_NAME, {})
     return {
         "lungdet_mmdet": lungdet_mmdet.__version__,
-        "pixels_version": str(PIXELS_VERSION),
+        "pixels_version": str(prepared.get("pixels_version", PIXELS_VERSION)),
         **library_versions(),
     }
 

@@ -285,8 +285,6 @@ def export(argv: Sequence[str] | None = None) -> int:
 
 
 MODEL_CONFIG = "lung_deform_detr_phantom.py"
-
-
 PHANTOMS, PHANTOM_SEED = 60, 2
 
 

@@ -81,8 +81,9 @@ def demo_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def demo_plan(args: argparse.Namespace) -> list[CommandStep]:
     """Return every step."""
     length, config = LENGTHS[args.length], CONFIG
-    out_dir = shlex.quote(str(args.out_dir.resolve() / args.length))
-    cohort, prepared, work = f"{out_dir}/luna16_phantoms", f"{out_dir}/prepared", f"{out_dir}/work"
+    folder = args.out_dir.resolve() / args.length
+    phantoms, out_dir = folder / "luna16_phantoms", quoted(folder)
+    cohort, prepared, work = quoted(phantoms), f"{out_dir}/prepared", f"{out_dir}/work"
     options, overrides = length.start
     one = f"{cohort}/subset0/{phantom_uid(size=SIZE, seed=args.seed, index=0)}.mhd"
     return [
@@ -90,7 +91,7 @@ def demo_plan(args: argparse.Namespace) -> list[CommandStep]:
             f"make {length.scans} phantom scans in the layout of LUNA16",
             f"lungdet phantom {cohort} --scans {length.scans} --seed {args.seed}"
             f" --size {SIZE} --mean-nodules {MEAN_NODULES} --workers 2",
-            args.out_dir / args.length / "luna16_phantoms" / SERIES_TABLE,
+            phantoms / SERIES_TABLE,
         ),
         CommandStep(
             "prepare them: resample, lung mask, CLAHE, 7.5 mm MIP slabs",

@@ -199,17 +199,18 @@ def check_holds_slabs(path: str | Path, content: Mapping[str, Any]) -> None:
 
     Raises LungDetError naming the annotation file and the remedy.
     """
-    if not content["images"] and content["info"].get("protocol") == "fold":
+    if content["images"]:
+        return
+    if content["info"].get("protocol") == "fold":
         raise LungDetError(
             f"{path}: holds no slab; no scan of that official subset is prepared: prepare it, or "
             "leave its fold out (--folds)"
         )
-    if not content["images"]:
-        raise LungDetError(
-            f"{path}: holds no slab; prepare more scans, or make the splits again with other "
-            f"ratios or another seed: {split_command(path)} (with `--protocol "
-            "paper`, which divides slabs instead of scans, a few scans do to try out a training)"
-        )
+    raise LungDetError(
+        f"{path}: holds no slab; prepare more scans, or make the splits again with other "
+        f"ratios or another seed: {split_command(path)} (with `--protocol "
+        "paper`, which divides slabs instead of scans, a few scans do to try out a training)"
+    )
 
 
 def missing_data_message(path: str | Path) -> str:

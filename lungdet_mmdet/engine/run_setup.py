@@ -19,7 +19,6 @@ from mmengine.runner import Runner
 
 from lungdet_mmdet.engine.by_name import find_weights
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.command_line import keep_freed_memory
 from lungdet_mmdet.runs.files import METRICS_NAME, PREDICTIONS_NAME, SUBMISSION_NAME
 from lungdet_mmdet.runs.workplace import OFFLINE_VARIABLE, is_offline
 
@@ -71,10 +70,9 @@ TENSORBOARD = "TensorboardVisBackend"
 
 
 def quicken_on_cpu(model: torch.nn.Module) -> None:
-    """Arrange a detector's weights, and this process's memory, for speed on a CPU; else nothing."""
+    """Arrange a detector's weights for speed on a CPU; on other devices do nothing."""
     if next(model.parameters()).device.type == "cpu":
         model.backbone.to(memory_format=torch.channels_last)
-        keep_freed_memory()
 
 
 def bare_model(runner: Runner) -> torch.nn.Module:

@@ -151,7 +151,6 @@ def read_luna16_folder(
         placed = own.placed(scans, names)
         patients |= own.patients(names)
         misnamed |= placed.unknown
-        scans = {uid: scan for uid, scan in scans.items() if uid not in placed.unknown}
     listed = set(placed.listed)
     if (root / SERIES_TABLE).is_file():
         listed |= set(read_series(root / SERIES_TABLE).rows)
@@ -160,9 +159,7 @@ def read_luna16_folder(
     return Luna16Folder(
         root=root,
         scans=tuple(_scans(root, scans, placed, subsets, masks)),
-        missing_series=tuple(
-            sorted((listed - set(scans) - set(placed.unknown)) | set(placed.missing))
-        ),
+        missing_series=tuple(sorted((listed - set(scans)) | set(placed.missing))),
         warnings=(
             *listing.notes,
             *placed.warnings,
@@ -352,7 +349,8 @@ def _scans(
     for finding in placed.findings:
         findings_of.setdefault(finding.seriesuid, []).append(finding)
     scans = []
-    for uid, scan in sorted(inputs.items()):
+    for uid in sorted(set(inputs) - set(placed.unknown)):
+        scan = inputs[uid]
         folder = _SUBSET_FOLDER.search(scan.path.parent.name)
         mask_path = next(
             (

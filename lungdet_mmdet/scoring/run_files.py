@@ -292,7 +292,7 @@ def difference_warnings(runs: Sequence[RunScores]) -> list[str]:
     for run in runs:
         # Slabs of another thickness show the same nodules on another number of them.
         counts = {"scans": run.value("n_scans"), "nodules": run.value("froc_n_nodules")}
-        told = (f", {count:g} {what}" for what, count in counts.items() if count == count)
+        told = (f", {count:g} {what}" for what, count in counts.items() if not math.isnan(count))
         tested.setdefault(run.tested_on + "".join(told), []).append(run.name)
     if len(tested) < 2:
         return []

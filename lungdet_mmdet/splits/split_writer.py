@@ -183,6 +183,15 @@ def write_splits(
     return SplitReport(folder, protocol, cohort.data, summaries, warnings, patient_source)
 
 
+# Options of `write_splits` that say what a label is, and their names in the record's "info".
+_LABEL_RULES = {
+    "min_overlap_mm": "min_overlap_mm",
+    "excluded": "excluded",
+    "labels": "labels",
+    "positive": "positive_rule",
+}
+
+
 def recorded_options(folder: Path) -> dict[str, Any] | None:
     """Return the options of `write_splits` that a folder's split was made with, {} without a split.
 
@@ -195,11 +204,8 @@ def recorded_options(folder: Path) -> dict[str, Any] | None:
         record = read_json_or(folder / _RECORD, {})
         info, rules = record["info"], record["rules"]
         usual = PROTOCOL_RATES[info["protocol"]]
-        options = {
-            name: info[name]
-            for name in ("protocol", "seed", "fold", "min_overlap_mm", "excluded", "labels")
-        } | {
-            "positive": info["positive_rule"],
+        names = {"protocol": "protocol", "seed": "seed", "fold": "fold", **_LABEL_RULES}
+        options = {option: info[name] for option, name in names.items()} | {
             "positive_rate": {
                 part: rule["rate"] or NATURAL
                 for part, rule in rules["positive_rate"].items()
@@ -219,9 +225,7 @@ def recorded_label_rules(folder: Path) -> dict[str, Any]:
     Unlike :func:`recorded_options` also where tables of patients or subsets were given.
     """
     info = read_json_or(folder / _RECORD, {}).get("info", {})
-    names = {"min_overlap_mm": "min_overlap_mm", "excluded": "excluded", "labels": "labels",
-             "positive": "positive_rule"}  # fmt: skip
-    return {option: info[name] for option, name in names.items() if name in info}
+    return {option: info[name] for option, name in _LABEL_RULES.items() if name in info}
 
 
 def _label_warnings(cohort: PreparedCohort, labels: LabelRule) -> tuple[str, ...]:

@@ -287,10 +287,11 @@ def _load_local(filename: str, map_location: Any = None) -> dict:
 
 def _annotation_files(dataset: Any) -> set[str]:
     """Return the files of ours behind wrappers; other datasets have no series."""
-    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
     if isinstance(dataset, LUNA16SlabDataset):
         return {str(dataset.ann_file)}
-    return {path for one in inner if one is not None for path in _annotation_files(one)}
+    wrapped = [dataset.dataset] if hasattr(dataset, "dataset") else []
+    inner = getattr(dataset, "datasets", wrapped)
+    return {path for one in inner for path in _annotation_files(one)}
 
 
 @HOOKS.register_module()

@@ -20,6 +20,7 @@ from lungdet_mmdet.datasets.luna16_slabs import slab_kind
 from lungdet_mmdet.engine.run_setup import bare_model, quicken_on_cpu
 from lungdet_mmdet.ops.attention_choice import describe_attention
 from lungdet_mmdet.ops.detr_heads import not_finite, run_heads_in_full_precision
+from lungdet_mmdet.runs.command_line import keep_freed_memory
 
 
 @HOOKS.register_module()
@@ -39,6 +40,8 @@ class DetectorSetupHook(Hook):
         if model is runner.model:  # a wrapper for several processes has laid out its gradients
             quicken_on_cpu(model)
         device = next(model.parameters()).device
+        if device.type == "cpu":
+            keep_freed_memory()
         runner.logger.info(describe_attention(device))
 
 
