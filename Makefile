@@ -9,10 +9,12 @@ OLD := .venv-openmmlab
 .PHONY: install demo demo-scratch demo-long model fuzz test tests test-openmmlab lint types dist reliability clean
 .DELETE_ON_ERROR:
 
+# Compiled at the end on all cores: pip would use one. A few files of packages are templates.
 $(STAMP): setup.py lungdet_mmdet/versions.py constraints.txt constraints-gpu.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt torch
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[mm,dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile -q -c constraints.txt -e ".[mm,dev]"
+	$(BIN)/python -m compileall -qq -j 0 $(VENV) || true
 	touch $@
 
 install: $(STAMP)

@@ -286,6 +286,8 @@ def export(argv: Sequence[str] | None = None) -> int:
 
 MODEL_CONFIG = "lung_deform_detr_phantom.py"
 PHANTOMS, PHANTOM_SEED = 60, 2
+# From random weights, and on from them on other data at a lower rate.
+MODEL_ITERS, GOING_ON_LR = [6000, 5000], 6e-4
 
 
 def make_model_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -298,9 +300,14 @@ def make_model_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--patients", type=Path, required=True, help="seriesuid,patient_id of all these lungs")
     add("--test-patients", nargs="+", required=True, help="patients of the test lungs")
     add("--train-patients", nargs="+", required=True, help="patients of the training lungs")
-    add("--iters", type=int, default=6000, help="training steps (default: %(default)s)")
+    add(
+        "--iters",
+        type=int,
+        nargs="+",
+        default=MODEL_ITERS,
+        help="steps of each training in a row (default: %(default)s)",
+    )
     add("--load-from", type=Path, help="weights to start from (default: random ones)")
-    add("--lr", type=float, help="learning rate (default: the config's, for random weights)")
     add(
         "--seed",
         type=int,
@@ -315,64 +322,26 @@ def make_model_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def make_model_plan(args: argparse.Namespace) -> list[CommandStep]:
     """Return every step."""
     out = args.out_dir.resolve()
-    train, test, phantoms = out / "semireal_train", out / "semireal_test", out / "phantoms"
-    prepared, prepared_test, work = out / "prepared", out / "prepared_test", out / "work"
-    last, model = work / f"iter_{args.iters}.pth", out / "slab_dino_small.pth"
-    shared = f"--patients {quoted(args.patients)} --workers {args.workers}"
-    prepare = f"--config {MODEL_CONFIG} --workers {args.workers}"
-    start = f" --load-from {quoted(args.load_from.resolve())}" if args.load_from else ""
-    rate = f" optim_wrapper.optimizer.lr={args.lr}" if args.lr else ""
-    natural = "--positive-rate train=natural val=natural test=natural"
+    prepared_test, model = out / "prepared_test", out / "slab_dino_small.pth"
+    steps: list[CommandStep] = []
+    last = args.load_from and args.load_from.resolve()
+    for number, iters in enumerate(args.iters):
+        folder = out / f"training_{number + 1}"
+        steps += _training_steps(args, folder, args.seed + number, iters, last)
+        last = folder / "work" / f"iter_{iters}.pth"
     return [
-        CommandStep(
-            "set nodules into the training lungs",
-            f"lungdet insert {quoted(*args.scans, args.crops, train)} --seed {19 + args.seed}"
-            " --scans-per-lung 12 --nodules-per-scan 12 --nodule-folds 0,1,2/4"
-            f" --exclude-patients {quoted(*args.test_patients)} {shared}",
-        ),
-        CommandStep(
-            "prepare them",
-            f"lungdet prepare {quoted(train, prepared)} {prepare}"
-            f" --nodule-masks {quoted(f'{train}-nodule-masks')}",
-        ),
-        CommandStep(
-            f"make {PHANTOMS} phantoms",
-            f"lungdet phantom {quoted(phantoms)} --scans {PHANTOMS}"
-            f" --seed {PHANTOM_SEED + args.seed} --size fine --mean-nodules 6"
-            f" --workers {args.workers}",
-            phantoms / SERIES_TABLE,
-        ),
-        CommandStep(
-            "prepare them beside the others",
-            f"lungdet prepare {quoted(phantoms, prepared)} {prepare}",
-        ),
-        CommandStep(
-            "split",
-            f"lungdet split {quoted(prepared)} --seed 1 --ratios 0.83 0.14 0.03 {natural}"
-            f" --patients {quoted(train / 'patients.csv')}",
-        ),
-        CommandStep(
-            "train",
-            f"lungdet train {MODEL_CONFIG} --data {quoted(prepared)} --work-dir {quoted(work)}"
-            f"{start} --resume --cfg-options train_cfg.max_iters={args.iters}"
-            f" train_cfg.val_interval={args.iters} param_scheduler.1.end={args.iters}"
-            f" randomness.seed={1 + args.seed}{rate}",
-        ),
+        *steps,
         CommandStep(
             "publish",
             f"lungdet publish {quoted(last, model)} --config {MODEL_CONFIG}"
-            f" --data {quoted(prepared)}",
+            f" --data {quoted(folder / 'prepared')}",
         ),
-        CommandStep(
-            "set nodules into the test lungs",
-            f"lungdet insert {quoted(*args.test_scans, args.crops, test)} --seed 20"
-            " --scans-per-lung 6 --nodules-per-scan 8 --no-variants --nodule-folds 3/4"
-            f" --exclude-patients {quoted(*args.train_patients)} {shared}",
-        ),
-        CommandStep(
-            "prepare the test scans",
-            f"lungdet prepare {quoted(test, prepared_test)} {prepare}"
-            f" --nodule-masks {quoted(f'{test}-nodule-masks')}",
+        *_semireal_steps(
+            args,
+            "test",
+            out / "semireal_test",
+            prepared_test,
+            "--seed 20 --scans-per-lung 6 --nodules-per-scan 8 --no-variants --nodule-folds 3/4",
         ),
         CommandStep(
             "every one of them is a test scan",
@@ -386,14 +355,82 @@ def make_model_plan(args: argparse.Namespace) -> list[CommandStep]:
     ]
 
 
+def _training_steps(
+    args: argparse.Namespace, folder: Path, seed: int, iters: int, load_from: Path | None
+) -> list[CommandStep]:
+    """Return the steps of one training on nodules, places and phantoms of its own seed."""
+    semireal, phantoms, prepared = folder / "semireal", folder / "phantoms", folder / "prepared"
+    start = f" --load-from {quoted(load_from)}" if load_from else ""
+    rate = f" optim_wrapper.optimizer.lr={GOING_ON_LR}" if load_from else ""
+    natural = "--positive-rate train=natural val=natural test=natural"
+    return [
+        *_semireal_steps(
+            args,
+            "training",
+            semireal,
+            prepared,
+            f"--seed {19 + seed} --scans-per-lung 12 --nodules-per-scan 12 --nodule-folds 0,1,2/4",
+        ),
+        CommandStep(
+            f"make {PHANTOMS} phantoms",
+            f"lungdet phantom {quoted(phantoms)} --scans {PHANTOMS}"
+            f" --seed {PHANTOM_SEED + seed} --size fine --mean-nodules 6"
+            f" --workers {args.workers}",
+            phantoms / SERIES_TABLE,
+        ),
+        CommandStep(
+            "prepare them beside the others",
+            f"lungdet prepare {quoted(phantoms, prepared)} --config {MODEL_CONFIG}"
+            f" --workers {args.workers}",
+        ),
+        CommandStep(
+            "split",
+            f"lungdet split {quoted(prepared)} --seed 1 --ratios 0.83 0.14 0.03 {natural}"
+            f" --patients {quoted(semireal / 'patients.csv')}",
+        ),
+        CommandStep(
+            f"train for {iters} steps",
+            f"lungdet train {MODEL_CONFIG} --data {quoted(prepared)}"
+            f" --work-dir {quoted(folder / 'work')}"
+            f"{start} --resume --cfg-options train_cfg.max_iters={iters}"
+            f" train_cfg.val_interval={iters} param_scheduler.1.end={iters}"
+            f" randomness.seed={1 + seed}{rate}",
+        ),
+    ]
+
+
+def _semireal_steps(
+    args: argparse.Namespace, part: str, scans: Path, prepared: Path, options: str
+) -> list[CommandStep]:
+    """Return the steps that set nodules into the lungs of one part, training or test."""
+    lungs, other_patients = {
+        "training": (args.scans, args.test_patients),
+        "test": (args.test_scans, args.train_patients),
+    }[part]
+    return [
+        CommandStep(
+            f"set nodules into the {part} lungs",
+            f"lungdet insert {quoted(*lungs, args.crops, scans)} {options}"
+            f" --exclude-patients {quoted(*other_patients)} --patients {quoted(args.patients)}"
+            f" --workers {args.workers}",
+        ),
+        CommandStep(
+            f"prepare the {part} scans",
+            f"lungdet prepare {quoted(scans, prepared)} --config {MODEL_CONFIG}"
+            f" --workers {args.workers} --nodule-masks {quoted(f'{scans}-nodule-masks')}",
+        ),
+    ]
+
+
 def make_model(argv: Sequence[str] | None = None) -> int:
     """Train the model in the box anew: lungdet make-model OUT --scans LUNGS... --crops CROPS.
 
     Real nodules are set into real lungs (lungdet insert), phantoms are added, and the small
-    detector is trained on both. Lungs and nodules of the patients named by --test-patients, and the
-    nodules of one fold in four, are kept for the test. Lungs of up to fifteen patients all train,
-    and phantoms choose the threshold. The same seeds, data and versions give the same weights on
-    the same kind of processor. Goes on where it was interrupted.
+    detector is trained on both; then again, from those weights at a lower rate, on other nodules,
+    places and phantoms, as often as --iters has numbers. Lungs and nodules of the patients named by
+    --test-patients, and the nodules of one fold in four, are kept for the test. Lungs of up to
+    fifteen patients all train, and phantoms choose the threshold. The same seeds, data and versions
+    give the same weights on the same kind of processor. Goes on where it was interrupted.
     """
     args = make_model_options(argv)
     return run_command_steps(make_model_plan(args), args.out_dir)
