@@ -13,6 +13,7 @@ train_dataloader = dict(
     batch_size=3, dataset=dict(pipeline=plain_train_pipeline, **positives_only))
 val_dataloader = dict(batch_size=3, dataset=positives_only)
 test_dataloader = dict(batch_size=3, dataset=positives_only)
+auto_scale_lr = dict(base_batch_size=3)
 val_evaluator = [
     dict(type='SizeBandMetric', ann_file=_base_.data_root + '/annotations/train.json', choose='max_f1')]
 test_evaluator = [

@@ -10,6 +10,7 @@ train_dataloader = dict(
     sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True))
 val_dataloader = dict(batch_size=3, num_workers=1, dataset=positives_only)
 test_dataloader = dict(batch_size=3, num_workers=1, dataset=positives_only)
+auto_scale_lr = dict(base_batch_size=1)
 val_evaluator = [
     dict(type='SizeBandMetric', ann_file=_base_.data_root + '/annotations/train.json', choose='max_f1')]
 test_evaluator = [

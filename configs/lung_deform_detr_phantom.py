@@ -80,6 +80,7 @@ train_dataloader = dict(
     sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True))
 val_dataloader = dict(batch_size=8, num_workers=1)
 test_dataloader = dict(batch_size=8, num_workers=1)
+auto_scale_lr = dict(base_batch_size=32)
 
 max_iters = 700
 optim_wrapper = dict(

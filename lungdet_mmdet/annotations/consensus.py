@@ -22,6 +22,7 @@ from lungdet_mmdet.annotations.lidc import RATINGS, Contour, LidcSeries, Reading
 from lungdet_mmdet.annotations.mask_nodules import sphere_diameter_mm
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.ct.geometry import ScanGeometry
+from lungdet_mmdet.ct.reading import SCAN_SUFFIXES
 from lungdet_mmdet.ct.scan_inputs import ScanInput
 from lungdet_mmdet.errors import LungDetError
 
@@ -273,7 +274,8 @@ def nodules_on_grid(
 ) -> list[ConsensusNodule]:
     """Return the consensus nodules of a series in voxels of its file's grid.
 
-    Raises LungDetError if the grid is not axial, or its pixels have another size than the readers'.
+    Raises LungDetError if the grid is not axial, is mirrored, or its pixels have another size than
+    the readers'.
     """
     along_z = geometry.normal_xyz[2]
     dz, dy, dx = geometry.spacing_zyx_mm
@@ -281,6 +283,13 @@ def nodules_on_grid(
         raise LungDetError(
             f"{path}: slices run along {tuple(geometry.normal_xyz)}; contours can only be put on "
             "axial slices: use the scan as LUNA16 has it"
+        )
+    across, down = geometry.axes_xyz[0, 0], geometry.axes_xyz[1, 1]
+    if across * down <= 0 and path.name.lower().endswith(SCAN_SUFFIXES):
+        raise LungDetError(
+            f"{path}: its rows or columns run the other way than in the images that the contours "
+            "were drawn on, as NIfTI converters store them; use the DICOM, or the scan as LUNA16 "
+            "has it"
         )
     pixel = series.pixel_mm
     if pixel is not None and max(abs(dx - pixel), abs(dy - pixel)) > _PIXEL_TOLERANCE * pixel:

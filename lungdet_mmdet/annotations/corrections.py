@@ -103,7 +103,8 @@ def _correction(rows: CsvRows, line: int, fields: list[str]) -> Correction:
         rows.number(text, line, column)
         for text, column in zip((x, y, z, diameter), COLUMNS[3:7], strict=True)
     ]
-    if max(map(abs, numbers[:3])) > MAX_COORDINATE_MM or not 0 < numbers[3] <= MAX_DIAMETER_MM:
+    largest_mm = MAX_DIAMETER_MM if verdict in (ACCEPT, MISSED) else np.inf
+    if max(map(abs, numbers[:3])) > MAX_COORDINATE_MM or not 0 < numbers[3] <= largest_mm:
         raise LungDetError(
             f"{place}: a nodule of {numbers[3]:g} mm at {numbers[:3]}; millimetres are needed. "
             "Export the page's table again"
@@ -168,13 +169,31 @@ class JoinedCorrections:
 
 
 def join_corrections(tables: Sequence[Sequence[Correction]]) -> JoinedCorrections:
-    """Join tables; of two words of one reader on one candidate, that of the later table counts."""
-    last: dict[tuple, Correction] = {}
-    for row in (row for table in tables for row in table):
-        # Ranks are of one analysis, and a missed nodule has none: its place tells it.
-        last[(row.reader, *_judged(row))] = row
+    """Join tables, the oldest first.
+
+    A page exports all that its reader has said of it: a later table of the same reader, scan and
+    model stands in the place of an earlier one, also where he took a word back.
+    """
+    last: dict[tuple, list[Correction]] = {}
+    notes = []
+    for table in tables:
+        of_page: dict[tuple, dict[tuple, Correction]] = {}
+        for row in table:
+            # Ranks are of one analysis, and a missed nodule has none: its place tells it.
+            page = of_page.setdefault((row.reader, row.seriesuid, row.model_sha256), {})
+            page[_judged(row)] = row
+        for page_of, said_now in of_page.items():
+            before = {_judged(row): row.verdict for row in last.get(page_of, ())}
+            if not page_of[0] and any(
+                before.get(key, row.verdict) != row.verdict for key, row in said_now.items()
+            ):
+                notes.append(
+                    f"{page_of[1]}: two tables without a reader's name contradict each other; the "
+                    "later file counts. If they are two readers', put their names into the tables"
+                )
+            last[page_of] = list(said_now.values())
     rows = sorted(
-        last.values(),
+        (row for page in last.values() for row in page),
         key=lambda r: (r.seriesuid, r.rank is None, r.rank or 0, r.centre_xyz_mm, r.reader),
     )
     votes: dict[tuple, list[Correction]] = {}
@@ -182,7 +201,6 @@ def join_corrections(tables: Sequence[Sequence[Correction]]) -> JoinedCorrection
         if row.rank is not None and row.verdict != OPEN:
             votes.setdefault(_judged(row), []).append(row)
     said_so: list[Correction] = []
-    notes = []
     for (name, _, rank, _), said in votes.items():
         balance = sum(1 if row.verdict == ACCEPT else -1 for row in said)
         if balance > 0:

@@ -119,7 +119,7 @@ def label_map(
 
     Returns
     -------
-    array (z, y, x) : 0, or the rank of the candidate; of two boxes that meet, the better one's. A
+    array (z, y, x) : 0, or the rank of the candidate; of two boxes that meet, the smaller one's. A
         voxel belongs to a box when its centre does, and every box holds at least its centre.
     """
     grid = findings.scan.file_geometry
@@ -127,7 +127,7 @@ def label_map(
     number = np.uint8 if all(record["rank"] < 256 for record in shown) else np.uint16
     labels = np.zeros(grid.size_zyx, dtype=number)
     signs = np.array(list(itertools.product((-0.5, 0.5), repeat=3)))
-    for record in reversed(shown):
+    for record in sorted(shown, key=lambda r: (-np.prod(r["box"]["size_mm"]), -r["rank"])):
         box = record["box"]
         axes = np.asarray(box["axes"]).reshape(3, 3)
         corners = box["centre_xyz_mm"] + (signs * box["size_mm"]) @ axes.T

@@ -22,8 +22,12 @@ from lungdet_mmdet.datasets.luna16_slabs import check_holds_slabs, missing_data_
 from lungdet_mmdet.engine.by_name import DATA_VARIABLE, config_from_file, find_config, on_data
 from lungdet_mmdet.engine.run_setup import quieten, trained_checkpoint
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, prep_steps
-from lungdet_mmdet.runs.atomic_files import write_json
+from lungdet_mmdet.preparation.prep_pipeline import (
+    PIXELS_VERSION,
+    pipeline_difference,
+    prep_steps,
+)
+from lungdet_mmdet.runs.atomic_files import replacing_folder, write_json
 from lungdet_mmdet.runs.command_line import loading_processes, usable_cores
 from lungdet_mmdet.runs.files import ANNOTATION_FOLDER, MANIFEST_NAME, SUBMISSION_NAME
 from lungdet_mmdet.splits.coco_checks import check_leaks
@@ -252,20 +256,11 @@ def _other_pipeline(manifest: Path, wanted: list[dict], *, allow: bool) -> str |
         raise LungDetError(
             f"{manifest}: not a manifest of prepared slabs ({error!r}); prepare the scans again"
         ) from error
-    here, there = (
-        [json.dumps(_without_mask_method(step), sort_keys=True) for step in steps]
-        for steps in (wanted, made_by)
-    )
-    if here == there and version == PIXELS_VERSION:
+    told = pipeline_difference(wanted, made_by, names=("the config's", "the data's"))
+    if not told and version == PIXELS_VERSION:
         return None
-    message = f"{manifest}: these slabs were prepared by another pipeline than the config's. "
-    if sorted(here) != sorted(there):
-        own, theirs = _only_in(here, there), _only_in(there, here)
-        message += f"Only in the config: {own}; only in the data: {theirs}"
-    elif here != there:
-        message += "The steps are the same, their order differs"
-    else:
-        message += f"Their pixels are of version {version}, those of this package {PIXELS_VERSION}"
+    told = told or f"Their pixels are of version {version}, those of this package {PIXELS_VERSION}"
+    message = f"{manifest}: these slabs were prepared by another pipeline than the config's. {told}"
     if allow:
         return message
     raise LungDetError(
@@ -273,14 +268,6 @@ def _other_pipeline(manifest: Path, wanted: list[dict], *, allow: bool) -> str |
         "  lungdet prepare LUNA16_DIR PREPARED_DIR --config CONFIG\n"
         "or train on these slabs all the same with --allow-other-prep"
     )
-
-
-def _without_mask_method(step: dict) -> dict:
-    return {k: v for k, v in step.items() if (step["type"], k) != ("OtsuLungMask", "method")}
-
-
-def _only_in(first: list[str], second: list[str]) -> str:
-    return ", ".join(step for step in first if step not in second) or "nothing"
 
 
 FOLD_CONFIG_NAME = "config.py"
@@ -347,8 +334,10 @@ class Fold:
         return trained_checkpoint(self.folder)
 
 
-def make_fold(config: Config, work_dir: Path, number: int, *, seed: int) -> Fold:
-    """Write a fold's annotations and its config.
+def make_fold(
+    config: Config, work_dir: Path, number: int, *, seed: int, pretrained: str | None = None
+) -> Fold:
+    """Write a fold's annotations and its config; nothing where it was begun with others.
 
     Parameters
     ----------
@@ -356,30 +345,36 @@ def make_fold(config: Config, work_dir: Path, number: int, *, seed: int) -> Fold
     work_dir : of the cross-validation; the fold lies in ``fold_K`` under it.
     number : the official subset that tests; the next one validates.
     seed : of the draw of healthy training slabs.
+    pretrained : initial weights of the backbone, if not those of the config.
 
     Raises
     ------
     LungDetError
-        If the prepared data cannot be split by official subset, or a dataset has no ``ann_file``.
+        If the prepared data cannot be split by official subset, a dataset has no ``ann_file``, or
+        the fold was begun with another config or other data.
     """
     folder = Path(work_dir).resolve() / f"fold_{number}"
     data_root = Path(config.train_dataloader.dataset.get("data_root") or "")
     split_folder = folder / ANNOTATION_FOLDER
     # What a label is stays what it is in the folder's own split.
     rules = recorded_label_rules(data_root / ANNOTATION_FOLDER)
-    write_splits(data_root, protocol="fold", fold=number, seed=seed, out_dir=split_folder, **rules)
-    digest = hashlib.sha256()
-    for part in PARTS:
-        path = split_folder / f"{part}.json"
-        digest.update(path.read_bytes())
-        config[f"{part}_dataloader"].dataset.ann_file = str(path)
-        if part != "train":
-            _point_evaluators(config, part, path)
-    config.work_dir = str(folder)
-    matters = _without_loading(config.to_dict())
-    digest.update(json.dumps(matters, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256((pretrained or "").encode())
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(split_folder) as partial:
+        write_splits(data_root, protocol="fold", fold=number, seed=seed, out_dir=partial, **rules)
+        for part in PARTS:
+            path = split_folder / f"{part}.json"
+            digest.update((partial / path.name).read_bytes())
+            config[f"{part}_dataloader"].dataset.ann_file = str(path)
+            if part != "train":
+                _point_evaluators(config, part, path)
+        config.work_dir = str(folder)
+        matters = _without_loading(config.to_dict())
+        digest.update(json.dumps(matters, sort_keys=True, default=str).encode())
+        fold = Fold(number, folder, digest.hexdigest())
+        fold.is_done()  # a fold of other data or options is left as it is
     config.dump(folder / FOLD_CONFIG_NAME)
-    return Fold(number, folder, digest.hexdigest())
+    return fold
 
 
 def _without_loading(value: Any) -> Any:

@@ -249,13 +249,13 @@ def _segmentation(
 def _evidence(path: Path, *, anonymous: bool) -> Any:
     """Read an image's header, and blank what is missing in it or malformed.
 
-    Where `anonymous`, nothing else is read than what is of no person: a file repeats whatever its
-    images say of patient, visit and scanner.
+    Nothing else is read than what a file of ours has to repeat, and where `anonymous` nothing of a
+    person: highdicom would repeat whatever the images say of patient, visit and scanner.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about values that are blanked here
-        tags = list(_IMPERSONAL) if anonymous else None
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        tags = [*_IMPERSONAL, *(() if anonymous else _REPEATED)]
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
         for keyword in (k for k in _REPEATED if not _is_sound(dataset, k)):
             setattr(dataset, keyword, "")
     return dataset

@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,10 +24,13 @@ from lungdet_mmdet.apis.model_file import read_model_file
 from lungdet_mmdet.apis.results_folder import (
     BatchRun,
     EarlierResult,
+    ForeignFolderError,
     JobResult,
     earlier_result,
+    files_in,
     mark_outdated,
     refuse_foreign_folder,
+    refuse_named_results,
     scans_with_folders,
     write_summary,
 )
@@ -181,7 +183,8 @@ def finished(job: DetectJob) -> tuple[EarlierResult | None, dict[str, str]]:
     """Return the scan's earlier result where it is still right, else None, and its fingerprint."""
     result = earlier_result(job.folder)
     now = fingerprint(job, earlier=result.fingerprint if result else None)
-    if result is None or not result.is_whole or os.path.exists(job.folder / OUTDATED_NAME):
+    files = files_in(job.folder)
+    if result is None or not result.is_whole or OUTDATED_NAME in files or CSV_NAME not in files:
         return None, now
     # Times of change are no part of what a result depends on.
     is_current = all(result.fingerprint.get(k) == value for k, value in now.items() if k != "files")
@@ -202,9 +205,10 @@ def detect_scan(job: DetectJob, ahead: Ahead | None = None) -> JobResult:
         nothing is written then.
     """
     check_code(job.code)
-    refuse_foreign_folder(job.folder)
     try:
         return _detect(job, ahead or {})
+    except ForeignFolderError:
+        raise
     except Exception as error:
         failure = failure_of(job.seriesuid, error)
         told = failure.without_names() if job.options.anonymous else failure
@@ -223,6 +227,7 @@ def _detect(job: DetectJob, ahead: Ahead) -> JobResult:
             verdict=earlier.verdict,
             cautions=earlier.cautions,
         )
+    refuse_foreign_folder(job.folder)
     detector = detector_for(job.options)
     findings = detector.look_at(
         _prepared(job, detector.pipeline) if begun is None else begun.result()
@@ -344,6 +349,8 @@ def detect_scans(
     if not dask:
         say(describe_attention(choose_device(options.device)))
     check_writable(out_dir)
+    if options.anonymous:
+        refuse_named_results(out_dir)
     listed = list_inputs(inputs, series_uid=series_uid)
     for note in listed.notes:
         say(note)

@@ -35,6 +35,11 @@ def choose_device(name: str) -> torch.device:
         raise LungDetError(f"device {name!r} is unknown: use auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise LungDetError(f"device {name!r}: torch sees no GPU here; use --device cpu")
+    try:
+        torch.ones(1, device=device).item()
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise LungDetError(f"device {name!r} is not to be had here ({reason}); use cpu") from error
     return device
 
 

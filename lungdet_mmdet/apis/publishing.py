@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -16,10 +16,13 @@ from lungdet_mmdet.apis.model_building import build_model
 from lungdet_mmdet.apis.model_file import ModelFile, read_model_file, write_model_file
 from lungdet_mmdet.engine.by_name import config_from_file
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.evaluation.trained_checkpoint import read_training_checkpoint
-from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
+from lungdet_mmdet.evaluation.trained_checkpoint import (
+    TrainingCheckpoint,
+    read_training_checkpoint,
+)
 from lungdet_mmdet.runs.atomic_files import read_json_or
 from lungdet_mmdet.runs.files import ANNOTATION_FOLDER, MANIFEST_NAME
+from lungdet_mmdet.splits.coco_checks import SERIES_KEY, series_digest
 from lungdet_mmdet.versions import library_versions
 
 # The folders of an absolute path; the name behind them stays.
@@ -68,7 +71,8 @@ def publish_model(
         threshold = metrics.get("metrics", {}).get("threshold")
     if threshold is not None and not 0.0 <= threshold <= 1.0:
         raise LungDetError(f"threshold is {threshold}: it must lie within 0 and 1")
-    root = data_root if data_root is not None else Path(parts.data_root or ".")
+    named = data_root or parts.data_root
+    root = Path(named) if named else None
     model = ModelFile(
         name=out.name,
         sha256="",
@@ -76,7 +80,7 @@ def publish_model(
         state_dict=_mean_weights(parts.state_dict, average),
         threshold=None if threshold is None else float(threshold),
         metrics=without_places(_plain(metrics)),
-        data=data_provenance(root, required=data_root is not None)
+        data=_data(parts, root, required=data_root is not None)
         | {"training": _plain(parts.trained)}
         | ({"operating_point": _plain(point.as_record())} if point is not None else {})
         | ({"averaged": [path.name for path in average]} if average else {})
@@ -86,6 +90,23 @@ def publish_model(
     build_model(model, torch.device("cpu"))
     write_model_file(out, model)
     return read_model_file(out)
+
+
+def _data(parts: TrainingCheckpoint, root: Path | None, *, required: bool) -> dict[str, Any]:
+    """Return what is known of the training data; of series that it learnt from only digests."""
+    learnt = {SERIES_KEY: parts.learnt} if parts.learnt else {}
+    if root is None:
+        return learnt
+    train = root / ANNOTATION_FOLDER / "train.json"
+    trains = map(series_digest, _split_content(train).get("series", ())) if train.is_file() else ()
+    if learnt and not set(trains) <= parts.learnt.keys():
+        if not required:  # the splits there were made again since
+            return learnt
+        raise LungDetError(
+            f"{train}: lists series that this checkpoint has not learnt from; name the prepared "
+            "dataset that it was trained on (--data), or leave --data out"
+        )
+    return data_provenance(root, required=required) | learnt
 
 
 def _mean_weights(
@@ -159,12 +180,16 @@ def _split_content(path: Path) -> dict[str, Any]:
     return content
 
 
-def versions(data_root: Path) -> dict[str, str]:
-    """Return the versions that a model file was made with; of pixels that of its prepared data."""
-    prepared = read_json_or(data_root / MANIFEST_NAME, {})
+def versions(data_root: Path | None) -> dict[str, str]:
+    """Return the versions that a model file was made with; of pixels that of its prepared data.
+
+    Where these are not at hand it is not stated.
+    """
+    prepared = read_json_or(data_root / MANIFEST_NAME, {}) if data_root else {}
+    of_pixels = prepared.get("pixels_version")
     return {
         "lungdet_mmdet": lungdet_mmdet.__version__,
-        "pixels_version": str(prepared.get("pixels_version", PIXELS_VERSION)),
+        **({"pixels_version": str(of_pixels)} if of_pixels is not None else {}),
         **library_versions(),
     }
 
@@ -183,7 +208,9 @@ def without_places(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _without_folders(value: Any) -> Any:
     if isinstance(value, str):
-        return _FOLDERS.sub("", value)
+        place = PureWindowsPath(value)  # which also takes / between folders
+        is_path = bool(place.root) and ": " not in value and "\n" not in value
+        return place.name if is_path else _FOLDERS.sub("", value)
     if isinstance(value, dict):
         return {key: _without_folders(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -24,8 +24,20 @@ from lungdet_mmdet.ct.scan_inputs import ScanInput, anonymous_name
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.reports.page import image_uri, render
 from lungdet_mmdet.runs.atomic_files import only_run_in, read_json_or, write_bytes, write_json
-from lungdet_mmdet.runs.files import CANDIDATES_NAME, FAILURES_NAME, INDEX_NAME, REPORT_NAME
-from lungdet_mmdet.runs.scan_runs import ScanFailure, exit_code_of, failure_of, tally
+from lungdet_mmdet.runs.files import (
+    CANDIDATES_NAME,
+    FAILURES_NAME,
+    INDEX_NAME,
+    REPORT_NAME,
+    SYSTEM_FILES,
+)
+from lungdet_mmdet.runs.scan_runs import (
+    ScanFailure,
+    exit_code_of,
+    failure_of,
+    is_without_names,
+    tally,
+)
 from lungdet_mmdet.scoring.run_files import COLUMNS
 
 
@@ -41,6 +53,7 @@ class EarlierResult:
     verdict : on the lung mask.
     cautions, flags : as the result has them.
     threshold : of the scores.
+    made_by : digests of the models, looks at a slab, distance of slabs in mm, and threshold.
     candidates, positives : how many there are, and how many at or above the threshold.
     score : of the best candidate; 0.0 without any.
     largest_mm : diameter of the largest at or above the threshold, or None.
@@ -53,6 +66,7 @@ class EarlierResult:
     cautions: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     threshold: float | None = None
+    made_by: tuple[Any, ...] = ()
     candidates: int = 0
     positives: int = 0
     score: float = 0.0
@@ -63,6 +77,8 @@ class EarlierResult:
         """Return what the content of a ``candidates.json`` says."""
         candidates, fingerprint = content.get("candidates", []), content.get("fingerprint")
         positives = [c for c in candidates if c["above_threshold"]]
+        model, threshold = content["model"], content.get("threshold")
+        digests = tuple(part.get("sha256") for part in model.get("ensemble") or [model])
         return cls(
             fingerprint=fingerprint if isinstance(fingerprint, dict) else {},
             place=content.get("place"),
@@ -70,7 +86,8 @@ class EarlierResult:
             verdict=str(content.get("lungs", {}).get("verdict", "ok")),
             cautions=tuple(sys.intern(str(text)) for text in content.get("cautions", ())),
             flags=tuple(sys.intern(str(text)) for text in content.get("flags", ())),
-            threshold=content.get("threshold"),
+            threshold=threshold,
+            made_by=(digests, model.get("looks"), model.get("stride_mm"), threshold),
             candidates=len(candidates),
             positives=len(positives),
             score=max((c["score"] for c in candidates), default=0.0),
@@ -143,6 +160,24 @@ def scans_with_folders(
     return placed, failures
 
 
+def refuse_named_results(out_dir: Path) -> None:
+    """Anonymous results lie in no folder with others: what is joined over all would name these.
+
+    Raises
+    ------
+    LungDetError
+        Naming one of them.
+    """
+    folders = [path for path in out_dir.iterdir() if path.is_dir()] if out_dir.is_dir() else []
+    named = [str(path) for path in folders if (result := earlier_result(path)) and result.place]
+    told = read_json_or(out_dir / FAILURES_NAME, [])
+    named += [str(out_dir / FAILURES_NAME) for f in told if not is_without_names(f)]
+    if named:
+        raise LungDetError(
+            f"{named[0]}: of a run that was not --anonymous, and names scans; choose another --out"
+        )
+
+
 def mark_outdated(folder: Path, reason: str) -> None:
     """Leave a word in the folder of an earlier result: it is not of the scan as it is now."""
     if (folder / CANDIDATES_NAME).is_file():
@@ -150,12 +185,17 @@ def mark_outdated(folder: Path, reason: str) -> None:
         write_bytes(folder / OUTDATED_NAME, text.encode("utf-8"))
 
 
+class ForeignFolderError(LungDetError):
+    """Other files lie where a result would go; nothing is written there."""
+
+
 def refuse_foreign_folder(folder: Path) -> None:
     """Results replace a folder as a whole: never one that holds anything else, such as a scan."""
     names = set(os.listdir(folder)) if folder.is_dir() else set()
-    if folder.is_file() or names - OUTPUT_NAMES:
-        raise LungDetError(
-            f"{folder}: {', '.join(sorted(names - OUTPUT_NAMES)[:3]) or 'a file'} lies where the "
+    foreign = sorted(names - OUTPUT_NAMES - SYSTEM_FILES)
+    if folder.is_file() or foreign:
+        raise ForeignFolderError(
+            f"{folder}: {', '.join(foreign[:3]) or 'a file'} lies where the "
             "results would go, and is none of them; choose another --out"
         )
 
@@ -276,6 +316,7 @@ def _write_summary(batch: BatchRun, looked_at: set[str], anonymous: bool) -> Non
     header = ",".join([*COLUMNS, *MORE_COLUMNS])
     tables: list[bytes] = []
     results: dict[Path, set[str]] = {}
+    made_by: set[tuple[Any, ...]] = set()
     for folder in sorted(batch.out_dir.iterdir()):
         files = set() if folder.name.startswith(".") else files_in(folder)
         if not {CSV_NAME, CANDIDATES_NAME} <= files:
@@ -296,6 +337,12 @@ def _write_summary(batch: BatchRun, looked_at: set[str], anonymous: bool) -> Non
             continue
         if table:
             tables.append(table.removesuffix(b"\n"))
+        made_by.add((earlier_result(folder) or EarlierResult()).made_by)
+    if len(made_by) > 1:
+        batch.notes.append(
+            f"{CSV_NAME} joins results of {len(made_by)} kinds (model, looks, stride or threshold "
+            "differ): their scores cannot be compared; use an --out for each"
+        )
     if results or (batch.out_dir / CSV_NAME).is_file():
         write_bytes(batch.out_dir / CSV_NAME, b"\n".join([header.encode(), *tables, b""]))
     now = [(f.without_names() if anonymous else f).as_dict() for f in batch.failures]

@@ -36,7 +36,11 @@ from lungdet_mmdet.engine.run_setup import quicken_on_cpu
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.metrics import detections_of
 from lungdet_mmdet.ops.detr_heads import run_heads_in_full_precision
-from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION, build_prep_pipeline, with_stride
+from lungdet_mmdet.preparation.prep_pipeline import (
+    build_prep_pipeline,
+    pixels_difference,
+    with_stride,
+)
 from lungdet_mmdet.scoring.candidates import Candidate, fuse_looks, merge_slab_detections
 from lungdet_mmdet.scoring.froc import MAX_MARKS_PER_SCAN
 from lungdet_mmdet.scoring.slab_records import Slab, SlabDetections, with_depths
@@ -181,7 +185,7 @@ class ScanDetector:
             raise LungDetError(f"threshold is {threshold}: it must lie within 0 and 1")
         if looks not in (1, 2, 4):
             raise LungDetError(f"looks is {looks}: a slab is looked at 1, 2 or 4 times")
-        self.looks = LOOKS[:looks]
+        self.looks, self.stride_mm = LOOKS[:looks], stride_mm
         paths = [checkpoint] if isinstance(checkpoint, (Path, str)) else checkpoint
         self.model_files = [
             read_model_file(path, trust=trust_checkpoint) for path in paths or [SHIPPED_MODEL]
@@ -259,8 +263,12 @@ class ScanDetector:
         moments.append(time.perf_counter())
         joined: list[np.ndarray] = []
         candidates = merge_slab_detections(
-            slabs, detections, max_candidates=MAX_MARKS_PER_SCAN, joined=joined
+            slabs, detections, max_candidates=MAX_MARKS_PER_SCAN + 1, joined=joined
         )
+        if len(candidates) > MAX_MARKS_PER_SCAN:
+            next_score = candidates.pop().score
+            joined.pop()
+            remarks = [*remarks, _left_out(next_score, self.threshold)]
         moments.append(time.perf_counter())
         geometry, summary = results["geometry"], results["lung_summary"]
         of_model = self._model_flags(scan.seriesuid)
@@ -287,8 +295,8 @@ class ScanDetector:
         )
 
     def _about(self) -> dict[str, Any]:
-        """Return what is known of the model; of several, the first with all their names."""
-        about = self.model_file.about()
+        """Return what is known of the model, or of the first of several, and how it looked."""
+        about = self.model_file.about() | {"looks": len(self.looks), "stride_mm": self.stride_mm}
         if len(self.model_files) > 1:
             about["ensemble"] = [file.about() for file in self.model_files]
         return about
@@ -371,13 +379,15 @@ class ScanDetector:
         flag = training_flag(" and ".join(names), seriesuid)
         flags = [flag] if flag else []
         for file in self.model_files:
-            trained_with = file.made_with.get("pixels_version")
-            if trained_with not in (None, str(PIXELS_VERSION)):
-                flags.append(
-                    f"the model was trained on pixels of version {trained_with}, this package "
-                    f"makes version {PIXELS_VERSION}: scores may differ"
-                )
+            if told := pixels_difference(file.made_with.get("pixels_version")):
+                flags.append(told)
         return flags
+
+
+def _left_out(score: float, threshold: float) -> str:
+    above = " (those from the threshold on are more than these)" if score >= threshold else ""
+    kept = f"only the {MAX_MARKS_PER_SCAN} best candidates are kept"
+    return f"{kept}{above}; the next has the score {score:.3f}"
 
 
 def _mean_threshold(model_files: Sequence[ModelFile]) -> float:

@@ -318,7 +318,8 @@ def _facts(findings: ScanFindings) -> list[tuple[str, str]]:
     columns, rows, slices = grid.size_zyx[::-1]
     dx, dy, dz = grid.spacing_xyz_mm
     low, high = findings.slab_geometries[0].z_range_mm
-    data = findings.model.get("data") or {}
+    models = findings.model.get("ensemble") or [findings.model]
+    learnt = [str((model.get("data") or {}).get("name") or "not stated") for model in models]
     facts = [
         ("series", findings.scan.seriesuid),
         ("read from", Path(findings.source).name),
@@ -328,8 +329,9 @@ def _facts(findings: ScanFindings) -> list[tuple[str, str]]:
         ("slabs", f"{len(findings.slab_geometries)} of {high - low:.2f} mm"),
         ("lung volume", f"{summary.get('volume_l', float('nan')):.2f} l"),
         ("lung mask", f"{summary.get('method', '?')}, verdict: {summary.get('verdict', '?')}"),
-        ("model", str(findings.model.get("name", ""))),
-        ("model trained on", str(data.get("name") or "not stated")),
+        ("model", " + ".join(str(model.get("name", "")) for model in models)),
+        ("model trained on", "; ".join(dict.fromkeys(learnt))),
+        ("looks at a slab", str(findings.model.get("looks", 1))),
         ("threshold", f"{findings.threshold:.3f}"),
     ]
     return [(name, value) for name, value in facts if value]

@@ -8,6 +8,7 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lungdet_mmdet.errors import LungDetError
@@ -327,7 +328,10 @@ def make_model_plan(args: argparse.Namespace) -> list[CommandStep]:
     last = args.load_from and args.load_from.resolve()
     for number, iters in enumerate(args.iters):
         folder = out / f"training_{number + 1}"
-        steps += _training_steps(args, folder, args.seed + number, iters, last)
+        steps += [
+            replace(step, what=f"training {number + 1}: {step.what}")
+            for step in _training_steps(args, folder, args.seed + number, iters, last)
+        ]
         last = folder / "work" / f"iter_{iters}.pth"
     return [
         *steps,

@@ -345,6 +345,8 @@ def _make(options: argparse.Namespace) -> SplitReport:
 def _dry_run(options: argparse.Namespace) -> None:
     if options.annotations is None or options.seriesuids is None:
         raise LungDetError("--dry-run needs --annotations and --seriesuids")
+    if options.protocol == "test":
+        raise LungDetError("--dry-run with --protocol test: every slab is tested; leave one out")
     series = read_series(options.seriesuids)
     nodules = read_nodules(options.annotations, known_series=series.rows)
     warnings = series.warnings + nodules.warnings

@@ -225,7 +225,7 @@ def ablation_plan(args: argparse.Namespace) -> list[CommandStep]:
         ]
     runs = [out_dir / f"work_{variant}" for variant in args.only]
     compare = f"lungdet compare {quoted(*runs)} --sort CPM --out {quoted(out_dir)}"
-    steps.append(CommandStep("compare", compare))
+    steps.append(CommandStep(f"compare {', '.join(args.only)}", compare))
     return steps
 
 

@@ -312,7 +312,7 @@ def cross_validate(argv: Sequence[str] | None = None) -> int:
     folds: list[Fold] = []
     for number in args.folds:
         config = read_config(args.config, data=args.data, cfg_options=args.cfg_options)
-        fold = make_fold(config, args.work_dir, number, seed=args.seed)
+        fold = make_fold(config, args.work_dir, number, seed=args.seed, pretrained=args.pretrained)
         check_data(config, ("train", "val", "test"))
         folds.append(fold)
     for fold in folds:
@@ -384,6 +384,10 @@ def corrections_options(argv: Sequence[str] | None = None) -> argparse.Namespace
     return parser.parse_args(argv)
 
 
+def _time_of_change(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 def corrections(argv: Sequence[str] | None = None) -> int:
     """Join the tables that readers exported from the pages of scans (report.html)."""
     from lungdet_mmdet.annotations.corrections import (
@@ -395,7 +399,8 @@ def corrections(argv: Sequence[str] | None = None) -> int:
 
     args = corrections_options(argv)
     tables, failures = [], []
-    for path in args.tables:
+    # A browser calls the second download of a page "NAME (1).csv", which a shell lists first.
+    for path in sorted(args.tables, key=_time_of_change):
         try:
             tables.append(read_corrections(path, results=args.results))
         except LungDetError as error:

@@ -104,11 +104,11 @@ def train(argv: Sequence[str] | None = None) -> int:
         QuietRunner,
         choose_log_backends,
         choose_pretrained,
+        choose_start,
         fall_back_from_amp,
         join_processes,
         resume_from,
         set_aside,
-        start_from,
         use_amp,
     )
     from lungdet_mmdet.runs.atomic_files import DiskFullError, only_run_in
@@ -135,11 +135,7 @@ def train(argv: Sequence[str] | None = None) -> int:
     if args.resume is not None and not resumed:
         notes.append(f"{config.work_dir}: no checkpoint to resume from; the run starts anew")
     if not resumed:
-        initial = args.load_from or config.get("load_from")
-        if initial:
-            start_from(config, initial)
-        else:
-            choose_pretrained(config, args.pretrained)
+        choose_start(config, load_from=args.load_from, pretrained=args.pretrained)
 
     # Of several processes on a machine the first one holds the folder for all.
     first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0

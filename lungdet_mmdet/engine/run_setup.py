@@ -19,7 +19,12 @@ from mmengine.runner import Runner
 
 from lungdet_mmdet.engine.by_name import find_weights
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.runs.files import METRICS_NAME, PREDICTIONS_NAME, SUBMISSION_NAME
+from lungdet_mmdet.runs.files import (
+    METRICS_NAME,
+    PREDICTIONS_NAME,
+    REPORT_NAME,
+    SUBMISSION_NAME,
+)
 from lungdet_mmdet.runs.workplace import OFFLINE_VARIABLE, is_offline
 
 # Hundreds of lines between a user and the first warning; the log file has them.
@@ -251,6 +256,26 @@ def drop_pretrained(config: Config) -> None:
 FIT_HOOK = "FitCheckpointHook"
 
 
+def choose_start(config: Config, *, load_from: str | None, pretrained: str | None) -> None:
+    """Let a run begin with a whole detector's weights where some are named, else a backbone's.
+
+    Raises
+    ------
+    LungDetError
+        If weights cannot be had, or those of a backbone are named that a detector's would replace.
+    """
+    initial = load_from or config.get("load_from")
+    if not initial:
+        choose_pretrained(config, pretrained)
+        return
+    if pretrained and pretrained.lower() != "none":
+        raise LungDetError(
+            f"--pretrained {pretrained} has no effect: the whole detector starts from {initial} "
+            "(load_from); leave one of them out (--cfg-options load_from=None)"
+        )
+    start_from(config, initial)
+
+
 def start_from(config: Config, source: str) -> None:
     """Let a run start from a checkpoint's weights; what does not fit is initialised anew.
 
@@ -350,6 +375,9 @@ def latest_checkpoint(work_dir: Path) -> Path | None:
     return numbered[max(numbered)] if numbered else None
 
 
+_OF_TEST = (METRICS_NAME, PREDICTIONS_NAME, SUBMISSION_NAME, REPORT_NAME, "plots")
+
+
 def set_aside(work_dir: Path, *, keep: str | None = None) -> str | None:
     """Move logs and checkpoints of an earlier run out of the way of one that begins anew.
 
@@ -369,7 +397,7 @@ def set_aside(work_dir: Path, *, keep: str | None = None) -> str | None:
     if not found:
         return None
     found |= {path.parent for path in work_dir.glob("*/vis_data")}
-    found |= {work_dir / name for name in (METRICS_NAME, PREDICTIONS_NAME, SUBMISSION_NAME)}
+    found |= {work_dir / name for name in _OF_TEST}
     kept = Path(keep).resolve() if keep else None
     found = {path for path in found if path.exists() and path.resolve() != kept}
     if not found:

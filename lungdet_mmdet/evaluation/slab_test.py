@@ -24,7 +24,11 @@ from lungdet_mmdet.engine.run_setup import (
 )
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation import FROCMetric, SizeBandMetric
-from lungdet_mmdet.evaluation.trained_checkpoint import applied_threshold, read_checkpoint
+from lungdet_mmdet.evaluation.trained_checkpoint import (
+    applied_threshold,
+    read_checkpoint,
+    what_slabs_differ,
+)
 from lungdet_mmdet.runs.files import PREDICTIONS_NAME, SUBMISSION_NAME
 from lungdet_mmdet.scoring.ceiling import ReadDepths
 from lungdet_mmdet.scoring.froc import FrocMatches, cpm_difference, match_marks_of_split
@@ -39,8 +43,9 @@ from lungdet_mmdet.scoring.slab_records import (
 )
 from lungdet_mmdet.scoring.split_scores import ScoringOptions, SplitScores, score_split
 from lungdet_mmdet.splits.coco_checks import (
-    SERIES_KEY,
     label_text,
+    learnt_series,
+    series_digest,
     series_of,
     split_name,
     summarise,
@@ -177,10 +182,11 @@ def _what_was_seen(
     checkpoint: Path, content: Mapping[str, Any], coco: Mapping[str, Any]
 ) -> str | None:
     """Say so where a checkpoint has learnt from series that it is to be tested on."""
-    tested, learnt = series_of(coco), (content.get("meta") or {}).get(SERIES_KEY, {})
+    learnt = learnt_series(content)
+    tested = {uid: learnt.get(series_digest(uid)) for uid in series_of(coco)}
     # The paper's protocol parts slabs, not series: within one split of it no slab is shared.
     own = split_name(coco) if coco["info"].get("protocol") == "paper" else None
-    seen = sorted(uid for uid in tested.intersection(learnt) if learnt[uid] != own)
+    seen = sorted(uid for uid, name in tested.items() if name not in (None, own))
     if not seen:
         return None
     return (
@@ -318,13 +324,14 @@ def run_slab_test(
         if not allow_leak:
             raise LungDetError(seen)
         warnings += (seen,)
+    warnings += what_slabs_differ(checkpoint, content, config)
+    options = ScoringOptions(threshold=applied.value, n_resamples=n_resamples)
     network = run_network(
         config, checkpoint, content, threshold=applied.value, predictions=predictions
     )
     if network.matched is None or network.matches is None:
         return None
     loaded = time.perf_counter()
-    options = ScoringOptions(threshold=applied.value, n_resamples=n_resamples)
     scores = score_split(
         slab_set,
         network.detections,
@@ -389,8 +396,11 @@ def _depth_gain(
     gain, interval = cpm_difference(
         scores.froc.matches, flat, n_resamples=n_resamples, seed=scores.options.seed
     )
+    drawn = f"{n_resamples} resamples of {len(seen.series)} scans"
+    told = f"95 % interval {interval.low:+.3f} to {interval.high:+.3f} from {drawn}"
+    if interval.high - interval.low < 1e-9:  # of one scan, or of scans that are all alike
+        told = f"no interval: {drawn} agree"
     return (
         f"CPM {scores.froc.cpm:.3f} with depth, {scores.froc.cpm - gain:.3f} on mid-planes, same "
-        f"boxes: difference {gain:+.3f} (95 % interval {interval.low:+.3f} to "
-        f"{interval.high:+.3f} from {n_resamples} resamples of {len(seen.series)} scans)"
+        f"boxes: difference {gain:+.3f} ({told})"
     )

@@ -18,8 +18,13 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.preparation.prep_pipeline import prep_steps
+from lungdet_mmdet.preparation.prep_pipeline import (
+    pipeline_difference,
+    pixels_difference,
+    prep_steps,
+)
 from lungdet_mmdet.scoring.slab_scores import OperatingPoint, operating_point_of
+from lungdet_mmdet.splits.coco_checks import learnt_series
 
 
 def read_checkpoint(path: Path, *, with_weights: bool = False) -> dict[str, Any]:
@@ -142,6 +147,7 @@ class TrainingCheckpoint:
     trained : epoch, iteration, time and seed of the training, as far as known.
     data_root : folder of the prepared dataset it was trained on, "" if unknown.
     operating_point : threshold chosen at its validation, None if it had none.
+    learnt : see ``learnt_series``.
     """
 
     config: dict[str, Any]
@@ -149,6 +155,7 @@ class TrainingCheckpoint:
     trained: dict[str, Any]
     data_root: str
     operating_point: OperatingPoint | None
+    learnt: dict[str, str]
 
 
 def read_training_checkpoint(path: Path, *, config: Config | None = None) -> TrainingCheckpoint:
@@ -168,16 +175,40 @@ def read_training_checkpoint(path: Path, *, config: Config | None = None) -> Tra
     if not isinstance(content.get("state_dict"), Mapping):
         raise LungDetError(f"{path}: holds no state_dict: not a checkpoint of a detector")
     meta = content.get("meta") or {}
-    if config is None:
-        config = _stored_config(meta, path)
+    stored = _stored_config(meta, path) if config is None or "cfg" in meta else None
+    config = config or stored
     return TrainingCheckpoint(
         config=config_as_data(config, source=str(path)),
         state_dict=content["state_dict"],
         trained={
             key: meta[key] for key in ("epoch", "iter", "time", "seed") if meta.get(key) is not None
         },
-        data_root=str(config.get("data_root") or ""),
+        # A config that is named says how the network looks, not what this one was trained on.
+        data_root=str((stored or {}).get("data_root") or ""),
         operating_point=operating_point_of(content),
+        learnt=learnt_series(content),
+    )
+
+
+def what_slabs_differ(path: Path, content: Mapping[str, Any], config: Config) -> tuple[str, ...]:
+    """Say so where a network learnt from slabs of another kind than a config's.
+
+    Parameters
+    ----------
+    path, content : the checkpoint or model file.
+    config : of the slabs that it is to look at.
+    """
+    meta, published = content.get("meta") or {}, content.get("config") or {}
+    stored = _stored_config(meta, path) if "cfg" in meta else published
+    if not stored.get("prep_pipeline") or not config.get("prep_pipeline"):
+        return ()
+    steps = (prep_steps(of, source=str(path)) for of in (stored, config))
+    told = pipeline_difference(*steps, names=("the checkpoint's", "the config's"))
+    version = (content.get("made_with") or {}).get("pixels_version")
+    return tuple(
+        f"{path.name}: learnt from other slabs than these. {text}"
+        for text in (told, pixels_difference(version))
+        if text
     )
 
 

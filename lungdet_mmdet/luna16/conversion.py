@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from lungdet_mmdet.annotations.tables import read_patients, read_subsets, write_patient_table
 from lungdet_mmdet.ct.dicom.header import read_dicom_header, read_dicom_slices
 from lungdet_mmdet.ct.dicom.reading import read_dicom_series
@@ -18,6 +20,7 @@ from lungdet_mmdet.ct.dicom.series import (
     sort_files,
     strangers_note,
 )
+from lungdet_mmdet.ct.geometry import to_canonical
 from lungdet_mmdet.ct.metaimage_header import read_metaimage_header
 from lungdet_mmdet.ct.scan import check_hounsfield, write_metaimage
 from lungdet_mmdet.errors import LungDetError
@@ -268,8 +271,11 @@ def convert_series(job: SeriesJob) -> ConvertedSeries:
         return ConvertedSeries(job.seriesuid, "", len(paths), unsuitable=series.why_unsuitable)
     scan = read_dicom_series(series)
     check_hounsfield(scan, source=series.place)
+    # In the order of the images' pixels, as LUNA16 has them: contours are drawn in it.
+    stored = np.empty(scan.file_geometry.size_zyx, dtype=scan.volume_hu.dtype)
+    to_canonical(stored, scan.file_geometry)[0][...] = scan.volume_hu
     path = write_metaimage(
-        job.folder, job.seriesuid, scan.volume_hu, scan.geometry, compress=job.compress
+        job.folder, job.seriesuid, stored, scan.file_geometry, compress=job.compress
     )
     return ConvertedSeries(
         job.seriesuid,

@@ -14,6 +14,7 @@ from typing import Any
 from lungdet_mmdet.annotations.mark_places import question_of_lungs, question_of_scans
 from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.annotations.tables import Nodule, read_patients, write_patient_table
+from lungdet_mmdet.ct.dicom.header import patient_digest
 from lungdet_mmdet.ct.geometry import FileGrid
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.folder import Luna16Folder
@@ -135,9 +136,11 @@ def prepare_cohort(
         for name in _WRITTEN_INTO:
             sweep_leftovers(out_dir / name)
         present = {scan.seriesuid for scan in folder.scans}
-        # The table may tell of scans that were prepared from another folder.
+        # The table may tell of scans that were prepared from another folder. Headers give digests
+        # and tables ids: one patient has one name.
         table = out_dir / PATIENT_TABLE
         patients = (read_patients(table) if table.is_file() else {}) | dict(folder.patients)
+        patients = {uid: patient_digest(name) for uid, name in patients.items()}
         without_source = sort_out(out_dir, present, steps)
         summary, jobs = _plan(folder, out_dir, steps, imports)
         for line in plan_lines(summary, len(jobs)):

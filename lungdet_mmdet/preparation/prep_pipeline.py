@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -234,6 +234,47 @@ def with_stride(steps: list[dict], stride_mm: float | None) -> list[dict]:
             f"{thickness} mm, or nodules between the slabs are never seen"
         )
     return [{**s, "stride_mm": stride_mm} if s["type"] == "MIPSlabs" else s for s in steps]
+
+
+def pipeline_difference(
+    first: Sequence[Mapping[str, Any]],
+    second: Sequence[Mapping[str, Any]],
+    *,
+    names: tuple[str, str],
+) -> str:
+    """Say in one sentence how two prep pipelines differ; "" where they make the same slabs.
+
+    The mask method is left out of the comparison: preparation can choose it per run.
+    """
+    here, there = (
+        [
+            json.dumps(
+                {k: v for k, v in step.items() if (step["type"], k) != ("OtsuLungMask", "method")},
+                sort_keys=True,
+            )
+            for step in steps
+        ]
+        for steps in (first, second)
+    )
+    if here == there:
+        return ""
+    if sorted(here) == sorted(there):
+        return "The steps are the same, their order differs"
+    only = [
+        ", ".join(step for step in own if step not in other) or "nothing"
+        for own, other in ((here, there), (there, here))
+    ]
+    return f"Only in {names[0]} prep_pipeline: {only[0]}; only in {names[1]}: {only[1]}"
+
+
+def pixels_difference(version: object) -> str:
+    """Say so where a model learnt from pixels of another version; "" where not, or not known."""
+    if version is None or str(version) == str(PIXELS_VERSION):
+        return ""
+    return (
+        f"the model was trained on pixels of version {version}, this package makes version "
+        f"{PIXELS_VERSION}: scores may differ"
+    )
 
 
 NOT_PREPARED = "not prepared yet"

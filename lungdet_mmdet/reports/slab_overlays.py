@@ -146,14 +146,14 @@ def detection_boxes(boxes_xyxy_px: np.ndarray, scores: np.ndarray) -> list[Overl
 
 
 def read_slab(path: str | Path) -> np.ndarray:
-    """Read a slab PNG as uint8 (y, x).
+    """Read a slab PNG as uint8 (y, x); of three different channels the middle one is the slab.
 
     Raises LungDetError if the file is missing or no image.
     """
-    slab = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    slab = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if slab is None:
         raise LungDetError(f"{path}: missing or not an image; prepare the scan again")
-    return slab
+    return slab if slab.ndim == 2 else slab[..., 1]
 
 
 def write_png(path: str | Path, picture: np.ndarray) -> None:

@@ -299,6 +299,7 @@ def run_command_steps(steps: Sequence[CommandStep], out_dir: Path) -> int:
     LungDetError
         If a step was begun there by another command: what it left is not what this one makes.
     """
+    assert len({step.what for step in steps}) == len(steps), "steps are told apart by their names"
     noted = out_dir / COMMANDS_NAME
     begun = read_json_or(noted, {})
     for step in steps:

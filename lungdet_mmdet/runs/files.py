@@ -183,6 +183,8 @@ _GHOST_FOLDERS = frozenset(
     {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
 )
 _APPLE_DOUBLE = "._"
+SYSTEM_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+"""What file browsers leave in any folder that somebody opens."""
 
 
 def is_ghost(name: str) -> bool:

@@ -33,6 +33,7 @@ _OF_STAGE = {
     DISK_FULL: "no space was left on the disk", "memory": "there was too little memory",
     "worker": "its process died",
 }  # fmt: skip
+_ELSEWHERE = "; file and full reason were printed where the run was started"
 # ITK, OpenCV and torch have no MemoryError of their own.
 _ALLOCATION = re.compile(r"allocate memory|bad_alloc|Insufficient memory|out of memory", re.I)
 
@@ -66,8 +67,7 @@ class ScanFailure:
 
     def without_names(self) -> ScanFailure:
         """Return it with a sentence on its stage in the place of texts that may name things."""
-        reason = _OF_STAGE.get(self.stage, "unexpected error")
-        reason += "; file and full reason were printed where the run was started"
+        reason = _OF_STAGE.get(self.stage, "unexpected error") + _ELSEWHERE
         return replace(self, reason=reason, details="")
 
     @property
@@ -78,6 +78,11 @@ class ScanFailure:
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for JSON, ``places`` where there are any."""
         return {key: value for key, value in asdict(self).items() if key != "places" or value}
+
+
+def is_without_names(record: Mapping[str, Any]) -> bool:
+    """Say whether a record of failures.json is one of `ScanFailure.without_names`."""
+    return str(record.get("reason", "")).endswith(_ELSEWHERE)
 
 
 def failure_of(seriesuid: str, error: BaseException) -> ScanFailure:

@@ -180,6 +180,7 @@ class RunScores:
     data, protocol, split : what it was tested on.
     metrics : figures by key; NaN where undefined.
     intervals : 95 % intervals by key, where there are any.
+    labels : where the boxes come from, "" where unknown.
     parameters : number of the model's parameters, None where unknown.
     seconds_per_slab : of the network, None where unknown.
     """
@@ -190,6 +191,7 @@ class RunScores:
     split: str
     metrics: Mapping[str, float]
     intervals: Mapping[str, Interval]
+    labels: str = ""
     parameters: int | None = None
     seconds_per_slab: float | None = None
 
@@ -249,6 +251,7 @@ def _run_of(content: Mapping[str, Any], *, name: str) -> RunScores:
             key: Interval(float(low), float(high), is_exact=key in exact)
             for key, (low, high) in limits.items()
         },
+        labels=str(content.get("labels") or ""),
         parameters=content.get("parameters"),
         seconds_per_slab=content.get("seconds_per_slab"),
     )
@@ -292,7 +295,8 @@ def difference_warnings(runs: Sequence[RunScores]) -> list[str]:
     for run in runs:
         # Slabs of another thickness show the same nodules on another number of them.
         counts = {"scans": run.value("n_scans"), "nodules": run.value("froc_n_nodules")}
-        told = (f", {count:g} {what}" for what, count in counts.items() if not math.isnan(count))
+        told = [f", {count:g} {what}" for what, count in counts.items() if not math.isnan(count)]
+        told += [f", labels {run.labels}"] if run.labels else []
         tested.setdefault(run.tested_on + "".join(told), []).append(run.name)
     if len(tested) < 2:
         return []

@@ -134,7 +134,6 @@ def rated_scores(
             edges_mm=(),
             iou_thresholds=(PAPER_IOU,),
             max_detections=max_detections,
-            count_unseen=False,
         )
         name = f"AP50{group.suffix}"
         figures[name] = float(size_band_scores(matched)["AP50"][0])
@@ -164,7 +163,8 @@ def _only(slab_set: SlabSet, group: RatedGroup) -> SlabSet:
         )
         for img_id, slab in slab_set.slabs.items()
     }
-    return replace(slab_set, slabs=slabs)
+    unseen = tuple(n for n in slab_set.unseen if n.nodule_id in group.nodule_ids)
+    return replace(slab_set, slabs=slabs, unseen=unseen)
 
 
 def group_names(counts: dict[str, int]) -> Iterator[tuple[str, str, str]]:

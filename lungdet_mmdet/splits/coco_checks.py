@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from lungdet_mmdet.annotations.slab_boxes import WELL_COVERED
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.scoring.slab_records import PAPER_BANDS_MM, count_by_band
 from lungdet_mmdet.splits.coco_json import read_coco, slab_statuses
+from lungdet_mmdet.splits.split_part import SplitPart
 
 Crossing = tuple[tuple[str, tuple[str, ...]], ...]
 _SHOWN = 10
@@ -106,13 +110,42 @@ def _reasons_to_stop(report: LeakReport) -> list[str]:
 
 
 SERIES_KEY = "training_series"
-"""In the ``meta`` of a checkpoint: the series that it learnt from, each with its split's name."""
+"""In the ``meta`` of a checkpoint, and the ``data`` of a model file: digests of the series that it
+learnt from, each with its split's name."""
+
+
+def series_digest(uid: str) -> str:
+    """Return what tells a series without naming it; such a digest stays as it is."""
+    if _SERIES_DIGEST.fullmatch(uid):
+        return uid
+    return f"s{hashlib.sha256(uid.encode()).hexdigest()[:16]}"
+
+
+_SERIES_DIGEST = re.compile(r"s[0-9a-f]{16}")
+
+
+def learnt_series(checkpoint: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digests of the series that a checkpoint or model file says it learnt from.
+
+    Each with the name of its split; empty where nothing is said.
+    """
+    noted = [(checkpoint.get(part) or {}).get(SERIES_KEY, {}) for part in ("meta", "data")]
+    return {series_digest(uid): name for series in noted for uid, name in series.items()}
 
 
 def split_name(coco: Mapping[str, Any]) -> str:
     """Return what tells a split from others of the same scans."""
     info = coco["info"]
-    return f"{info.get('protocol')} {info.get('seed')}"
+    return " ".join(str(info[key]) for key in ("protocol", "seed", "members") if key in info)
+
+
+def members_digest(parts: Iterable[SplitPart]) -> str:
+    """Return a digest of which slabs are in which part."""
+    members = {
+        part.name: sorted(str(slab.slab.fields["file_name"]) for slab in part.slabs)
+        for part in parts
+    }
+    return hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def series_of(coco: Mapping[str, Any]) -> set[str]:
@@ -148,7 +181,8 @@ class CohortSummary:
     nodules_by_band : name and number per size band, by annotated diameter.
     boxes, ignore_regions : annotations to be found, and to be ignored.
     unseen : nodules that no slab shows, counted as missed.
-    discarded : nodules whose slabs were left out for the rate; not in ``nodules``.
+    discarded : nodules whose slabs were left out for the rate or are of another part; not in
+        ``nodules``.
     lost_to_mask : nodules with less than 90 % of their voxels in the lung mask.
     coverage_unknown : nodules for which that share is not known.
     labels : rule by which boxes were made: "auto", "sphere" or "mask".
@@ -183,6 +217,8 @@ def summarise(coco: Mapping[str, Any]) -> CohortSummary:
     positives, healthy = statuses.count("positive"), statuses.count("healthy")
     nodules = coco["nodules"]
     coverages = [nodule.get("coverage") for nodule in nodules]
+    discarded = coco.get("discarded_nodules", ())
+    with_nodules = {nodule["seriesuid"] for nodule in (*nodules, *discarded)}
     boxes = sum(not annotation["iscrowd"] for annotation in coco["annotations"])
     info = coco["info"]
     return CohortSummary(
@@ -195,13 +231,13 @@ def summarise(coco: Mapping[str, Any]) -> CohortSummary:
         ignored=statuses.count("ignored"),
         rate=positives / (positives + healthy) if positives + healthy else None,
         series=len(coco["series"]),
-        series_without_nodules=len(set(coco["series"]) - {n["seriesuid"] for n in nodules}),
+        series_without_nodules=len(set(coco["series"]) - with_nodules),
         nodules=len(nodules),
         nodules_by_band=count_by_band([n["diameter_mm"] for n in nodules], PAPER_BANDS_MM),
         boxes=boxes,
         ignore_regions=len(coco["annotations"]) - boxes,
         unseen=len(coco.get("unseen_nodules", ())),
-        discarded=len(coco.get("discarded_nodules", ())),
+        discarded=len(discarded),
         lost_to_mask=sum(share is not None and share < WELL_COVERED for share in coverages),
         coverage_unknown=sum(share is None for share in coverages),
         labels=str(info.get("labels", "sphere")),

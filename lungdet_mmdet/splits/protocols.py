@@ -274,12 +274,14 @@ def _part(
     before = [*positives, *healthy]
     kept, left_out, warnings = keep_at_rate(before, rule, seed=seed, name=name)
     uids = {slab.seriesuid for slab in kept} | {item.nodule.seriesuid for item in unseen}
+    own = tuple(scan for scan in scans if scan.seriesuid in uids)
+    of_own = [slab for scan in own for slab in scan.slabs]
     return SplitPart(
         name=name,
-        scans=tuple(scan for scan in scans if scan.seriesuid in uids),
+        scans=own,
         slabs=kept,
         unseen=tuple(sorted(unseen, key=lambda item: item.nodule.nodule_id)),
-        discarded_nodules=discarded_nodules(scans, before=before, kept=kept),
+        discarded_nodules=discarded_nodules(own, before=of_own, kept=kept),
         left_out=left_out,
         warnings=warnings,
     )

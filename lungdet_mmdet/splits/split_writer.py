@@ -14,7 +14,13 @@ from lungdet_mmdet.annotations.slab_boxes import MIN_OVERLAP_MM, PositiveRule
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import only_run_in, read_json_or, write_json
 from lungdet_mmdet.runs.files import ANNOTATION_FOLDER
-from lungdet_mmdet.splits.coco_checks import CohortSummary, find_leaks, label_text, summarise
+from lungdet_mmdet.splits.coco_checks import (
+    CohortSummary,
+    find_leaks,
+    label_text,
+    members_digest,
+    summarise,
+)
 from lungdet_mmdet.splits.coco_json import coco_of_part
 from lungdet_mmdet.splits.labels import ExcludedRule, LabelledScan, LabelRule, label_scan
 from lungdet_mmdet.splits.prepared import PreparedCohort, read_prepared
@@ -133,6 +139,11 @@ def write_splits(
         patients, patient_source = known_patients(cohort)
     else:
         patient_source = _GIVEN
+    if subsets is not None and protocol != "fold":
+        raise LungDetError(
+            f"subsets with the {protocol} protocol, which does not divide by them: leave them out, "
+            "or choose the fold protocol"
+        )
     if add_healthy and protocol != "paper":
         raise LungDetError(
             f"add_healthy with the {protocol} protocol: its parts hold all their healthy slabs "
@@ -149,6 +160,7 @@ def write_splits(
         "labels": labels,
         "positive_rule": positive,
         "patients": patient_source,
+        "members": members_digest(split.parts),
     }
     cocos = {}
     for part in split.parts:
@@ -269,8 +281,11 @@ def rate_rules(
     """Return the rule of every part: the protocol's own, or the rate asked for."""
     rules = dict(PROTOCOL_RATES[protocol])
     for name, rate in (positive_rate or {}).items():
-        if name not in PARTS:
-            raise LungDetError(f"positive rate for {name!r}: the parts are {', '.join(PARTS)}")
+        if name not in rules:
+            raise LungDetError(
+                f"positive rate for {name!r}: the parts of the {protocol} protocol are "
+                f"{', '.join(rules)}"
+            )
         if rate == NATURAL:
             rules[name] = RateRule(None)
             continue
@@ -304,6 +319,10 @@ def _check_options(
     if seed < 0:
         raise LungDetError(f"seed is {seed}: give an integer >= 0")
     check_fold(protocol, fold)
+    if protocol not in ("paper", "strict") and tuple(ratios) != DEFAULT_RATIOS:
+        raise LungDetError(
+            f"ratios are {tuple(ratios)}, and the {protocol} protocol has none: leave them out"
+        )
     if len(ratios) != len(PARTS) or min(ratios) <= 0:
         raise LungDetError(
             f"ratios are {tuple(ratios)}: give three numbers above 0 for train, val, test"

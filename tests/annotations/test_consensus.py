@@ -1,4 +1,5 @@
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ from lungdet_mmdet.annotations.consensus import (
     consensus_nodules,
     group_readings,
     majority,
+    nodules_on_grid,
     reading_mask,
 )
-from lungdet_mmdet.annotations.lidc import Contour, Reading
+from lungdet_mmdet.annotations.lidc import Contour, LidcSeries, Reading
+from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.errors import LungDetError
 from tests.annotations.lidc_files import square
 
@@ -110,3 +113,18 @@ def test_one_reader_has_one_reading_of_a_nodule():
 def test_odd_options_are_refused(options):
     with pytest.raises(LungDetError, match="min_readers"):
         consensus_nodules([], SLICES, 1.0, **options)
+
+
+@pytest.mark.parametrize(("rows", "is_refused"), [(1.0, False), (-1.0, True)])
+def test_contours_are_not_put_on_mirrored_rows(rows, is_refused):
+    grid = ScanGeometry(
+        (20, 40, 40), (2.0, 0.7, 0.7), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, rows, 0, 0, 0, 1.0)
+    )
+    series = LidcSeries("1.2", None, 0.7, (), ())
+    if not is_refused:
+        assert nodules_on_grid(series, grid, Path("scan.nii.gz")) == []
+        return
+    with pytest.raises(LungDetError, match=r"scan\.nii\.gz: its rows or columns run the other way"):
+        nodules_on_grid(series, grid, Path("scan.nii.gz"))
+    # The images themselves may run so: their contours do too.
+    assert nodules_on_grid(series, grid, Path("folder")) == []

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import pytest
 
@@ -150,3 +151,47 @@ def test_with_a_bad_table_nothing_is_written_over(tmp_path, capsys):
     assert "nothing was written" in said
     assert [p.name for p in out.iterdir()] == ["corrections.csv"]
     assert (out / "corrections.csv").read_text() == "earlier"
+
+
+def written(path, at_s, *lines):
+    os.utime(table(path, *lines), (at_s, at_s))
+    return path
+
+
+def test_the_table_exported_last_counts_as_a_whole(tmp_path):
+    # As a browser names them: the second export comes first by name.
+    first = written(tmp_path / "c.csv", 100, line("1"), line("2", at=(50.0, 0.0, 0.0)))
+    later = written(tmp_path / "c (1).csv", 200, line("1", "reject"))
+    for order in ((first, later), (later, first)):
+        assert corrections([*map(str, order), "--out", str(tmp_path / "out")]) == 0
+        (row,) = read_corrections(tmp_path / "out" / "corrections.csv")
+        assert (row.rank, row.verdict) == (1, "reject")  # that of 2 was taken back
+
+
+def test_tables_of_other_scans_and_readers_stay(tmp_path):
+    tables = [
+        read_corrections(table(tmp_path / "a.csv", line(reader="A"))),
+        read_corrections(table(tmp_path / "b.csv", line(reader="B"))),
+        read_corrections(table(tmp_path / "c.csv", line(name="other"))),
+    ]
+    assert len(join_corrections(tables).rows) == 3
+
+
+def test_nameless_readers_who_disagree_are_told(tmp_path):
+    tables = [
+        read_corrections(table(tmp_path / f"{word}.csv", line(verdict=word, reader="")))
+        for word in ("accept", "reject")
+    ]
+    (note,) = join_corrections(tables).notes
+    assert "without a reader's name contradict each other" in note
+    assert join_corrections([tables[0], tables[0]]).notes == ()
+
+
+def test_a_candidate_of_any_size_may_be_rejected(tmp_path):
+    giant = line(verdict="reject")
+    giant[6] = 212.5
+    (row,) = read_corrections(table(tmp_path / "a.csv", giant))
+    assert row.diameter_mm == 212.5
+    giant[2] = "accept"
+    with pytest.raises(LungDetError, match="millimetres are needed"):
+        read_corrections(table(tmp_path / "a.csv", giant))

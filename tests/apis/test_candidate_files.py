@@ -157,3 +157,12 @@ def test_the_nearest_dicom_image_is_named(two, tmp_path):
         "file": "0020.dcm",
         "column_row": [18.0, 20.0],
     }
+
+
+def test_a_small_nodule_within_a_large_one_is_kept(two):
+    mass = dataclasses.replace(two.candidates[0], sides_mm=(20.0, 20.0), score=0.9)
+    satellite = dataclasses.replace(two.candidates[0], sides_mm=(3.0, 3.0), score=0.8)
+    both = dataclasses.replace(two, candidates=(mass, satellite))
+    labels = label_map(both, candidate_records(both))
+    assert np.unique(labels).tolist() == [0, 1, 2]
+    assert 0 < np.count_nonzero(labels == 2) < np.count_nonzero(labels == 1)

@@ -301,3 +301,33 @@ def test_an_anonymous_result_does_not_repeat_what_an_error_names(
     written = scan_results.write_findings(out, found, scan_input=scan, anonymous=True)
     assert "no thumbnail.jpg: OSError" in written.flags
     assert all(b"Mustermann" not in path.read_bytes() for path in out.iterdir())
+
+
+@pytest.mark.parametrize("kind", DICOM_NAMES)
+def test_a_file_repeats_who_it_is_of_and_nothing_else(findings, slices, tmp_path, kind):
+    import pydicom
+
+    words = {
+        "PatientComments": "SECRET1", "AdditionalPatientHistory": "SECRET2",
+        "Occupation": "SECRET3", "StudyDescription": "SECRET4", "InstitutionName": "SECRET5",
+    }  # fmt: skip
+    for item in slices:
+        dataset = pydicom.dcmread(item.path)
+        for keyword, word in words.items():
+            setattr(dataset, keyword, word)
+        dataset.PatientID = "P77"
+        dataset.save_as(item.path)
+    found = one_candidate(findings)
+    path = tmp_path / "file.dcm"
+    write_dicom(kind, path, found, candidate_records(found, dicom_slices=slices), slices)
+    assert b"SECRET" not in path.read_bytes()
+    assert pydicom.dcmread(path).PatientID == "P77"
+
+
+def test_images_without_a_preamble_get_a_report(findings, slices, tmp_path):
+    for item in slices:
+        item.path.write_bytes(item.path.read_bytes()[132:])
+    found = one_candidate(findings)
+    path = tmp_path / "file.dcm"
+    write_dicom("sr", path, found, candidate_records(found, dicom_slices=slices), slices)
+    assert path.is_file()

@@ -99,3 +99,24 @@ def test_a_detector_without_queries_is_refused(tmp_path, monkeypatch):
 def test_a_wrong_name_or_size_is_refused(tmp_path, name, size, message):
     with pytest.raises(LungDetError, match=message):
         export_model(untrained_model(), tmp_path / name, file_format="onnx", size_yx=size)
+
+
+def test_no_number_is_no_agreement():
+    network = exporting.slab_network(untrained_model(), (64, 64))
+    n = network.detector.num_queries
+    nothing = np.full((n, 4), np.nan, np.float32), np.full(n, np.nan, np.float32)
+    assert np.isnan(exporting._compare(network, lambda _: nothing).box_px)
+
+
+def test_a_network_that_says_no_number_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_compare", lambda *_: Agreement(float("nan"), 0.0))
+    with pytest.raises(LungDetError, match="nothing was written"):
+        export_model(untrained_model(), tmp_path / "m.onnx", file_format="onnx", size_yx=(64, 64))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_enlarges_its_slabs_is_refused():
+    model = untrained_model()
+    model.config["test_pipeline"].insert(1, {"type": "Resize", "scale_factor": 2.0})
+    with pytest.raises(LungDetError, match=r"resizes slabs before the network sees them \(2\.0\)"):
+        exporting.slab_network(model, (64, 64))

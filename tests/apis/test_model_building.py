@@ -30,3 +30,9 @@ def test_cuda_without_a_gpu_is_refused(monkeypatch):
     assert choose_device("auto").type == "cpu"
     with pytest.raises(LungDetError, match="no GPU"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "nonsense"])
+def test_a_device_that_is_not_there_is_named(name):
+    with pytest.raises(LungDetError, match=f"device '{name}' is"):
+        choose_device(name)

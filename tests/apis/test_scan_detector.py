@@ -269,3 +269,15 @@ def test_real_scans_give_the_same_candidates_in_other_formats(
             stored = flipped(image) if name.startswith("flipped") else image
             sitk.WriteImage(stored, str(tmp_path / name))
         assert_same(detector.analyse(tmp_path / name).candidates, expected)
+
+
+@pytest.mark.parametrize(("threshold", "is_positive"), [(0.0, True), (1.0, False)])
+def test_candidates_beyond_the_most_that_are_kept_are_told(
+    detector, scan, monkeypatch, threshold, is_positive
+):
+    monkeypatch.setattr("lungdet_mmdet.apis.scan_detector.MAX_MARKS_PER_SCAN", 2)
+    monkeypatch.setattr(detector, "threshold", threshold)
+    found = detector.analyse(scan)
+    assert len(found.candidates) == len(found.joined) == 2
+    (flag,) = (flag for flag in found.flags if flag.startswith("only the 2 best candidates"))
+    assert ("from the threshold on are more" in flag) == is_positive

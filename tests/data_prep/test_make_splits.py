@@ -116,3 +116,12 @@ def test_a_wrong_call_names_the_remedy(run, arguments, words):
     done = run(*arguments)
     assert done.returncode == 1
     assert words in done.stderr
+
+
+def test_a_dry_run_of_the_test_protocol_is_refused(run, tmp_path):
+    done = run(
+        "--dry-run", "--protocol", "test", "--annotations", tmp_path / "a", "--seriesuids", "b"
+    )
+    assert done.returncode == 1
+    assert "--dry-run with --protocol test" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from lungdet_mmdet.engine.run_setup import (
     choose_pretrained,
+    choose_start,
     drop_pretrained,
     resume_from,
     why_not_there,
@@ -146,3 +147,10 @@ def test_a_checkpoint_makes_initial_weights_needless():
     config = config_of()
     drop_pretrained(config)
     assert config.model.backbone.init_cfg is None
+
+
+def test_a_backbone_s_weights_beside_a_detector_s_are_refused():
+    config = config_of()
+    config.load_from = "coco.pth"
+    with pytest.raises(LungDetError, match="--pretrained own.pth has no effect: .* coco.pth"):
+        choose_start(config, load_from=None, pretrained="own.pth")

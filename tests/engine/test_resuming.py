@@ -24,6 +24,8 @@ def test_a_run_that_begins_anew_cannot_be_taken_for_the_one_before(work_dir, mon
     (work_dir / "own.pth").touch()  # a published model, say
     kept = work_dir / "epoch_9.pth"
     (work_dir / "metrics.json").write_text("{}")
+    (work_dir / "report.html").touch()
+    (work_dir / "plots").mkdir()
     monkeypatch.chdir(work_dir.parent)  # names a file in another way than the folder
     told = set_aside(Path(work_dir.name), keep=str(kept))
     (folder,) = work_dir.glob("before_*")
@@ -31,7 +33,7 @@ def test_a_run_that_begins_anew_cannot_be_taken_for_the_one_before(work_dir, mon
     assert sorted(path.name for path in work_dir.iterdir()) == [
         folder.name, "epoch_9.pth", "own.pth"
     ]  # fmt: skip
-    assert len(list(folder.iterdir())) == 5
+    assert len(list(folder.iterdir())) == 7
     kept.unlink()
     assert set_aside(work_dir) is None
     assert latest_checkpoint(work_dir) is None

@@ -213,3 +213,11 @@ def test_the_table_in_the_readme_names_every_config(repository):
     names = [*CONFIGS, *(f"phantom/{p.name}" for p in repository.glob("configs/phantom/*.py"))]
     missing = [name for name in names if f"`{name}`" not in text]
     assert not missing
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, "phantom/main.py"])
+def test_the_learning_rate_is_that_of_the_configs_own_batch(repository, name):
+    from mmengine.config import Config
+
+    config = Config.fromfile(repository / "configs" / name)
+    assert config.auto_scale_lr.base_batch_size == config.train_dataloader.batch_size

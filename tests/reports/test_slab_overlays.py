@@ -83,6 +83,15 @@ def test_pictures_are_written_and_read_with_their_colours(tmp_path):
     assert read_slab(tmp_path / "a.png").shape == (4, 5)
 
 
+def test_of_a_slab_with_its_neighbours_the_slab_is_shown(tmp_path):
+    channels = np.zeros((4, 5, 3), np.uint8)
+    channels[0, 0], channels[1, 1], channels[2, 2] = (255, 0, 0), (0, 200, 0), (0, 0, 255)
+    cv2.imwrite(str(tmp_path / "a.png"), channels)
+    slab = read_slab(tmp_path / "a.png")
+    assert slab[1, 1] == 200
+    assert np.count_nonzero(slab) == 1
+
+
 def test_a_missing_slab_is_named(tmp_path):
     with pytest.raises(LungDetError, match=r"gone\.png"):
         read_slab(tmp_path / "gone.png")

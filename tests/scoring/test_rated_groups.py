@@ -119,3 +119,19 @@ def test_groups_look_at_as_many_boxes_a_slab_as_the_whole():
         )
         for name in ("AP50", "AP50_texture_solid"):
             assert (scores.figures[name] > 0) == is_found, (limit, name)
+
+
+def test_nodules_in_no_slab_count_as_missed():
+    whole = split(RATINGS)
+    unseen = Nodule("1.2/9", "1.2", (15.0, 15.0, 300.0), 10.0)
+    ratings = {**RATINGS, "1.2/9": {"texture": 5.0}}
+    slab_set = replace(whole, nodules=(*whole.nodules, unseen), unseen=(unseen,), ratings=ratings)
+    detections = [SlabDetections(1, np.array([[10, 10, 20, 20]]), np.array([0.9]))]
+    detections += [SlabDetections(2, np.zeros((0, 4)), np.zeros(0))]
+    marks = Marks(("1.1",), np.array([[15.0, 15.0, 0.0]]), np.array([0.9]))
+    options = dict(max_detections=100, n_resamples=0, seed=0)
+    figures, _, counts = rated_scores(slab_set, detections, marks, **options)
+    assert counts["n_texture_solid"] == 2
+    # One of two is found: AP is the area up to recall 0.5, in COCO's 101 points.
+    assert figures["AP50_texture_solid"] == pytest.approx(51 / 101)
+    assert figures["sensitivity_texture_solid"] == 0.5

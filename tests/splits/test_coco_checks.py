@@ -3,7 +3,13 @@ import json
 import pytest
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.splits.coco_checks import check_leaks, find_leaks
+from lungdet_mmdet.splits.coco_checks import (
+    check_leaks,
+    find_leaks,
+    learnt_series,
+    split_name,
+)
+from lungdet_mmdet.splits.split_writer import write_splits
 
 pytestmark = pytest.mark.reliability("leaks between train, val and test")
 
@@ -116,3 +122,22 @@ def test_long_lists_are_cut_and_counted(write):
 
 def test_sides_without_a_file_are_skipped(write):
     assert check_leaks({**write(train=coco(["1"])), "val": None}).protocols == {"train": "strict"}
+
+
+def test_a_split_with_other_members_has_another_name(small_cohort, write_prepared):
+    folder = write_prepared(small_cohort)
+    names = []
+    for ratios in ((0.7, 0.2, 0.1), (0.7, 0.2, 0.1), (0.3, 0.2, 0.5)):
+        report = write_splits(folder, protocol="paper", ratios=ratios)
+        parts = [json.loads((report.folder / f"{p}.json").read_text()) for p in ("train", "test")]
+        assert split_name(parts[0]) == split_name(parts[1])
+        names.append(split_name(parts[0]))
+    assert names[0] == names[1] != names[2]
+
+
+def test_series_learnt_from_are_told_by_digests():
+    named = {"meta": {"training_series": {"1.2.3": "strict 0"}}}
+    published = {"data": {"training_series": learnt_series(named)}}
+    assert learnt_series(named) == learnt_series(published)
+    assert "1.2.3" not in str(published)
+    assert learnt_series({"meta": None}) == {}

@@ -11,6 +11,7 @@ from lungdet_mmdet.splits.split_writer import (
     report_lines,
     write_splits,
 )
+from tests.support.slab_folder import write_slab_folder
 
 PARTS = ("train", "val", "test")
 
@@ -136,7 +137,10 @@ def test_rates_asked_for_may_drop_positives_in_any_part():
         ({"min_overlap_mm": -1.0}, "min_overlap_mm is -1"),
         ({"positive_rate": {"test": 0.0}}, "positive rate of test is 0.0"),
         ({"positive_rate": {"test": "3%"}}, "positive rate of test is '3%'"),
-        ({"positive_rate": {"tests": 0.1}}, "the parts are train, val, test"),
+        (
+            {"positive_rate": {"tests": 0.1}},
+            "the parts of the strict protocol are train, val, test",
+        ),
     ],
 )
 def test_unusable_options_are_named_before_anything_is_read(tmp_path, options, words):
@@ -184,3 +188,17 @@ def test_a_record_that_does_not_tell_all_options_is_not_gone_by(small_cohort, wr
     for text in ("", "[]", "{}", '{"info": 3, "rules": {}}'):
         (folder / "split.json").write_text(text)
         assert recorded_options(folder) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"protocol": "fold", "fold": 0, "ratios": (0.5, 0.3, 0.2)}, "the fold protocol has none"),
+        ({"protocol": "test", "positive_rate": {"train": 0.1}}, "parts of the test protocol are"),
+        ({"protocol": "strict", "subsets": {"1.1": 0}}, "subsets with the strict protocol"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(tmp_path, options, said):
+    folder = write_slab_folder(tmp_path / "data", n_series=6, n_slabs=2)
+    with pytest.raises(LungDetError, match=said):
+        write_splits(folder, **options)

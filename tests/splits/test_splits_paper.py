@@ -97,3 +97,19 @@ def test_too_few_healthy_slabs_are_announced(make_scan):
     scans = [label_scan(make_scan(str(n), n_slabs=2, nodules=[(20, 20, 3, 4)])) for n in range(9)]
     split = split_paper(scans, seed=0)
     assert any("9 positive slabs need 62 healthy ones" in w for w in split.warnings)
+
+
+def test_nodules_of_another_part_do_not_count(make_scan):
+    # Their slabs are not looked at here: neither is their scan healthy, nor a mark on them wrong.
+    spots = [(20, 20, z, 5) for z in (3, 18, 33, 48)]
+    scans = [label_scan(make_scan(str(n), nodules=spots)) for n in range(12)]
+    split = split_paper(scans, seed=0)
+    elsewhere = 0
+    for part in split.parts:
+        shown = {nodule for slab in part.slabs for nodule in slab.nodule_ids}
+        discarded = {nodule.nodule_id for nodule in part.discarded_nodules}
+        assert not shown & discarded
+        for scan in part.scans:
+            assert {n.nodule_id for n in scan.scan.nodules} <= shown | discarded
+        elsewhere += len(discarded)
+    assert elsewhere

@@ -1,5 +1,6 @@
 import json
 import runpy
+from pathlib import Path
 
 import pytest
 
@@ -123,3 +124,13 @@ def test_recall_by_epoch_comes_from_the_logs_of_resumed_runs_too(compare, tmp_pa
     assert "| 1 | 10.0 % | 75.0 % |" in (out / "comparison.md").read_text(encoding="utf-8")
     with pytest.raises(LungDetError, match="figure 'F1' in 2 logs .*they have AR50"):
         compare([str(detr), "--by-epoch", "F1"])
+
+
+def test_runs_on_other_labels_are_told_apart(compare, tmp_path, capsys):
+    runs = [write_run(tmp_path / kind, metrics={"AP50": 0.5}) for kind in ("mask", "sphere")]
+    for run in runs:
+        path = Path(run) / "metrics.json"
+        content = json.loads(path.read_text()) | {"labels": Path(run).name}
+        path.write_text(json.dumps(content))
+    compare(runs)
+    assert "labels mask: mask" in capsys.readouterr().err

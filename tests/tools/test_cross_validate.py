@@ -114,10 +114,19 @@ def test_labels_of_a_fold_are_those_of_the_folders_split(cross_validate, prepare
     }  # fmt: skip
 
 
-def test_another_config_in_the_same_folder_is_refused(cross_validate):
+@pytest.mark.parametrize(
+    "other",
+    [("--cfg-options", "train_cfg.max_epochs=3"), ("--seed", "5"), ("--pretrained", "none")],
+)
+def test_another_config_in_the_same_folder_is_refused_and_leaves_it(
+    cross_validate, tmp_path, other
+):
     cross_validate()
+    files = [path for path in (tmp_path / "cv").rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
     with pytest.raises(LungDetError, match="fold_0: was begun with another config"):
-        cross_validate("--cfg-options", "train_cfg.max_epochs=3")
+        cross_validate(*other)
+    assert {path: path.read_bytes() for path in files} == before
 
 
 def test_a_series_tested_twice_is_refused(cross_validate, tmp_path):

@@ -301,3 +301,41 @@ def test_a_scan_is_no_model_wherever_it_stands(order, capsys):
     args = infer_options(["s.mhd", *model] if order == "scan first" else [*model, "s.mhd"])
     assert args.inputs == [Path("s.mhd")]
     assert args.checkpoint == [Path("a.pth"), Path("b.pth")]
+
+
+def test_what_systems_leave_in_a_folder_does_no_harm(
+    infer, given, options, first_run, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    shutil.copytree(first_run, out)
+    (out / "one" / ".DS_Store").touch()
+    (out / "one" / "notes.txt").write_text("mine")
+    assert infer([str(given / "scans"), *options]) == 0  # nothing is to be written there
+    assert "0 scans done, 1 done before" in capsys.readouterr().out
+    (out / "one" / "notes.txt").unlink()
+    (out / "one" / "candidates.csv").unlink()
+    assert infer([str(given / "scans"), *options]) == 0
+    assert "1 scans done, 0 done before" in capsys.readouterr().out
+    assert (out / "candidates.csv").read_text() == (first_run / "candidates.csv").read_text()
+
+
+def test_results_of_several_kinds_in_one_table_are_told(
+    infer, given, options, first_run, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    shutil.copytree(first_run, out)
+    shutil.copytree(out / "one", out / "another")
+    assert infer([str(given / "scans"), *options]) == 0
+    assert "joins results of" not in capsys.readouterr().out
+    assert infer([str(given / "scans"), *options, "--threshold", "0.9", "--report", "none"]) == 0
+    assert "candidates.csv joins results of 2 kinds" in capsys.readouterr().out
+
+
+def test_anonymous_results_lie_apart_from_others(infer, given, options, first_run, tmp_path):
+    shutil.copytree(first_run, tmp_path / "out")
+    with pytest.raises(LungDetError, match="one: of a run that was not --anonymous"):
+        infer([str(given / "scans"), *options, "--anonymous"])
+    shutil.rmtree(tmp_path / "out" / "one")
+    (tmp_path / "out" / "failures.json").write_text('[{"seriesuid": "x", "reason": "/a/b.mha"}]')
+    with pytest.raises(LungDetError, match="failures.json: of a run"):
+        infer([str(given / "scans"), *options, "--anonymous"])

@@ -25,6 +25,7 @@ def after(words, option):
 
 def test_each_training_goes_on_from_the_one_before_on_data_of_its_own(tmp_path):
     plan = plan_of(tmp_path, "--iters", "30", "20", "10", "--seed", "4")
+    assert len({step.what for step in plan}) == len(plan)
     trainings = words_of(plan, "train")
     steps = [re.search(r"max_iters=(\d+)", " ".join(words))[1] for words in trainings]
     assert steps == ["30", "20", "10"]

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from lungdet_mmdet.apis.model_file import read_model_file
+from lungdet_mmdet.apis.publishing import without_places
 from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.splits.coco_checks import series_digest
 from tests.support.untrained_model import (
     untrained_config,
     untrained_weights,
@@ -50,6 +52,7 @@ def prepared(tmp_path):
         "images": [{}] * 5, "series": ["a", "b"], "nodules": [{}],
     }  # fmt: skip
     (folder / "annotations" / "train.json").write_text(json.dumps(content))
+    (folder / "manifest.json").write_text(json.dumps({"pixels_version": 3}))
     return folder
 
 
@@ -178,3 +181,46 @@ def test_no_mean_is_taken_over_different_networks(publish, checkpoint, tmp_path)
     torch.save(content, other)
     with pytest.raises(LungDetError, match="other.pth: weights of another network"):
         publish([str(checkpoint), str(tmp_path / "out.pth"), "--average", str(other)])
+
+
+def test_nothing_is_stated_of_data_that_is_not_at_hand(publish, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # what lies in the working folder is no training data
+    assert publish([str(checkpoint), "m.pth"]) == 0
+    model = read_model_file("m.pth")
+    assert "name" not in model.data
+    assert "pixels_version" not in model.made_with
+
+
+def test_the_version_of_the_pixels_is_that_of_the_data(publish, checkpoint, prepared, tmp_path):
+    assert publish([str(checkpoint), str(tmp_path / "m.pth"), "--data", str(prepared)]) == 0
+    assert read_model_file(tmp_path / "m.pth").made_with["pixels_version"] == "3"
+
+
+def test_data_that_the_model_has_not_learnt_from_is_refused(
+    publish, checkpoint, prepared, tmp_path
+):
+    content = torch.load(checkpoint, weights_only=False)
+    content.setdefault("meta", {})["training_series"] = {"a": "strict 3", "b": "strict 3", "c": "x"}
+    torch.save(content, tmp_path / "learnt.pth")
+    arguments = [str(tmp_path / "learnt.pth"), str(tmp_path / "m.pth"), "--data", str(prepared)]
+    assert publish(arguments) == 0
+    noted = read_model_file(tmp_path / "m.pth").data["training_series"]
+    assert sorted(noted) == sorted(map(series_digest, "abc"))  # no series by its name
+    content["meta"]["training_series"] = {"a": "strict 3"}
+    torch.save(content, tmp_path / "learnt.pth")
+    with pytest.raises(LungDetError, match="lists series that this checkpoint has not learnt from"):
+        publish(arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("C:\\Users\\John Smith\\data\\model.pth", "model.pth"),
+        ("/home/John Smith/luna/x.json", "x.json"),
+        ("D:/Dr Smith/a.json", "a.json"),
+        ("read from /home/jane/a.csv, then 3/4", "read from a.csv, then 3/4"),
+        ("CPM 0.5 / 2", "CPM 0.5 / 2"),
+    ],
+)
+def test_folders_are_left_out_of_figures(text, kept):
+    assert without_places({"note": text}) == {"note": kept}

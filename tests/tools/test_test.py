@@ -16,7 +16,9 @@ import lungdet_mmdet.plugin  # noqa: F401
 from lungdet_mmdet.apis.config_file import read_config
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.slab_test import NetworkRun, run_slab_test
+from lungdet_mmdet.evaluation.trained_checkpoint import config_as_data, what_slabs_differ
 from lungdet_mmdet.scoring.slab_scores import OperatingPoint
+from lungdet_mmdet.splits.coco_checks import series_digest
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = """
@@ -254,6 +256,24 @@ def test_a_model_is_not_tested_on_what_it_learnt_from(run_tool, folder, figures)
         run_tool("seen.pth", "--no-report")
     assert run_tool("seen.pth", "--no-report", "--allow-leak") == 0
     assert any("has learnt from 1 of the 2" in warning for warning in figures()["warnings"])
+
+    # A published model tells series by digests.
+    content["meta"]["training_series"] = {series_digest("1.6"): "strict 0"}
+    torch.save(content, folder / "seen.pth")
+    with pytest.raises(LungDetError, match=r"has learnt from 1 of the 2 .* e\.g\. 1\.6"):
+        run_tool("seen.pth", "--no-report")
+
+
+def test_a_model_of_other_slabs_is_told(folder):
+    config = read_config(folder / "tiny.py", data=folder)
+    other = {**config_as_data(config, source="tiny")}
+    other["prep_pipeline"] = [*other["prep_pipeline"][:-1], {"type": "MIPSlabs", "thickness_mm": 9}]
+    content = {"config": other, "made_with": {"pixels_version": "1"}}
+    told = what_slabs_differ(Path("m.pth"), content, config)
+    assert "Only in the checkpoint's prep_pipeline: " in told[0]
+    assert "pixels of version 1" in told[1]
+    same = {"config": config_as_data(config, source="tiny"), "made_with": {}}
+    assert what_slabs_differ(Path("m.pth"), same, config) == ()
 
 
 def test_several_sets_give_one_table_and_a_bad_one_costs_only_itself(

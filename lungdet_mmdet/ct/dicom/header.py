@@ -142,9 +142,17 @@ def read_dicom_header(path: Path) -> DicomSlice | None:
     )
 
 
+_DIGEST = re.compile(r"p[0-9a-f]{12}")
+
+
 def patient_digest(text: str) -> str:
-    """Return a digest of a patient's id or name: who is the same, not who it is; "" of ""."""
-    return text and f"p{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    """Return a digest of a patient's id or name: who is the same, not who it is; "" of "".
+
+    A digest stays as it is.
+    """
+    if not text or _DIGEST.fullmatch(text):
+        return text
+    return f"p{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _printable(text: str) -> str:

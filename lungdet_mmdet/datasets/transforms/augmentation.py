@@ -43,7 +43,7 @@ class RandomSlabRotate(BaseTransform):
 
     Modified Keys:
 
-    - img, gt_bboxes (clipped to the image; boxes whose centre leaves it are dropped)
+    - img, gt_bboxes (clipped to the image; where the centre leaves it, ignored)
     - gt_masks, gt_bboxes_labels, gt_ignore_flags (of the boxes kept)
 
     Parameters
@@ -79,11 +79,21 @@ def _rotate_annotations(results: dict, *, angle_deg: float, height: int, width: 
     if "gt_masks" in results:
         rotated = _rotate_masks(results, rotated, angle_deg=angle_deg)
     boxes.tensor = boxes.tensor.new_tensor(rotated)
-    centres = 0.5 * (rotated[:, :2] + rotated[:, 2:])
-    # Less than half of such a nodule is still to be seen: no target for a detector.
-    kept = np.all((centres >= 0) & (centres <= (width, height)), axis=1)
+    _clip_annotations(results, height=height, width=width)
+
+
+def _clip_annotations(results: dict, *, height: int, width: int) -> None:
+    """Clip boxes to the picture in place, and drop those that lie beside it.
+
+    Of what has its centre outside, less than half is to be seen: no target for a detector, but no
+    background either. It becomes a region to be ignored.
+    """
+    boxes = results["gt_bboxes"]
+    centres = boxes.centers.numpy()
+    inside = np.all((centres >= 0) & (centres < (width, height)), axis=1)
+    results["gt_ignore_flags"] = np.asarray(results["gt_ignore_flags"], dtype=bool) | ~inside
     boxes.clip_((height, width))
-    keep_annotations(results, kept)
+    keep_annotations(results, boxes.areas.numpy() > 0)
 
 
 def _refuse_masks(step: BaseTransform, results: dict) -> None:
@@ -230,7 +240,7 @@ class RandomSlabWindow(BaseTransform):
     Modified Keys:
 
     - img, img_shape
-    - gt_bboxes (clipped to the window; boxes whose centre lies outside are dropped)
+    - gt_bboxes (clipped to the window; with the centre outside, ignored)
     - gt_bboxes_labels, gt_ignore_flags (of the boxes kept)
 
     Parameters
@@ -282,10 +292,7 @@ class RandomSlabWindow(BaseTransform):
         results["img_shape"] = results["img"].shape[:2]
         if boxes is not None:
             boxes.translate_((-x, -y))
-            centres = boxes.centers.numpy()
-            kept = np.all((centres >= 0) & (centres < self.size_px), axis=1)
-            boxes.clip_((self.size_px, self.size_px))
-            keep_annotations(results, kept)
+            _clip_annotations(results, height=self.size_px, width=self.size_px)
         return results
 
 

@@ -25,7 +25,13 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import output_error, sweep_leftovers, write_bytes
 from lungdet_mmdet.scoring.intervals import finite_or_none
 from lungdet_mmdet.scoring.slab_scores import META_KEY, OperatingPoint
-from lungdet_mmdet.splits.coco_checks import SERIES_KEY, series_of, split_name
+from lungdet_mmdet.splits.coco_checks import (
+    SERIES_KEY,
+    learnt_series,
+    series_digest,
+    series_of,
+    split_name,
+)
 from lungdet_mmdet.splits.coco_json import read_coco, read_slab_set
 
 BACKEND = "lungdet_atomic"
@@ -84,13 +90,13 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Take over what was learnt from before."""
-        self._learnt = dict((checkpoint.get("meta") or {}).get(SERIES_KEY, {}))
+        self._learnt = learnt_series(checkpoint)
 
     def _note_series(self, runner: Runner) -> None:
         """Add the series that the run learns from, as the splits are now."""
         for path in sorted(_annotation_files(runner.train_dataloader.dataset)):
             coco = read_coco(Path(path))
-            self._learnt |= dict.fromkeys(series_of(coco), split_name(coco))
+            self._learnt |= dict.fromkeys(map(series_digest, series_of(coco)), split_name(coco))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Name the series learnt from, each with the split that it was in."""

@@ -11,6 +11,8 @@ function element(name, text, parent) {
   if (parent) parent.appendChild(made);
   return made;
 }
+// The slice that the axial view calls so; a file cut along another axis has no number for it.
+const axialSlice = (c) => slices && !slices.fileSlices ? c.at[2] : c.voxel[2];
 // At the result's own threshold its own verdict counts: the tables and the terminal have that.
 const isShown = (c) => threshold === data.threshold ? c.positive : c.score >= threshold;
 const saidOf = (c) => review.said[c.rank] || { verdict: '', comment: '' };
@@ -27,7 +29,7 @@ function fillTable() {
     row.tabIndex = 0; row.dataset.rank = c.rank;
     if (c === picked) row.className = 'picked';
     for (const text of [c.rank, c.score.toFixed(3), c.diameter.toFixed(1),
-      c.centre.map((v) => v.toFixed(1)).join(', '), c.voxel[2].toFixed(0)])
+      c.centre.map((v) => v.toFixed(1)).join(', '), axialSlice(c).toFixed(0)])
       element('td', text, row);
     row.children[3].className = 'wide';
     element('td', { accept: '\u2713', reject: '\u2717' }[verdict] || '', row).className = verdict;

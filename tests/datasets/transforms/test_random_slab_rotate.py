@@ -36,15 +36,21 @@ def test_image_and_boxes_turn_together():
 
 def test_boxes_are_clipped_and_those_outside_dropped_with_their_labels():
     # The image is 80 high: 45 right of the centre turns to 5 above the image, 38 right to 2 below
-    # its upper edge.
+    # its upper edge, 41 right to 1 above it: less than half of that one is to be seen.
     out = QuarterTurn()(
-        sample([[93.0, 38.0, 97.0, 42.0], [85.0, 37.0, 91.0, 43.0], [48.0, 38.0, 52.0, 42.0]])
-    )
+        sample(
+            [
+                [93.0, 38.0, 97.0, 42.0], [85.0, 37.0, 91.0, 43.0], [48.0, 38.0, 52.0, 42.0],
+                [97.0, 38.0, 99.0, 42.0], [88.0, 37.0, 94.0, 43.0],
+            ]
+        )
+    )  # fmt: skip
     boxes = out["gt_bboxes"].tensor.tolist()
     assert boxes[0] == pytest.approx([47, 0, 53, 5], abs=1e-4)
     assert boxes[1] == pytest.approx([48, 38, 52, 42], abs=1e-4)
-    assert out["gt_bboxes_labels"].tolist() == [1, 2]
-    assert out["gt_ignore_flags"].tolist() == [True, False]
+    assert boxes[2] == pytest.approx([47, 0, 53, 2], abs=1e-4)
+    assert out["gt_bboxes_labels"].tolist() == [1, 2, 4]
+    assert out["gt_ignore_flags"].tolist() == [True, False, True]
 
 
 def test_a_healthy_slab_stays_healthy():

@@ -78,3 +78,18 @@ def test_masks_that_would_stay_behind_are_refused():
         RandomSlabWindow(size_px=40)(results)
     with pytest.raises(LungDetError, match="PasteNodules does not move masks"):
         PasteNodules()(results)
+
+
+class FixedWindow(RandomSlabWindow):
+    """The transform with the corner given."""
+
+    def _start(self, image, boxes):
+        return 50, 50
+
+
+def test_what_a_window_shows_less_than_half_of_is_ignored():
+    # 4 of 10 px of the first are to be seen, 6 of the second, nothing of the third.
+    boxes = [[44.0, 60.0, 54.0, 70.0], [46.0, 80.0, 56.0, 90.0], [30.0, 60.0, 50.0, 70.0]]
+    out = FixedWindow(size_px=60)(sample(boxes, [False, False, False]))
+    assert out["gt_bboxes"].tensor.tolist() == [[0.0, 10.0, 4.0, 20.0], [0.0, 30.0, 6.0, 40.0]]
+    assert out["gt_ignore_flags"].tolist() == [True, False]

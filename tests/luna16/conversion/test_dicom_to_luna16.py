@@ -2,9 +2,11 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from lungdet_mmdet.annotations.tables import read_patients, write_patient_table
 from lungdet_mmdet.ct.reading import read_scan
@@ -195,3 +197,21 @@ def test_no_patient_id_is_a_formula(text, tmp_path):
     rows = [line.split(",") for line in path.read_text().splitlines()]
     assert rows[1:] == [["1.2", f"'{text}"], ["1.3", "LIDC-IDRI-0001"], ["1.4", "-1"]]
     assert read_patients(path)["1.2"] == text
+
+
+def test_voxels_stay_in_the_order_of_the_images(tmp_path, volumes, geometry):
+    """Contours of readers are columns and rows of the images: of a prone patient, too."""
+    from tests.support.dicom_export import write_dicom_series
+
+    prone = replace(geometry, direction=(-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0))
+    write_dicom_series(tmp_path / "dicom", volumes[FIRST], prone, seriesuid=FIRST)
+    convert(tmp_path / "dicom", tmp_path / "out")
+    image = sitk.ReadImage(str(tmp_path / "out" / "scans" / f"{FIRST}.mhd"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), volumes[FIRST])
+    assert image.GetDirection() == prone.direction
+    before, after = (
+        read_scan(tmp_path / "dicom"),
+        read_scan(tmp_path / "out/scans" / f"{FIRST}.mhd"),
+    )
+    np.testing.assert_array_equal(before.volume_hu, after.volume_hu)
+    np.testing.assert_allclose(before.geometry.origin_xyz_mm, after.geometry.origin_xyz_mm)
