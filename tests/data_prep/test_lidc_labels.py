@@ -1,17 +1,22 @@
 import json
+import shlex
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from lungdet_mmdet.annotations.lidc import installed_database
+from lungdet_mmdet.commands import data
 from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.ct.scan import write_metaimage
 from lungdet_mmdet.preparation.lidc_labelling import label_luna16_folder
 from lungdet_mmdet.runs.workplace import SerialExecutor
 from tests.annotations.lidc_files import square, write_database, write_xml
+from tests.support.command_calls import left_alone, record
 
 # Pixels of 0.5 mm, slices of 2 mm from z = -10 up.
 GRID = ScanGeometry((6, 40, 50), (2.0, 0.5, 0.5), (5.0, -20.0, -10.0))
@@ -175,3 +180,30 @@ def test_ratings_of_scans_in_another_folder_stay(tmp_path):
     table.write_text(f"{header}\n{other}\n")
     label(tmp_path)
     assert table.read_text().splitlines() == [header, row, other]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("--database D.sqlite", {"database": Path("D.sqlite"), "xml": None}),
+        ("--xml X", {"database": None, "xml": Path("X")}),
+    ],
+)
+def test_every_option_arrives(monkeypatch, source, expected):
+    required = ["SCANS", "--out", "OUT"]
+    options = shlex.split(f"{source} --min-readers 2 --share 0.75 --workers 7")
+    other = {"database", "xml"} - {name for name, value in expected.items() if value}
+    assert left_alone(data.lidc_labels_options, required, options) == {"luna16_dir", "out", *other}
+    place = SimpleNamespace(make_executor="executor", workers=9)
+    places = record(monkeypatch, "lungdet_mmdet.runs.workplace.find_workplace", place)
+    summary = SimpleNamespace(lines=list, exit_code=3)
+    calls = record(
+        monkeypatch, "lungdet_mmdet.preparation.lidc_labelling.label_luna16_folder", summary
+    )
+    assert data.lidc_labels([*required, *options]) == 3
+    assert places == [{"workers": 7}]
+    (call,) = calls
+    assert call == {
+        "luna16_dir": Path("SCANS"), "out_dir": Path("OUT"), "make_executor": "executor",
+        "workers": 9, "min_readers": 2, "min_share": 0.75, **expected,
+    }  # fmt: skip

@@ -1,10 +1,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from lungdet_mmdet.commands import preparing
 from tests.annotations.lidc_files import write_database
+from tests.support.command_calls import left_alone, record
 
 HEADER = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
 
@@ -58,6 +61,77 @@ def test_splits_are_written_and_reported(run, prepared):
     record = json.loads((prepared / "annotations" / "split.json").read_text())
     assert record["info"]["seed"] == 3
     assert [record["parts"][name]["slabs"] for name in ("train", "val", "test")] == [2, 2, 2]
+
+
+def options_of_split(argv):
+    return preparing.split_options().parse_args(argv)
+
+
+SPLITTING = (
+    "--protocol paper --fold 3 --seed 5 --positive-rate train=0.5 test=natural --ratios 0.5 0.3 0.2"
+    " --min-overlap-mm 0.6 --positive-rule half --add-healthy --excluded background --labels sphere"
+    " --patients patients.csv --subsets subsets.csv --out OUT"
+)
+COUNTING = (
+    " --dry-run --annotations A.csv --seriesuids S.csv --annotations-excluded E.csv"
+    " --database D.sqlite --slabs-per-scan 11 --thickness-mm 5"
+)
+
+
+def test_every_option_arrives(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    options = SPLITTING.split()
+    assert left_alone(options_of_split, ["P"], [*options, *COUNTING.split()]) == {"prepared_dir"}
+    Path("patients.csv").write_text("seriesuid,patient_id\n1.1,P\n")
+    Path("subsets.csv").write_text("seriesuid,subset\n1.1,3\n")
+    calls = record(monkeypatch, "lungdet_mmdet.commands.preparing.write_splits")
+    monkeypatch.setattr(preparing, "report_lines", lambda report: [])
+    assert preparing.split(["P", *options]) == 0
+    assert preparing.split(["P"]) == 0
+    assert calls[0] == {
+        "prepared_dir": Path("P"), "protocol": "paper", "seed": 5, "fold": 3,
+        "positive_rate": {"train": 0.5, "test": "natural"}, "ratios": [0.5, 0.3, 0.2],
+        "min_overlap_mm": 0.6, "excluded": "background", "labels": "sphere", "positive": "half",
+        "add_healthy": True, "patients": {"1.1": "P"}, "subsets": {"1.1": 3},
+        "out_dir": Path("OUT"),
+    }  # fmt: skip
+    assert (calls[1]["protocol"], calls[1]["patients"], calls[1]["out_dir"]) == (
+        "strict", None, None,
+    )  # fmt: skip
+
+
+def test_every_option_of_a_dry_run_arrives(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("A.csv").write_text(HEADER + "1.1,0,0,3,4\n")
+    Path("E.csv").write_text(HEADER + "1.1,0,0,9,5\n")
+    Path("S.csv").write_text("1.1\n")
+    commands = "lungdet_mmdet.commands.preparing"
+    extents = record(monkeypatch, f"{commands}.slice_extents_mm", {"1.1": (0.0, 30.0)})
+    counts = record(monkeypatch, f"{commands}.expect_counts", "counts")
+    lines = record(monkeypatch, f"{commands}.expectation_lines", [])
+    options = [*SPLITTING.replace("--excluded background ", "").split(), *COUNTING.split()]
+    assert preparing.split(options) == 0
+    assert preparing.split([*options, "--excluded", "background"]) == 0
+    assert extents[0] == {"path": Path("D.sqlite"), "seriesuids": {"1.1"}}
+    (nodule,), (finding,) = counts[0].pop("nodules"), counts[0].pop("findings")
+    assert (nodule.diameter_mm, finding.diameter_mm) == (4, 5)
+    assert counts[0] == {
+        "series": ("1.1",), "thickness_mm": 5, "slabs_per_scan": 11, "min_overlap_mm": 0.6,
+        "z_extents_mm": {"1.1": (0.0, 30.0)}, "rule": "half", "ratios": [0.5, 0.3, 0.2],
+        "add_healthy": True,
+    }  # fmt: skip
+    assert counts[1]["findings"] == ()
+    assert lines[0] == {
+        "counts": "counts", "slabs_per_scan": 11, "thickness_mm": 5, "protocols": ["paper"]
+    }  # fmt: skip
+
+
+def test_the_record_tells_what_labels_are(prepared):
+    options = "--excluded background --positive-rule midplane --labels sphere --min-overlap-mm 1"
+    assert preparing.split([str(prepared), *options.split(), "--seed", "3"]) == 0
+    info = json.loads((prepared / "annotations" / "split.json").read_text())["info"]
+    told = ("excluded", "positive_rule", "labels", "min_overlap_mm", "seed")
+    assert [info[name] for name in told] == ["background", "midplane", "sphere", 1, 3]
 
 
 def test_a_missing_subset_ends_with_one_line_and_a_status(run, prepared):

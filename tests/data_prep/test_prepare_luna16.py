@@ -2,9 +2,12 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +17,7 @@ from lungdet_mmdet.luna16.folder import read_luna16_folder
 from lungdet_mmdet.preparation.cohort_preparation import prepare_cohort
 from lungdet_mmdet.runs.workplace import process_pool
 from lungdet_mmdet.splits.split_writer import write_splits
+from tests.support.command_calls import left_alone, record
 from tests.support.rehearsal import (
     REHEARSAL_STEPS,
     rehearsal_uid,
@@ -239,3 +243,47 @@ def test_a_fold_without_its_protocol_is_refused_before_any_work(work, tmp_path):
     with pytest.raises(LungDetError, match="give the fold protocol"):
         commands.prepare([str(work / "luna16"), str(tmp_path / "out"), "--fold", "3"])
     assert not (tmp_path / "out").exists()
+
+
+def test_every_option_arrives(monkeypatch, work, tmp_path):
+    (tmp_path / "a.csv").touch()
+    own_config, annotations = str(work / "config.py"), str(tmp_path / "a.csv")
+    options = shlex.split(
+        "--workers 7 --dask tcp://h:1 --mask luna16 --nodule-masks MASKS --labels sphere"
+        " --protocol fold --fold 3 --seed 5 --columns x=colX --coords ras --diameter-mm 6"
+        f" --keep 'AgrLevel>=2' --config '{own_config}' --annotations '{annotations}'"
+    )
+    folders = ["SCANS", str(tmp_path / "out")]
+    assert left_alone(commands.prepare_options, folders, options) == {"luna16_dir", "out_dir"}
+
+    place = SimpleNamespace(make_executor="executor", workers=9)
+    places = record(monkeypatch, "lungdet_mmdet.runs.workplace.find_workplace", place)
+    scans = SimpleNamespace(scans=(), missing_series=(), warnings=(), root="SCANS")
+    read = record(monkeypatch, "lungdet_mmdet.luna16.folder.read_luna16_folder", scans)
+    manifest = {"scans": [{"status": "ok"}]}
+    summary = SimpleNamespace(finished=True, manifest=manifest, exit_code=3)
+    prepared = "lungdet_mmdet.preparation.cohort_preparation"
+    calls = record(monkeypatch, f"{prepared}.prepare_cohort", summary)
+    monkeypatch.setattr(f"{prepared}.summary_lines", lambda summary, folder: [])
+    splits = record(monkeypatch, "lungdet_mmdet.commands.preparing.write_splits")
+    monkeypatch.setattr(commands, "report_lines", lambda report: [])
+    assert commands.prepare([*folders, *options]) == 3
+
+    (place_of,) = places
+    assert (place_of["workers"], place_of["dask"]) == (7, "tcp://h:1")
+    assert place_of["read_from"] == [Path("SCANS"), Path("MASKS")]
+    assert place_of["write_to"] == tmp_path / "out"
+    source = read[0].pop("annotations")
+    assert read == [{"root": Path("SCANS").resolve(), "nodule_masks": Path("MASKS").resolve()}]
+    assert (source.path, source.coords, source.diameter_mm) == (tmp_path / "a.csv", "ras", 6)
+    assert (source.columns, source.keep) == ({"x": "colX"}, ("AgrLevel>=2",))
+    (call,) = calls
+    masks = [step["method"] for step in call["steps"] if step["type"] == "OtsuLungMask"]
+    assert masks == ["luna16"]
+    assert [step["type"] for step in call["steps"]] == [step["type"] for step in STEPS]
+    assert (call["out_dir"], call["workers"]) == (tmp_path / "out", 9)
+    assert call["imports"] == ("kill_switch",)
+    assert splits == [
+        {"prepared_dir": tmp_path / "out", "protocol": "fold", "fold": 3, "seed": 5,
+         "labels": "sphere"}
+    ]  # fmt: skip
