@@ -256,7 +256,7 @@ class CommandStep:
 
     Parameters
     ----------
-    what : what it does, for the reader.
+    what : what it does, for the reader; no two steps of a job may have the same.
     command : what one would type into a shell: ``lungdet ...``.
     result : a file that stands there when the step is done, so that a later run passes over it;
         None for a step that finds out by itself what is left to do.

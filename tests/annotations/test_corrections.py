@@ -68,6 +68,16 @@ def test_a_page_of_another_result_is_told(tmp_path, results):
         read_corrections(table(tmp_path / "wrong.csv", line(name="other")), results=results)
 
 
+def test_the_command_holds_tables_against_the_results(tmp_path, results, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    other = str(table(tmp_path / "other.csv", line(at=(1.0, 2.0, 4.0))))
+    assert corrections([other, "--results", str(results)]) == 1
+    assert "the page is of another result" in capsys.readouterr().err
+    assert not (tmp_path / "corrections").exists()
+    assert corrections([other]) == 0
+    assert (tmp_path / "corrections" / "corrections.csv").is_file()
+
+
 def joined_of(tmp_path, *lines):
     return join_corrections([read_corrections(table(tmp_path / "a.csv", *lines))])
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from lungdet_mmdet.commands import models, recipes
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs import command_line
 from lungdet_mmdet.runs.command_line import CommandStep, run_command_steps
@@ -76,3 +77,28 @@ def test_a_step_that_failed_may_be_tried_with_other_options(tmp_path):
     # An interrupted one has left a part of its work.
     with pytest.raises(LungDetError, match="other options"):
         run_command_steps([CommandStep("train", f"{name} 0")], tmp_path)
+
+
+LUNGS = "--scans a --test-scans b --crops c --patients p --test-patients B --train-patients A"
+
+
+@pytest.mark.parametrize(
+    ("plan", "parse", "options"),
+    [
+        (recipes.demo_plan, recipes.demo_options, "OUT"),
+        (recipes.ablation_plan, recipes.ablation_options, "OUT"),
+        (recipes.reproduce_plan, recipes.reproduce_options, "LUNA16 OUT"),
+        (recipes.reproduce_plan, recipes.reproduce_options, "LUNA16 OUT --protocol fold"),
+        (models.make_model_plan, models.make_model_options, f"OUT {LUNGS} --iters 9 9"),
+    ],
+    ids=["demo", "ablation", "reproduce", "reproduce in folds", "make-model"],
+)
+def test_a_job_that_was_cut_off_is_not_taken_for_another(
+    tmp_path, monkeypatch, plan, parse, options
+):
+    calls = []
+    monkeypatch.setattr(command_line.subprocess, "call", lambda words: calls.append(words) or 0)
+    steps = plan(parse(options.split()))
+    for _ in range(2):
+        assert run_command_steps(steps, tmp_path) == 0
+    assert len(calls) == 2 * len(steps)

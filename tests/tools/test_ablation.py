@@ -4,6 +4,7 @@ import shlex
 
 from lungdet_mmdet.commands import recipes
 from lungdet_mmdet.engine.by_name import find_config
+from tests.support.command_calls import left_alone, record
 
 
 def plan_of(tmp_path, *options):
@@ -45,3 +46,19 @@ def test_a_folder_with_a_space_is_one_argument(tmp_path):
         words = shlex.split(step.command)
         assert not [word for word in words if word.endswith("my") or word.startswith("study")]
         assert [word for word in words if str(tmp_path / "my study") in word]
+
+
+def test_every_option_arrives(tmp_path, monkeypatch):
+    options = shlex.split("--iters 30 --scans 9 --seed 5 --only ce")
+    assert left_alone(recipes.ablation_options, ["OUT"], options) == {"out_dir"}
+    plan = plan_of(tmp_path, *options)
+    phantom, prepare, split, train, test, compare = (shlex.split(step.command) for step in plan)
+    runs = record(monkeypatch, "lungdet_mmdet.commands.recipes.run_command_steps", 3)
+    assert recipes.ablation([str(tmp_path), *options]) == 3
+    assert runs == [{"steps": plan, "out_dir": tmp_path}]
+    assert phantom[phantom.index("--scans") :][:4] == ["--scans", "9", "--seed", "5"]
+    assert train[train.index("--cfg-options") + 1 :] == [
+        "randomness.seed=5", "train_cfg.max_iters=30", "train_cfg.val_interval=30",
+        "param_scheduler.1.end=30",
+    ]  # fmt: skip
+    assert compare[2] == str(tmp_path / "work_ce")

@@ -4,16 +4,23 @@ import csv
 import importlib.util
 import json
 import re
+import shlex
 import shutil
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from lungdet_mmdet.apis.infer import DetectJob, DetectorOptions, detector_for, fingerprint
 from lungdet_mmdet.apis.model_file import write_model_file
+from lungdet_mmdet.commands.models import infer_options
+from lungdet_mmdet.ct.scan_inputs import ScanInput
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.phantom.scan import Recipe, build_scan
+from tests.support.command_calls import left_alone, record
 from tests.support.dicom_export import write_dicom_series
 from tests.support.untrained_model import untrained_model, write_training_checkpoint
 
@@ -288,10 +295,77 @@ def test_several_models_and_looks_are_named_in_the_result(infer, given, tmp_path
     assert len(content["model"]["ensemble"]) == 2
 
 
+# Each option of the detector with another value than its default.
+CHOSEN = DetectorOptions(
+    (Path("a.pth"), Path("b.pth")),
+    checkpoint_sha256="ab",
+    device="cpu",
+    threshold=0.25,
+    batch_size=3,
+    stride_mm=5.0,
+    looks=4,
+    trust_checkpoint=True,
+    label_map=True,
+    precision="bf16",
+    report="slabs",
+    dicom=("sc", "seg"),
+    anonymous=True,
+)
+
+
+def test_every_option_arrives(infer, monkeypatch):
+    options = shlex.split(
+        "--checkpoint a.pth b.pth --out OUT --device cpu --threshold 0.25 --batch-size 3"
+        " --precision bf16 --workers 7 --dask tcp://h:1 --stride-mm 5 --looks 4 --label-map"
+        " --report slabs --dicom sc,seg --series 1.2 --anonymous --trust-checkpoint"
+    )
+    assert left_alone(infer_options, ["s.mhd"], options) == {"inputs"}
+    run = SimpleNamespace(lines=list, failures=[], exit_code=3)
+    calls = record(monkeypatch, "lungdet_mmdet.apis.infer.detect_scans", run)
+    for given in ([], options, ["--dicom", "none"]):
+        assert infer(["s.mhd", *given]) == 3
+    without, given, no_dicom = calls
+    always = {"inputs": [Path("s.mhd")], "say": print}
+    assert without == {
+        **always, "out_dir": Path("results"), "options": DetectorOptions(), "workers": 0,
+        "dask": None, "series_uid": None,
+    }  # fmt: skip
+    assert given == {
+        **always, "out_dir": Path("OUT"), "options": replace(CHOSEN, checkpoint_sha256=""),
+        "workers": 7, "dask": "tcp://h:1", "series_uid": "1.2",
+    }  # fmt: skip
+    assert no_dicom["options"].dicom == ()
+
+
+def test_the_detector_is_built_by_the_options(monkeypatch):
+    calls = record(monkeypatch, "lungdet_mmdet.apis.infer.ScanDetector")
+    detector_for.__wrapped__(CHOSEN)
+    assert calls == [
+        {"checkpoint": (Path("a.pth"), Path("b.pth")), "device": "cpu", "threshold": 0.25,
+         "batch_size": 3, "stride_mm": 5.0, "looks": 4, "trust_checkpoint": True,
+         "precision": "bf16"}
+    ]  # fmt: skip
+
+
+def test_a_result_depends_on_what_was_asked_for_and_not_on_how_it_was_computed(tmp_path):
+    scan = tmp_path / "one.nii.gz"
+    scan.write_bytes(b"pixels")
+
+    def mark(options=DetectorOptions()):  # noqa: B008  (frozen)
+        return fingerprint(DetectJob(ScanInput(scan, "one"), tmp_path, options))
+
+    names = {field.name for field in fields(DetectorOptions)}
+    changed = {n: replace(DetectorOptions(), **{n: getattr(CHOSEN, n)}) for n in names}
+    same = {name for name, options in changed.items() if mark(options) == mark()}
+    # The digest stands for the files.
+    assert same == {"checkpoints", "device", "batch_size", "trust_checkpoint"}
+    before = mark()
+    scan.write_bytes(b"others")
+    assert mark()["scan"] != before["scan"]
+
+
 @pytest.mark.parametrize("order", ["scan first", "model first", "no scan"])
 def test_a_scan_is_no_model_wherever_it_stands(order, capsys):
-    from lungdet_mmdet.commands.models import infer_options
-
     model = ["--checkpoint", "a.pth", "b.pth"]
     if order == "no scan":
         with pytest.raises(SystemExit):

@@ -2,8 +2,10 @@
 
 import re
 import shlex
+from pathlib import Path
 
 from lungdet_mmdet.commands import models
+from tests.support.command_calls import left_alone, record
 
 
 def plan_of(folder, *options):
@@ -67,3 +69,24 @@ def test_weights_to_start_from_are_gone_on_from_at_the_lower_rate(tmp_path):
     (training,) = words_of(plan, "train")
     assert after(training, "--load-from") == str(tmp_path / "old.pth")
     assert "optim_wrapper.optimizer.lr=0.0006" in training
+
+
+def test_every_option_arrives(tmp_path, monkeypatch):
+    required = shlex.split(
+        "OUT --scans a --test-scans b --crops c --patients p --test-patients B --train-patients A"
+    )
+    options = shlex.split("--iters 30 20 --seed 4 --workers 7 --load-from old.pth")
+    unchanged = left_alone(models.make_model_options, required, options)
+    assert unchanged == set(vars(models.make_model_options(required))) - {
+        "iters", "seed", "workers", "load_from"
+    }  # fmt: skip
+    runs = record(monkeypatch, "lungdet_mmdet.commands.models.run_command_steps", 3)
+    assert models.make_model([*required, *options]) == 3
+    assert runs[0]["out_dir"] == Path("OUT")
+    plan = plan_of(tmp_path, *options)
+    assert [step.what for step in runs[0]["steps"]] == [step.what for step in plan]
+    for command in ("insert", "prepare", "phantom"):
+        assert {after(words, "--workers") for words in words_of(plan, command)} == {"7"}
+    for words in words_of(plan, "insert"):
+        assert after(words, "--patients") == str(tmp_path / "patients.csv")
+        assert str(tmp_path / "crops") in words

@@ -2,15 +2,19 @@
 
 import importlib.util
 import json
+import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lungdet_mmdet.apis.model_file import read_model_file
 from lungdet_mmdet.apis.publishing import without_places
+from lungdet_mmdet.commands.models import publish_options
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.splits.coco_checks import series_digest
+from tests.support.command_calls import left_alone, record
 from tests.support.untrained_model import (
     untrained_config,
     untrained_weights,
@@ -39,6 +43,8 @@ def checkpoint(tmp_path_factory):
 def metrics(tmp_path):
     path = tmp_path / "metrics.json"
     content = {"data": "phantom", "protocol": "strict", "split": "val"}
+    # What a receiver must not learn.
+    content |= {"warnings": ["1.2.3 of Jane is on both sides"], "config": "/home/jane/own.py"}
     path.write_text(json.dumps(content | {"metrics": {"AP50": 0.5, "threshold": 0.375}}))
     return path
 
@@ -65,6 +71,8 @@ def test_the_model_file_holds_all_that_a_receiver_needs(
     model = read_model_file(out)
     assert model.threshold == 0.375
     assert model.metrics["metrics"]["AP50"] == 0.5
+    assert model.metrics["n_warnings"] == 1
+    assert "jane" not in json.dumps(model.metrics).lower()
     assert model.data == {
         "name": "phantom",
         "train": {
@@ -164,6 +172,7 @@ def test_the_mean_over_trainings_is_published(publish, checkpoint, tmp_path):
         name: 2 * tensor if tensor.is_floating_point() else tensor
         for name, tensor in content["state_dict"].items()
     }
+    content["meta"]["operating_point"] = {"threshold": 0.625, "rule": "max_f1"}
     torch.save(content, doubled)
     assert publish([str(doubled), str(out), "--average", str(alone)]) == 0
     expected, found = read_model_file(alone), read_model_file(out)
@@ -171,6 +180,30 @@ def test_the_mean_over_trainings_is_published(publish, checkpoint, tmp_path):
         factor = 1.5 if tensor.is_floating_point() else 1
         torch.testing.assert_close(found.state_dict[name], factor * tensor)
     assert found.data["averaged"] == ["alone.pth"]
+    # It was chosen for other scores than the mean's.
+    assert found.threshold is None
+    assert "operating_point" not in found.data
+
+
+def test_every_option_arrives(publish, metrics, monkeypatch):
+    options = shlex.split(
+        f"--config C.py --metrics '{metrics}' --threshold 0.25 --data D --average a.pth b.pth"
+        " --note 'for a test'"
+    )
+    files = ["in.pth", "out.pth"]
+    assert left_alone(publish_options, files, options) == {"checkpoint", "out"}
+    model = SimpleNamespace(state_dict={}, sha256="ab", data={}, threshold=None)
+    calls = record(monkeypatch, "lungdet_mmdet.apis.publishing.publish_model", model)
+    for given in ([], options):
+        assert publish([*files, *given]) == 0
+    always = {"checkpoint": Path("in.pth"), "out": Path("out.pth")}
+    assert calls == [
+        {**always, "config_path": None, "metrics": {}, "threshold": None, "data_root": None,
+         "note": "", "average": []},
+        {**always, "config_path": Path("C.py"), "metrics": json.loads(metrics.read_text()),
+         "threshold": 0.25, "data_root": Path("D"), "note": "for a test",
+         "average": [Path("a.pth"), Path("b.pth")]},
+    ]  # fmt: skip
 
 
 def test_no_mean_is_taken_over_different_networks(publish, checkpoint, tmp_path):

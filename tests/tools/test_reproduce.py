@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ import lungdet_mmdet.__main__
 from lungdet_mmdet.annotations import lidc
 from lungdet_mmdet.commands import recipes
 from lungdet_mmdet.runs import command_line
+from tests.support.command_calls import left_alone, record
 
 # What two cores train in seconds.
 SMALL = [
@@ -57,6 +59,39 @@ def test_the_best_recipe_takes_the_readers_outlines_and_other_weights(tmp_path, 
 def test_folds_are_the_cross_validations(tmp_path):
     commands = plan_of(tmp_path, "--protocol", "fold")
     assert names(commands)[-2:] == ["prepare", "cross-validate"]
+
+
+@pytest.mark.parametrize("protocol", ["strict", "fold"])
+def test_every_option_arrives(tmp_path, monkeypatch, protocol):
+    options = shlex.split(
+        f"--recipe best --protocol {protocol} --seed 5 --workers 7 --nodule-masks '/my masks'"
+        " --pretrained none --load-from 'my coco.pth' --cfg-options train_cfg.max_epochs=3"
+    )
+    folders = ["LUNA16", "OUT"]
+    unchanged = {"luna16_dir", "out_dir"}
+    assert left_alone(
+        recipes.reproduce_options, folders, [*options, "--no-verify"]
+    ) == unchanged  # fmt: skip
+    commands = plan_of(tmp_path, *options)
+    assert names(plan_of(tmp_path, *options, "--no-verify")) == names(commands)[1:]
+    runs = record(monkeypatch, "lungdet_mmdet.commands.recipes.run_command_steps", 3)
+    assert recipes.reproduce([*folders, *options]) == 3
+    assert runs[0]["out_dir"] == Path("OUT") / f"best_{protocol}"
+    assert [shlex.split(s.command)[1] for s in runs[0]["steps"]] == names(commands)
+    by_name = {words[0]: words for words in commands}
+    for name in ("download", "prepare"):
+        assert by_name[name][by_name[name].index("--workers") + 1] == "7"
+    assert by_name["prepare"][-2:] == ["--nodule-masks", "/my masks"]
+    changed = ["randomness.seed=5", "train_cfg.max_epochs=3", "load_from=my coco.pth"]
+    begun = by_name["train" if protocol == "strict" else "cross-validate"]
+    work_dir = begun[begun.index("--work-dir") + 1]
+    assert work_dir == str(tmp_path / "out" / f"best_{protocol}")
+    assert begun[-6:] == ["--pretrained", "none", "--cfg-options", *changed]
+    drawn = by_name["split"] if protocol == "strict" else begun
+    assert drawn[drawn.index("--seed") + 1] == "5"
+    if protocol == "strict":
+        assert by_name["split"][2:4] == ["--protocol", "strict"]
+        assert by_name["test"][-4:] == ["--cfg-options", *changed]
 
 
 @pytest.fixture
