@@ -1,4 +1,7 @@
 import json
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from lungdet_mmdet.scoring.run_files import Marks, write_submission
 from lungdet_mmdet.scoring.split_scores import pooled_froc
 from lungdet_mmdet.splits.coco_json import read_slab_set
 from lungdet_mmdet.splits.split_writer import write_splits
+from tests.support.command_calls import left_alone, record
 from tests.support.slab_folder import write_slab_folder
 
 
@@ -60,13 +64,14 @@ def cross_validate(repository, prepared, tmp_path, monkeypatch):
 
 
 def test_folds_are_trained_tested_and_pooled(cross_validate, tmp_path):
-    calls = cross_validate()
+    calls = cross_validate("--bootstrap", "20")
     both = ("train", "test")
     assert calls == [(tool, f"fold_{number}") for number in (0, 3) for tool in both]
     result = json.loads((tmp_path / "cv" / "froc.json").read_text())
     # Two series per subset, one nodule in each, every one marked and nothing else.
     assert result["n_scans"] == result["n_nodules"] == result["true_positives"] == 4
     assert result["cpm"] == 1.0
+    assert result["cpm_ci95"] is not None
     assert result["folds"] == [0, 3]
     assert len((tmp_path / "cv" / "submission.csv").read_text().splitlines()) == 5
 
@@ -155,3 +160,37 @@ def test_pooling_uses_one_threshold_for_all_folds(cross_validate, tmp_path):
     assert result.sensitivities[:2] == pytest.approx([0.0, 0.0], abs=1e-6)
     assert result.sensitivities[3:] == pytest.approx([1.0] * 4)
     assert result.matches.false_positives == 2
+
+
+def test_every_option_arrives(monkeypatch):
+    required = ["C.py", "--work-dir", "W"]
+    options = shlex.split(
+        "--data D --folds 3 --seed 5 --pretrained none --cfg-options train_cfg.max_epochs=3"
+        " --bootstrap 20"
+    )
+    unchanged = left_alone(command.cross_validate_options, required, options)
+    assert unchanged == {"config", "work_dir"}
+    fold = SimpleNamespace(
+        number=3, folder="F", config_path="F/config.py", checkpoint=lambda: "best.pth",
+        is_done=lambda: False, remember=lambda done: None,
+    )  # fmt: skip
+    files = "lungdet_mmdet.apis.config_file"
+    read = record(monkeypatch, f"{files}.read_config", "config")
+    made = record(monkeypatch, f"{files}.make_fold", fold)
+    checked = record(monkeypatch, f"{files}.check_data")
+    run = record(monkeypatch, "lungdet_mmdet.commands.scoring._run")
+    pooled = record(monkeypatch, "lungdet_mmdet.commands.scoring.pool")
+    for given in (options, ["--folds", "3"]):
+        assert command.cross_validate([*required, *given]) == 0
+    overrides = {"train_cfg.max_epochs": 3}
+    assert read[0] == {"path": Path("C.py"), "data": Path("D"), "cfg_options": overrides}
+    assert made[0] == {
+        "config": "config", "work_dir": Path("W"), "number": 3, "seed": 5, "pretrained": "none"
+    }  # fmt: skip
+    assert [call["config"] for call in checked] == ["config"] * 2
+    first, test, again, _ = (call["arguments"] for call in run)
+    begin = ("F/config.py", "--work-dir", "F", "--resume")
+    assert (first, again) == ((*begin, "--pretrained", "none"), begin)
+    assert test == ("F/config.py", "best.pth", "--work-dir", "F")
+    assert [call["n_resamples"] for call in pooled] == [20, 1000]
+    assert (pooled[0]["folds"], pooled[0]["work_dir"]) == ([fold], Path("W"))

@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,11 +16,13 @@ from mmengine.registry import DefaultScope
 
 import lungdet_mmdet.plugin  # noqa: F401
 from lungdet_mmdet.apis.config_file import read_config
+from lungdet_mmdet.commands import training
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.slab_test import NetworkRun, run_slab_test
 from lungdet_mmdet.evaluation.trained_checkpoint import config_as_data, what_slabs_differ
 from lungdet_mmdet.scoring.slab_scores import OperatingPoint
 from lungdet_mmdet.splits.coco_checks import series_digest
+from tests.support.command_calls import left_alone, record
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = """
@@ -299,3 +303,66 @@ def test_several_sets_give_one_table_and_a_bad_one_costs_only_itself(
     assert rows[2] == f"{folder.name}: phantom data, strict protocol, test split"
     with pytest.raises(LungDetError, match="folders of different names"):
         run_tool("validated.pth", "--data", sets[0], sets[0])
+
+
+OPTIONS = (
+    "--split val --out P.json --show-dir S --show-score 0.6 --threshold 0.25 --bootstrap 20"
+    " --compare-midplane --no-report --allow-leak --cfg-options train_cfg.max_epochs=3"
+    " --launcher pytorch --local_rank 3"
+)
+
+
+def test_every_option_arrives(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "0")  # so that what the command sets is forgotten
+    options = shlex.split(f"{OPTIONS} --data D --work-dir '{tmp_path}'")
+    unchanged = left_alone(training.run_test_options, ["C.py", "m.pth"], options)
+    assert unchanged == {"config", "checkpoint"}
+    config = SimpleNamespace(work_dir=str(tmp_path))
+    files, outputs = "lungdet_mmdet.apis.config_file", "lungdet_mmdet.evaluation.outputs"
+    read = record(monkeypatch, f"{files}.read_config", config)
+    data = record(monkeypatch, f"{files}.check_data")
+    leaks = record(monkeypatch, f"{files}.check_config_leaks", ("leak",))
+    record(monkeypatch, f"{files}.check_prep_pipeline", ("prep",))
+    joined = record(monkeypatch, "lungdet_mmdet.engine.run_setup.join_processes")
+    outcome = SimpleNamespace(run="run", scores="scores", depth_gain="gain", submission_path="s")
+    calls = record(monkeypatch, "lungdet_mmdet.evaluation.slab_test.run_slab_test", outcome)
+    tables = record(monkeypatch, f"{outputs}.print_table")
+    metrics = record(monkeypatch, f"{outputs}.write_metrics", "metrics.json")
+    reports = record(monkeypatch, f"{outputs}.write_report", "report.html")
+    shown = record(monkeypatch, f"{outputs}.write_overlays", 4)
+    for given in ([], options):
+        assert training.run_test(["C.py", "m.pth", *given]) == 0
+    assert read[1] == {
+        "path": Path("C.py"), "data": Path("D"), "work_dir": tmp_path,
+        "cfg_options": {"train_cfg.max_epochs": 3},
+    }  # fmt: skip
+    assert [call["parts"] for call in data] == [("test",), ("val",)]
+    assert [call["allow"] for call in leaks] == [False, True]
+    assert [call["launcher"] for call in joined] == ["none", "pytorch"]
+    always = {"config": config, "checkpoint": Path("m.pth"), "warnings": ("leak", "prep")}
+    assert calls == [
+        {**always, "split": "test", "predictions": None, "threshold": None, "n_resamples": 1000,
+         "compare_midplane": False, "allow_leak": False},
+        {**always, "split": "val", "predictions": Path("P.json"), "threshold": 0.25,
+         "n_resamples": 20, "compare_midplane": True, "allow_leak": True},
+    ]  # fmt: skip
+    assert len(tables) == len(metrics) == 2
+    assert len(reports) == 1  # --no-report
+    assert shown == [{"outcome": outcome, "folder": Path("S"), "min_score": 0.6}]
+    assert "depth:      gain" in capsys.readouterr().out
+
+
+def test_each_of_several_sets_has_its_own_files(monkeypatch, tmp_path):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    calls = record(monkeypatch, "lungdet_mmdet.commands.training._test")
+    monkeypatch.setattr("lungdet_mmdet.scoring.run_files.read_run", str)
+    monkeypatch.setattr("lungdet_mmdet.scoring.run_files.comparison_of_sets", str)
+    options = shlex.split(f"{OPTIONS.replace('--launcher pytorch', '')} --data a b")
+    for given in (["--work-dir", "W"], []):
+        assert training.run_test(["C.py", "m.pth", *options, *given]) == 0
+    folders = [call["args"].work_dir for call in calls]
+    assert folders == [Path(root) / name for root in ("W", "work_dirs/C") for name in "ab"]
+    for call, name in zip(calls, "abab", strict=True):
+        args = call["args"]
+        assert (args.data, args.threshold) == (Path(name), 0.25)
+        assert (args.show_dir, args.out) == (Path("S") / name, Path(name) / "P.json")

@@ -1,21 +1,27 @@
 import json
+import os
 import runpy
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 
+from lungdet_mmdet.commands import training
+from lungdet_mmdet.engine import run_setup
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.atomic_files import DiskFullError
 from lungdet_mmdet.runs.command_line import Terminated
 from lungdet_mmdet.splits.split_writer import write_splits
+from tests.support.command_calls import left_alone, record
 from tests.support.slab_folder import write_slab_folder
 
 
 @pytest.fixture
 def prepared(tmp_path, monkeypatch, repository):
     """A prepared folder whose manifest names the main config's pipeline."""
-    from mmengine.config import Config
-
     from lungdet_mmdet.preparation.prep_pipeline import prep_steps
 
     monkeypatch.setenv("LUNGDET_DATA", "unused")
@@ -33,8 +39,6 @@ class StoppedBeforeBuildingError(Exception):
 @pytest.fixture
 def train(repository, prepared, tmp_path, monkeypatch):
     """Runs tools/train.py as far as the runner, and returns the config it would build."""
-    from lungdet_mmdet.engine import run_setup
-
     built = []
 
     class StopRunner:
@@ -46,12 +50,13 @@ def train(repository, prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(run_setup, "QuietRunner", StopRunner)
     main = runpy.run_path(str(repository / "tools" / "train.py"))["main"]
 
-    def run(name="lung_deform_detr.py", *arguments):
+    def run(name="lung_deform_detr.py", *arguments, pretrained="none"):
         config = repository / "configs" / name
+        start = [] if pretrained is None else ["--pretrained", str(pretrained)]
         with pytest.raises(StoppedBeforeBuildingError):
             main(
                 [str(config), "--data", str(prepared), "--work-dir", str(tmp_path / "run"),
-                 "--pretrained", "none", *map(str, arguments)]
+                 *start, *map(str, arguments)]
             )  # fmt: skip
         return built[-1]
 
@@ -118,14 +123,27 @@ def test_an_initial_checkpoint_replaces_the_backbones_weights(train, tmp_path):
     assert config.custom_hooks[-1].type == "FitCheckpointHook"
 
 
+def test_a_checkpoint_to_start_from_stays_in_the_folder_of_the_run(train, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for number in (1, 2):
+        torch.save({"meta": {}}, folder / f"epoch_{number}.pth")
+    train("lung_deform_detr.py", "--load-from", folder / "epoch_1.pth", pretrained=None)
+    (aside,) = folder.glob("before_*")
+    assert [path.name for path in aside.iterdir()] == ["epoch_2.pth"]
+    assert (folder / "epoch_1.pth").is_file()
+
+
 def test_resuming_takes_the_latest_checkpoint(train, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     torch.save({"meta": {}}, folder / "epoch_4.pth")
     (folder / "last_checkpoint").write_text(str(folder / "epoch_4.pth"))
-    config = train("lung_deform_detr.py", "--resume")
+    config = train("lung_deform_detr.py", "--resume", pretrained=None)
     assert config.resume is True
     assert config.load_from == str(folder / "epoch_4.pth")
+    # The checkpoint has the backbone's weights: none are fetched.
+    assert config.model.backbone.init_cfg is None
 
 
 def test_resuming_with_nothing_there_starts_anew(train):
@@ -182,8 +200,6 @@ def test_a_gpu_that_torch_cannot_use_stops_training_with_a_way_out(train, monkey
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, Terminated, DiskFullError])
 def test_an_interrupted_training_names_the_option_that_goes_on(train, monkeypatch, interrupt):
-    from lungdet_mmdet.engine import run_setup
-
     class InterruptedRunner:
         @classmethod
         def from_cfg(cls, config):
@@ -195,3 +211,59 @@ def test_an_interrupted_training_names_the_option_that_goes_on(train, monkeypatc
     monkeypatch.setattr(run_setup, "QuietRunner", InterruptedRunner)
     with pytest.raises(interrupt, match="--resume"):
         train()
+
+
+def test_every_option_arrives(monkeypatch, tmp_path):
+    monkeypatch.setenv("LOCAL_RANK", "0")  # so that what the command sets is forgotten
+    (tmp_path / "coco.pth").touch()
+    options = shlex.split(
+        f"--data D --work-dir '{tmp_path}' --load-from '{tmp_path}/coco.pth' --amp"
+        " --pretrained none --resume e.pth --allow-leak --allow-other-prep --auto-scale-lr"
+        " --launcher pytorch --cfg-options train_cfg.max_epochs=3 --local_rank 3"
+    )
+    assert left_alone(training.train_options, ["C.py"], options) == {"config"}
+    monkeypatch.delenv("LOCAL_RANK")
+    model = {"backbone": {"type": "ResNet"}}
+    config = Config({"work_dir": str(tmp_path), "model": model, "auto_scale_lr": {"enable": False}})
+    files, setup = "lungdet_mmdet.apis.config_file", "lungdet_mmdet.engine.run_setup"
+    read = record(monkeypatch, f"{files}.read_config", config)
+    data = record(monkeypatch, f"{files}.check_data")
+    leaks = record(monkeypatch, f"{files}.check_config_leaks", ())
+    prep = record(monkeypatch, f"{files}.check_prep_pipeline", ())
+    monkeypatch.setattr("lungdet_mmdet.doctor.unused_gpu", lambda: None)
+    amp, joined, pretrained, resumed = (
+        record(monkeypatch, f"{setup}.{name}", answer)
+        for name, answer in (
+            ("use_amp", None), ("join_processes", None), ("choose_pretrained", None),
+            ("resume_from", False),
+        )
+    )  # fmt: skip
+    for name in ("fall_back_from_amp", "choose_log_backends"):
+        record(monkeypatch, f"{setup}.{name}")
+    kept = record(monkeypatch, f"{setup}.set_aside")
+    told = record(monkeypatch, "mmengine.logging.print_log")
+    built = []
+    runner = SimpleNamespace(train=lambda: None)
+    monkeypatch.setattr(
+        run_setup, "QuietRunner", SimpleNamespace(from_cfg=lambda c: built.append(c) or runner)
+    )
+    assert training.train(["C.py", *options]) == 0
+    assert os.environ["LOCAL_RANK"] == "3"
+    assert config.auto_scale_lr.enable is True
+    assert config.load_from == f"{tmp_path}/coco.pth"
+    config.merge_from_dict({"load_from": None, "auto_scale_lr.enable": False})
+    assert training.train(["C.py", "--pretrained", "own.pth"]) == 0
+    assert (config.load_from, config.auto_scale_lr.enable) == (None, False)
+    assert built == [config] * 2
+    assert read[0] == {
+        "path": Path("C.py"), "data": Path("D"), "work_dir": tmp_path,
+        "cfg_options": {"train_cfg.max_epochs": 3},
+    }  # fmt: skip
+    assert data[1]["parts"] == ("train", "val")
+    assert [call["allow"] for call in (*leaks, *prep)] == [True, False] * 2
+    assert len(amp) == 1
+    assert [call["launcher"] for call in joined] == ["pytorch", "none"]
+    assert [call["choice"] for call in pretrained] == ["none", "own.pth"]
+    assert [call["choice"] for call in resumed] == ["e.pth"]
+    assert sum("no checkpoint to resume from" in call["msg"] for call in told) == 1
+    assert [call["keep"] for call in kept] == [f"{tmp_path}/coco.pth", "own.pth"]

@@ -14,6 +14,7 @@ import lungdet_mmdet.plugin  # noqa: F401
 from lungdet_mmdet.engine.hooks import checkpoints as atomic_checkpoint
 from lungdet_mmdet.runs import atomic_files
 from lungdet_mmdet.runs.atomic_files import DiskFullError
+from lungdet_mmdet.splits.coco_checks import SERIES_KEY, series_digest
 
 pytestmark = pytest.mark.reliability("train cut off in a write, a removal, a validation")
 
@@ -65,7 +66,7 @@ class OneSlab(torch.utils.data.Dataset):
 def train(tmp_path):
     """Trains three epochs, or goes on with them."""
 
-    def run(*, resume=False, cut_off_at=None, keep=2):
+    def run(*, resume=False, cut_off_at=None, keep=2, load_from=None):
         loader = {
             "batch_size": 1, "num_workers": 0, "dataset": OneSlab(),
             "sampler": {"type": "DefaultSampler", "shuffle": False},
@@ -87,6 +88,7 @@ def train(tmp_path):
                 },
             },
             resume=resume,
+            load_from=load_from,
             default_scope="mmdet",
             log_level="ERROR",
             experiment_name=f"{tmp_path.name}_{resume}",
@@ -205,3 +207,19 @@ def test_a_full_disk_names_the_remedy_and_leaves_the_checkpoints_whole(
     assert checkpoints() == pytest.approx({"epoch_1.pth": 0.2, "best_lung_AP50_epoch_1.pth": 0.2})
     train(resume=True)
     assert checkpoints() == pytest.approx(WHOLE)
+
+
+def test_what_was_learnt_from_before_is_named_too(train, tmp_path):
+    begun_with = tmp_path / "begun_with.pth"
+    meta = {SERIES_KEY: {"old": "strict 1"}}
+    torch.save({"state_dict": {"weight": torch.zeros(1)}, "meta": meta}, begun_with)
+
+    def named(epoch):
+        path = tmp_path / "run" / f"epoch_{epoch}.pth"
+        return torch.load(path, weights_only=False)["meta"][SERIES_KEY]
+
+    with pytest.raises(CutOff):
+        train(load_from=str(begun_with), cut_off_at=1)
+    assert named(1) == {series_digest("old"): "strict 1"}
+    train(resume=True)
+    assert named(3) == {series_digest("old"): "strict 1"}

@@ -126,13 +126,13 @@ def test_epochs_without_a_validation_carry_none(tmp_path, ann_file):
     folder = train(
         tmp_path / "every_other",
         ann_file,
-        loop={"by_epoch": True, "max_epochs": 3, "val_interval": 2},
+        loop={"by_epoch": True, "max_epochs": 5, "val_interval": 2},
         checkpoint={"interval": 1},
     )
 
-    # Epoch 3 is validated because it is the last.
-    points = [stored(folder / f"epoch_{n}.pth") for n in (1, 2, 3)]
-    assert [point is None for point in points] == [True, False, False]
+    # Epoch 5 is validated because it is the last; epoch 3 must not take the threshold of epoch 2.
+    points = [stored(folder / f"epoch_{n}.pth") for n in (1, 2, 3, 4, 5)]
+    assert [point is None for point in points] == [True, False, True, False, False]
 
 
 def test_checkpoints_by_iterations(tmp_path, ann_file):
