@@ -68,7 +68,13 @@ def demo_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="short goes on from the model in the box, scratch and long start from random weights "
         "(default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=1, help="seed of the phantoms")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        help="seed of the phantoms (default: %(default)s); from 2 and 3 the model in the box has "
+        "learnt, and a test of it refuses them",
+    )
     parser.add_argument(
         "--labels",
         choices=("auto", "sphere", "mask"),

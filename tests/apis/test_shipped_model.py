@@ -12,6 +12,8 @@ from lungdet_mmdet.ct.geometry import to_canonical
 from lungdet_mmdet.ct.scan import CTScan
 from lungdet_mmdet.engine.by_name import SHIPPED_MODEL
 from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
+from lungdet_mmdet.runs.files import phantom_uid
+from lungdet_mmdet.splits.coco_checks import SERIES_KEY, series_digest
 
 TRAINED_ON = "phantom and semi-real"
 
@@ -26,6 +28,13 @@ def test_it_is_small_and_read_without_trust():
 def test_its_card_names_this_very_file():
     card = (SHIPPED_MODEL.parent / "README.md").read_text(encoding="utf-8")
     assert hashlib.sha256(SHIPPED_MODEL.read_bytes()).hexdigest() in card
+
+
+@pytest.mark.parametrize(("seed", "has_learnt"), [(1, False), (2, True), (3, True)])
+def test_it_tells_phantoms_that_it_learnt_from(seed, has_learnt):
+    learnt = read_model_file(SHIPPED_MODEL).data[SERIES_KEY]
+    phantoms = {series_digest(phantom_uid(size="fine", seed=seed, index=n)) for n in range(36)}
+    assert bool(phantoms & learnt.keys()) == has_learnt
 
 
 @pytest.mark.slow
