@@ -33,8 +33,13 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise LungDetError(f"device {name!r} is unknown: use auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise LungDetError(f"device {name!r}: torch sees no GPU here; use --device cpu")
+    if device.type == "cuda":
+        seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= seen:
+            raise LungDetError(
+                f"device {name!r}: torch sees {seen or 'no'} GPU here; use --device cpu"
+            )
+        return device
     try:
         torch.ones(1, device=device).item()
     except (AssertionError, NotImplementedError, RuntimeError) as error:

@@ -77,7 +77,7 @@ class EarlierResult:
         """Return what the content of a ``candidates.json`` says."""
         candidates, fingerprint = content.get("candidates", []), content.get("fingerprint")
         positives = [c for c in candidates if c["above_threshold"]]
-        model, threshold = content["model"], content.get("threshold")
+        model, threshold = content.get("model", {}), content.get("threshold")
         digests = tuple(part.get("sha256") for part in model.get("ensemble") or [model])
         return cls(
             fingerprint=fingerprint if isinstance(fingerprint, dict) else {},

@@ -73,7 +73,7 @@ def test_every_prepared_folder_behind_a_wrapper_is_compared(tmp_path):
     val = part(tmp_path, "val.json")
     same, foreign = part(tmp_path / "same", "train.json"), part(tmp_path / "other", "train.json")
     assert check_prep_pipeline(config_of(wrapped(same), val)) == ()
-    with pytest.raises(LungDetError, match=r"other.manifest\.json: .*only in the data: .*5\.0"):
+    with pytest.raises(LungDetError, match=r"other.manifest\.json: .*only in the data's: .*5\.0"):
         check_prep_pipeline(config_of(wrapped(same, foreign), val))
     (warning,) = check_prep_pipeline(config_of(wrapped(part(tmp_path, "train.json")), val))
     assert "nobody can tell" in warning
