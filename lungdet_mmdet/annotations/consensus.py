@@ -22,7 +22,7 @@ from lungdet_mmdet.annotations.lidc import RATINGS, Contour, LidcSeries, Reading
 from lungdet_mmdet.annotations.mask_nodules import sphere_diameter_mm
 from lungdet_mmdet.annotations.tables import Nodule
 from lungdet_mmdet.ct.geometry import ScanGeometry
-from lungdet_mmdet.ct.reading import SCAN_SUFFIXES
+from lungdet_mmdet.ct.reading import NIFTI_SUFFIXES, SCAN_SUFFIXES
 from lungdet_mmdet.ct.scan_inputs import ScanInput
 from lungdet_mmdet.errors import LungDetError
 
@@ -285,7 +285,12 @@ def nodules_on_grid(
             "axial slices: use the scan as LUNA16 has it"
         )
     across, down = geometry.axes_xyz[0, 0], geometry.axes_xyz[1, 1]
-    if across * down <= 0 and path.name.lower().endswith(SCAN_SUFFIXES):
+    # NIfTI converters turn rows, columns or both; other files keep the order of the images, which
+    # of a patient on his belly runs both ways backwards.
+    name = path.name.lower()
+    is_nifti = name.endswith(NIFTI_SUFFIXES)
+    is_turned = min(across, down) <= 0 if is_nifti else across * down <= 0
+    if is_turned and name.endswith(SCAN_SUFFIXES):
         raise LungDetError(
             f"{path}: its rows or columns run the other way than in the images that the contours "
             "were drawn on, as NIfTI converters store them; use the DICOM, or the scan as LUNA16 "

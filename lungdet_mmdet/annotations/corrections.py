@@ -184,11 +184,10 @@ def join_corrections(tables: Sequence[Sequence[Correction]]) -> JoinedCorrection
             page[_judged(row)] = row
         for page_of, said_now in of_page.items():
             before = {_judged(row): row.verdict for row in last.get(page_of, ())}
-            if not page_of[0] and any(
-                before.get(key, row.verdict) != row.verdict for key, row in said_now.items()
-            ):
+            now = {judged: row.verdict for judged, row in said_now.items()}
+            if not page_of[0] and before not in ({}, now):
                 notes.append(
-                    f"{page_of[1]}: two tables without a reader's name contradict each other; the "
+                    f"{page_of[1]}: two tables without a reader's name say different things; the "
                     "later file counts. If they are two readers', put their names into the tables"
                 )
             last[page_of] = list(said_now.values())

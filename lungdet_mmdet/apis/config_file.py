@@ -359,7 +359,6 @@ def make_fold(
     # What a label is stays what it is in the folder's own split.
     rules = recorded_label_rules(data_root / ANNOTATION_FOLDER)
     digest = hashlib.sha256((pretrained or "").encode())
-    folder.mkdir(parents=True, exist_ok=True)
     with replacing_folder(split_folder) as partial:
         write_splits(data_root, protocol="fold", fold=number, seed=seed, out_dir=partial, **rules)
         for part in PARTS:

@@ -25,6 +25,7 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.trained_checkpoint import read_training_checkpoint
 from lungdet_mmdet.runs.atomic_files import write_bytes
 from lungdet_mmdet.runs.files import check_input_file
+from lungdet_mmdet.splits.coco_checks import SERIES_KEY
 from lungdet_mmdet.versions import unsafe_torch
 
 MODEL_TYPES = frozenset(
@@ -195,12 +196,12 @@ class ModelFile:
     made_with: dict[str, Any] = field(default_factory=dict)
 
     def about(self) -> dict[str, Any]:
-        """Return all but weights and config, for reports."""
+        """Return all but weights, config and the series learnt from, for reports."""
         return {
             "name": self.name,
             "sha256": self.sha256,
             "threshold": self.threshold,
-            "data": self.data,
+            "data": {key: value for key, value in self.data.items() if key != SERIES_KEY},
             "made_with": self.made_with,
         }
 
@@ -345,7 +346,7 @@ def _of_training_checkpoint(path: Path) -> ModelFile:
         config=parts.config,
         threshold=None if parts.operating_point is None else parts.operating_point.threshold,
         state_dict=parts.state_dict,
-        data=parts.trained,
+        data=parts.trained | ({SERIES_KEY: parts.learnt} if parts.learnt else {}),
     )
 
 

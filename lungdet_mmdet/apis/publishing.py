@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -17,12 +17,11 @@ from lungdet_mmdet.apis.model_file import ModelFile, read_model_file, write_mode
 from lungdet_mmdet.engine.by_name import config_from_file
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.evaluation.trained_checkpoint import (
-    TrainingCheckpoint,
     read_training_checkpoint,
 )
 from lungdet_mmdet.runs.atomic_files import read_json_or
 from lungdet_mmdet.runs.files import ANNOTATION_FOLDER, MANIFEST_NAME
-from lungdet_mmdet.splits.coco_checks import SERIES_KEY, series_digest
+from lungdet_mmdet.splits.coco_checks import SERIES_KEY, joined_series, series_digest
 from lungdet_mmdet.versions import library_versions
 
 # The folders of an absolute path; the name behind them stays.
@@ -71,16 +70,19 @@ def publish_model(
         threshold = metrics.get("metrics", {}).get("threshold")
     if threshold is not None and not 0.0 <= threshold <= 1.0:
         raise LungDetError(f"threshold is {threshold}: it must lie within 0 and 1")
+    averaged = [read_model_file(path, trust=True) for path in average]
+    learnt = joined_series(parts.learnt, *(m.data.get(SERIES_KEY, {}) for m in averaged))
     named = data_root or parts.data_root
     root = Path(named) if named else None
     model = ModelFile(
         name=out.name,
         sha256="",
         config=parts.config,
-        state_dict=_mean_weights(parts.state_dict, average),
+        state_dict=_mean_weights(parts.state_dict, averaged),
         threshold=None if threshold is None else float(threshold),
         metrics=without_places(_plain(metrics)),
-        data=_data(parts, root, required=data_root is not None)
+        data=_data(learnt, root, required=data_root is not None)
+        | ({SERIES_KEY: learnt} if learnt else {})
         | {"training": _plain(parts.trained)}
         | ({"operating_point": _plain(point.as_record())} if point is not None else {})
         | ({"averaged": [path.name for path in average]} if average else {})
@@ -92,36 +94,50 @@ def publish_model(
     return read_model_file(out)
 
 
-def _data(parts: TrainingCheckpoint, root: Path | None, *, required: bool) -> dict[str, Any]:
-    """Return what is known of the training data; of series that it learnt from only digests."""
-    learnt = {SERIES_KEY: parts.learnt} if parts.learnt else {}
-    if root is None:
-        return learnt
+def _data(learnt: Mapping[str, str], root: Path | None, *, required: bool) -> dict[str, Any]:
+    """Return what the splits of the training data say of it.
+
+    Where they were made again since, or the run had a split of its own, as a fold has, they say
+    nothing but the data's name.
+
+    Parameters
+    ----------
+    learnt : digests of the series that the network learnt from; empty where it does not tell.
+    root : folder of the prepared data.
+    required : raise a LungDetError where there is none, or it is not what was learnt from.
+    """
+    provenance = data_provenance(root, required=required) if root else {}
+    if not learnt or "train" not in provenance:
+        return provenance
+    assert root is not None
     train = root / ANNOTATION_FOLDER / "train.json"
-    trains = map(series_digest, _split_content(train).get("series", ())) if train.is_file() else ()
-    if learnt and not set(trains) <= parts.learnt.keys():
-        if not required:  # the splits there were made again since
-            return learnt
+    trains = set(map(series_digest, _split_content(train).get("series", ())))
+    if trains <= learnt.keys():
+        return provenance
+    if trains & learnt.keys():
+        return {"name": provenance["name"]}
+    if required:
         raise LungDetError(
-            f"{train}: lists series that this checkpoint has not learnt from; name the prepared "
+            f"{train}: lists no series that this checkpoint has learnt from; name the prepared "
             "dataset that it was trained on (--data), or leave --data out"
         )
-    return data_provenance(root, required=required) | learnt
+    return {}
 
 
 def _mean_weights(
-    weights: dict[str, torch.Tensor], average: Sequence[Path]
+    weights: dict[str, torch.Tensor], models: Sequence[ModelFile]
 ) -> dict[str, torch.Tensor]:
-    """Return the mean over a network's weights and those of files; counters stay."""
-    if not average:
+    """Return the mean over a network's weights and those of others; counters stay."""
+    if not models:
         return weights
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     others = []
-    for path in average:
-        other = read_model_file(path, trust=True).state_dict
-        if {name: tensor.shape for name, tensor in other.items()} != shapes:
-            raise LungDetError(f"{path}: weights of another network, of which no mean can be taken")
-        others.append(other)
+    for model in models:
+        if {name: tensor.shape for name, tensor in model.state_dict.items()} != shapes:
+            raise LungDetError(
+                f"{model.name}: weights of another network, of which no mean can be taken"
+            )
+        others.append(model.state_dict)
     return {
         name: torch.stack([tensor, *(other[name] for other in others)]).mean(0)
         if tensor.is_floating_point()

@@ -53,7 +53,7 @@ class EarlierResult:
     verdict : on the lung mask.
     cautions, flags : as the result has them.
     threshold : of the scores.
-    made_by : digests of the models, looks at a slab, distance of slabs in mm, and threshold.
+    made_by : digests of the models, looks at a slab, distance of slabs in mm, and precision.
     candidates, positives : how many there are, and how many at or above the threshold.
     score : of the best candidate; 0.0 without any.
     largest_mm : diameter of the largest at or above the threshold, or None.
@@ -77,7 +77,7 @@ class EarlierResult:
         """Return what the content of a ``candidates.json`` says."""
         candidates, fingerprint = content.get("candidates", []), content.get("fingerprint")
         positives = [c for c in candidates if c["above_threshold"]]
-        model, threshold = content.get("model", {}), content.get("threshold")
+        model = content.get("model", {})
         digests = tuple(part.get("sha256") for part in model.get("ensemble") or [model])
         return cls(
             fingerprint=fingerprint if isinstance(fingerprint, dict) else {},
@@ -86,8 +86,13 @@ class EarlierResult:
             verdict=str(content.get("lungs", {}).get("verdict", "ok")),
             cautions=tuple(sys.intern(str(text)) for text in content.get("cautions", ())),
             flags=tuple(sys.intern(str(text)) for text in content.get("flags", ())),
-            threshold=threshold,
-            made_by=(digests, model.get("looks"), model.get("stride_mm"), threshold),
+            threshold=content.get("threshold"),
+            made_by=(
+                digests,
+                model.get("looks", 1),
+                model.get("stride_mm"),
+                model.get("precision"),
+            ),
             candidates=len(candidates),
             positives=len(positives),
             score=max((c["score"] for c in candidates), default=0.0),
@@ -169,12 +174,12 @@ def refuse_named_results(out_dir: Path) -> None:
         Naming one of them.
     """
     folders = [path for path in out_dir.iterdir() if path.is_dir()] if out_dir.is_dir() else []
-    named = [str(path) for path in folders if (result := earlier_result(path)) and result.place]
-    told = read_json_or(out_dir / FAILURES_NAME, [])
-    named += [str(out_dir / FAILURES_NAME) for f in told if not is_without_names(f)]
-    if named:
+    named = (path for path in folders if (result := earlier_result(path)) and result.place)
+    told = (f for f in read_json_or(out_dir / FAILURES_NAME, []) if not is_without_names(f))
+    place = next(named, None) or (out_dir / FAILURES_NAME if next(told, None) else None)
+    if place is not None:
         raise LungDetError(
-            f"{named[0]}: of a run that was not --anonymous, and names scans; choose another --out"
+            f"{place}: of a run that was not --anonymous, and names scans; choose another --out"
         )
 
 
@@ -340,7 +345,7 @@ def _write_summary(batch: BatchRun, looked_at: set[str], anonymous: bool) -> Non
         made_by.add((earlier_result(folder) or EarlierResult()).made_by)
     if len(made_by) > 1:
         batch.notes.append(
-            f"{CSV_NAME} joins results of {len(made_by)} kinds (model, looks, stride or threshold "
+            f"{CSV_NAME} joins results of {len(made_by)} kinds (model, looks, stride or precision "
             "differ): their scores cannot be compared; use an --out for each"
         )
     if results or (batch.out_dir / CSV_NAME).is_file():

@@ -266,9 +266,10 @@ class ScanDetector:
             slabs, detections, max_candidates=MAX_MARKS_PER_SCAN + 1, joined=joined
         )
         if len(candidates) > MAX_MARKS_PER_SCAN:
-            next_score = candidates.pop().score
             joined.pop()
-            remarks = [*remarks, _left_out(next_score, self.threshold)]
+            if candidates.pop().score >= self.threshold:
+                told = f"more candidates than {MAX_MARKS_PER_SCAN} reach the threshold; the others"
+                remarks = [*remarks, f"{told} are left out"]
         moments.append(time.perf_counter())
         geometry, summary = results["geometry"], results["lung_summary"]
         of_model = self._model_flags(scan.seriesuid)
@@ -382,12 +383,6 @@ class ScanDetector:
             if told := pixels_difference(file.made_with.get("pixels_version")):
                 flags.append(told)
         return flags
-
-
-def _left_out(score: float, threshold: float) -> str:
-    above = " (those from the threshold on are more than these)" if score >= threshold else ""
-    kept = f"only the {MAX_MARKS_PER_SCAN} best candidates are kept"
-    return f"{kept}{above}; the next has the score {score:.3f}"
 
 
 def _mean_threshold(model_files: Sequence[ModelFile]) -> float:

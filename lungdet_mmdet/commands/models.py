@@ -187,7 +187,7 @@ def publish_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--data",
         type=Path,
-        help="prepared dataset it was trained on (default: the config's, where it is there)",
+        help="prepared dataset it was trained on (default: that of the checkpoint's own config)",
     )
     parser.add_argument(
         "--average",

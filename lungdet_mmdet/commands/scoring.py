@@ -403,6 +403,8 @@ def corrections(argv: Sequence[str] | None = None) -> int:
     for path in sorted(args.tables, key=_time_of_change):
         try:
             tables.append(read_corrections(path, results=args.results))
+            if not tables[-1]:
+                print(f"note: {path} holds no word: what its reader said before stays")
         except LungDetError as error:
             failures.append(str(error))
     for failure in failures:

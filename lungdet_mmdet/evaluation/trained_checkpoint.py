@@ -175,7 +175,7 @@ def read_training_checkpoint(path: Path, *, config: Config | None = None) -> Tra
     if not isinstance(content.get("state_dict"), Mapping):
         raise LungDetError(f"{path}: holds no state_dict: not a checkpoint of a detector")
     meta = content.get("meta") or {}
-    stored = _stored_config(meta, path) if config is None or "cfg" in meta else None
+    stored = _stored_config(meta, path) if config is None else _readable_config(meta)
     config = config or stored
     return TrainingCheckpoint(
         config=config_as_data(config, source=str(path)),
@@ -199,7 +199,7 @@ def what_slabs_differ(path: Path, content: Mapping[str, Any], config: Config) ->
     config : of the slabs that it is to look at.
     """
     meta, published = content.get("meta") or {}, content.get("config") or {}
-    stored = _stored_config(meta, path) if "cfg" in meta else published
+    stored = published or _readable_config(meta) or {}
     if not stored.get("prep_pipeline") or not config.get("prep_pipeline"):
         return ()
     steps = (prep_steps(of, source=str(path)) for of in (stored, config))
@@ -210,6 +210,14 @@ def what_slabs_differ(path: Path, content: Mapping[str, Any], config: Config) ->
         for text in (told, pixels_difference(version))
         if text
     )
+
+
+def _readable_config(meta: Mapping[str, Any]) -> Config | None:
+    """Return a checkpoint's own config where it can be read here; it may import what is not."""
+    try:
+        return _stored_config(meta, Path())
+    except Exception:  # a config is code: it fails as it likes
+        return None
 
 
 def _stored_config(meta: Mapping[str, Any], path: Path) -> Config:

@@ -296,7 +296,7 @@ def difference_warnings(runs: Sequence[RunScores]) -> list[str]:
         # Slabs of another thickness show the same nodules on another number of them.
         counts = {"scans": run.value("n_scans"), "nodules": run.value("froc_n_nodules")}
         told = [f", {count:g} {what}" for what, count in counts.items() if not math.isnan(count)]
-        told += [f", labels {run.labels}"] if run.labels else []
+        told += [f", labels {run.labels}"] if all(other.labels for other in runs) else []
         tested.setdefault(run.tested_on + "".join(told), []).append(run.name)
     if len(tested) < 2:
         return []

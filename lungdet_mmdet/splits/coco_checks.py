@@ -130,7 +130,16 @@ def learnt_series(checkpoint: Mapping[str, Any]) -> dict[str, str]:
     Each with the name of its split; empty where nothing is said.
     """
     noted = [(checkpoint.get(part) or {}).get(SERIES_KEY, {}) for part in ("meta", "data")]
-    return {series_digest(uid): name for series in noted for uid, name in series.items()}
+    return joined_series(*({series_digest(uid): of[uid] for uid in of} for of in noted))
+
+
+def joined_series(*learnt: Mapping[str, str]) -> dict[str, str]:
+    """Join what was learnt from one after the other: of two splits a series bears no one's name."""
+    joined: dict[str, str] = {}
+    for part in learnt:
+        for digest, name in part.items():
+            joined[digest] = name if joined.get(digest, name) == name else "several splits"
+    return dict(sorted(joined.items()))
 
 
 def split_name(coco: Mapping[str, Any]) -> str:

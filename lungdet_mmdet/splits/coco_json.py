@@ -48,8 +48,9 @@ def coco_of_part(
     from 1. Beyond COCO: ``series`` (all series of the part), ``failed_series``
     (those of them that could not be prepared), ``nodules`` (all nodules that count,
     unseen ones included), ``unseen_nodules`` (to be counted as missed), ``discarded_nodules`` (do
-    not count: their slabs were left out for the positive rate), ``excluded`` (irrelevant findings,
-    repeated readers' lines included) and ``patients`` where known.
+    not count: their slabs were left out for the positive rate, or are another part's),
+    ``excluded`` (irrelevant findings, repeated readers' lines included) and ``patients`` where
+    known.
     """
     with_masks = any(scan.scan.masks for scan in part.scans)
     images: list[dict[str, Any]] = []

@@ -148,8 +148,8 @@ class SplitPart:
     scans : every scan of the part, healthy ones and those without slabs included.
     slabs : the slabs of the part, sorted by series UID and index.
     unseen : annotated nodules that no slab shows.
-    discarded_nodules : nodules of its scans whose slabs were left out by the rate, or went to
-        another part; they do not count.
+    discarded_nodules : nodules of its scans whose slabs were left out by the rate, or that are
+        another part's; they do not count.
     complete : whether every slab of every scan is in the part, as scan-level scores (FROC) need it.
     left_out : number of slabs of these scans that are not in the part, by reason.
     warnings : what the user should know.

@@ -221,7 +221,7 @@ def recorded_options(folder: Path) -> dict[str, Any] | None:
             "positive_rate": {
                 part: rule["rate"] or NATURAL
                 for part, rule in rules["positive_rate"].items()
-                if RateRule(**rule) != usual.get(part)
+                if part in usual and RateRule(**rule) != usual[part]
             },
             "ratios": rules.get("ratios", DEFAULT_RATIOS),
             "add_healthy": rules["add_healthy"],

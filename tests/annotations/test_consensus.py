@@ -115,16 +115,24 @@ def test_odd_options_are_refused(options):
         consensus_nodules([], SLICES, 1.0, **options)
 
 
-@pytest.mark.parametrize(("rows", "is_refused"), [(1.0, False), (-1.0, True)])
-def test_contours_are_not_put_on_mirrored_rows(rows, is_refused):
+@pytest.mark.parametrize(
+    ("columns", "rows", "refused"),
+    [
+        (1.0, 1.0, ()),
+        (1.0, -1.0, ("scan.nii.gz", "scan.mhd")),
+        # Of a patient on his belly the images run so, and LUNA16's files with them; NIfTI says
+        # nothing of the images.
+        (-1.0, -1.0, ("scan.nii.gz",)),
+    ],
+)
+def test_contours_are_not_put_on_turned_pixels(columns, rows, refused):
     grid = ScanGeometry(
-        (20, 40, 40), (2.0, 0.7, 0.7), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, rows, 0, 0, 0, 1.0)
+        (20, 40, 40), (2.0, 0.7, 0.7), (0.0, 0.0, 0.0), (columns, 0, 0, 0, rows, 0, 0, 0, 1.0)
     )
     series = LidcSeries("1.2", None, 0.7, (), ())
-    if not is_refused:
-        assert nodules_on_grid(series, grid, Path("scan.nii.gz")) == []
-        return
-    with pytest.raises(LungDetError, match=r"scan\.nii\.gz: its rows or columns run the other way"):
-        nodules_on_grid(series, grid, Path("scan.nii.gz"))
-    # The images themselves may run so: their contours do too.
-    assert nodules_on_grid(series, grid, Path("folder")) == []
+    for name in ("scan.nii.gz", "scan.mhd", "folder"):  # contours fit the images in any order
+        if name not in refused:
+            assert nodules_on_grid(series, grid, Path(name)) == []
+            continue
+        with pytest.raises(LungDetError, match=f"{name}: its rows or columns run the other way"):
+            nodules_on_grid(series, grid, Path(name))

@@ -178,6 +178,12 @@ def test_the_table_exported_last_counts_as_a_whole(tmp_path):
         assert (row.rank, row.verdict) == (1, "reject")  # that of 2 was taken back
 
 
+def test_an_empty_table_is_told(tmp_path, capsys):
+    paths = [written(tmp_path / "a.csv", 100, line()), written(tmp_path / "b.csv", 200)]
+    assert corrections([*map(str, paths), "--out", str(tmp_path / "out")]) == 0
+    assert f"{paths[1]} holds no word" in capsys.readouterr().out
+
+
 def test_tables_of_other_scans_and_readers_stay(tmp_path):
     tables = [
         read_corrections(table(tmp_path / "a.csv", line(reader="A"))),
@@ -193,8 +199,12 @@ def test_nameless_readers_who_disagree_are_told(tmp_path):
         for word in ("accept", "reject")
     ]
     (note,) = join_corrections(tables).notes
-    assert "without a reader's name contradict each other" in note
+    assert "without a reader's name say different things" in note
     assert join_corrections([tables[0], tables[0]]).notes == ()
+    other = read_corrections(
+        table(tmp_path / "other.csv", line("2", at=(9.0, 9.0, 9.0), reader=""))
+    )
+    assert len(join_corrections([tables[0], other]).notes) == 1
 
 
 def test_a_candidate_of_any_size_may_be_rejected(tmp_path):

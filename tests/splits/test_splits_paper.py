@@ -101,12 +101,13 @@ def test_too_few_healthy_slabs_are_announced(make_scan):
 
 def test_nodules_of_another_part_do_not_count(make_scan):
     # Their slabs are not looked at here: neither is their scan healthy, nor a mark on them wrong.
-    spots = [(20, 20, z, 5) for z in (3, 18, 33, 48)]
+    spots = [(20, 20, z, 5) for z in (3, 18, 33, 48, 500)]  # the last one in no slab
     scans = [label_scan(make_scan(str(n), nodules=spots)) for n in range(12)]
     split = split_paper(scans, seed=0)
     elsewhere = 0
     for part in split.parts:
         shown = {nodule for slab in part.slabs for nodule in slab.nodule_ids}
+        shown |= {item.nodule.nodule_id for item in part.unseen}
         discarded = {nodule.nodule_id for nodule in part.discarded_nodules}
         assert not shown & discarded
         for scan in part.scans:

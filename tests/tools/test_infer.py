@@ -402,6 +402,8 @@ def test_results_of_several_kinds_in_one_table_are_told(
     assert infer([str(given / "scans"), *options]) == 0
     assert "joins results of" not in capsys.readouterr().out
     assert infer([str(given / "scans"), *options, "--threshold", "0.9", "--report", "none"]) == 0
+    assert "joins results of" not in capsys.readouterr().out  # the same scores
+    assert infer([str(given / "scans"), *options, "--looks", "2", "--report", "none"]) == 0
     assert "candidates.csv joins results of 2 kinds" in capsys.readouterr().out
 
 

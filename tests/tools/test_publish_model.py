@@ -237,12 +237,46 @@ def test_data_that_the_model_has_not_learnt_from_is_refused(
     torch.save(content, tmp_path / "learnt.pth")
     arguments = [str(tmp_path / "learnt.pth"), str(tmp_path / "m.pth"), "--data", str(prepared)]
     assert publish(arguments) == 0
-    noted = read_model_file(tmp_path / "m.pth").data["training_series"]
-    assert sorted(noted) == sorted(map(series_digest, "abc"))  # no series by its name
-    content["meta"]["training_series"] = {"a": "strict 3"}
+    model = read_model_file(tmp_path / "m.pth")
+    # No series by its name, and none in what every result says of the model.
+    assert sorted(model.data["training_series"]) == sorted(map(series_digest, "abc"))
+    assert "training_series" not in model.about()["data"]
+    assert "train" in model.data
+    # Of another split of the same data only the name is told.
+    content["meta"]["training_series"] = {"a": "fold"}
     torch.save(content, tmp_path / "learnt.pth")
-    with pytest.raises(LungDetError, match="lists series that this checkpoint has not learnt from"):
+    assert publish(arguments) == 0
+    told = read_model_file(tmp_path / "m.pth").data
+    assert told["name"] == "phantom"
+    assert "train" not in told
+    content["meta"]["training_series"] = {"z": "strict 3"}
+    torch.save(content, tmp_path / "learnt.pth")
+    with pytest.raises(LungDetError, match="lists no series that this checkpoint has learnt from"):
         publish(arguments)
+
+
+def test_a_mean_has_learnt_from_all_that_its_parts_have(publish, checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=False)
+    for name, series in (("a.pth", "1.1"), ("b.pth", "2.2")):
+        content["meta"]["training_series"] = {series: "strict 0", "3.3": f"paper {name}"}
+        torch.save(content, tmp_path / name)
+    out, both = tmp_path / "m.pth", [str(tmp_path / name) for name in ("a.pth", "b.pth")]
+    assert publish([both[0], str(out), "--average", both[1]]) == 0
+    noted = read_model_file(out).data["training_series"]
+    assert sorted(noted) == sorted(map(series_digest, ("1.1", "2.2", "3.3")))
+    assert noted[series_digest("3.3")] == "several splits"
+
+
+def test_a_checkpoint_whose_own_config_cannot_be_read_is_published_with_another(
+    publish, checkpoint, repository, tmp_path
+):
+    content = torch.load(checkpoint, weights_only=False)
+    own = content["meta"]["cfg"]
+    (tmp_path / "own.py").write_text(own)
+    content["meta"]["cfg"] = f"custom_imports = dict(imports=['not_installed_here'])\n{own}"
+    torch.save(content, tmp_path / "other.pth")
+    arguments = [str(tmp_path / "other.pth"), str(tmp_path / "m.pth")]
+    assert publish([*arguments, "--config", str(tmp_path / "own.py")]) == 0
 
 
 @pytest.mark.parametrize(

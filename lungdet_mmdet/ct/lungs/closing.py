@@ -268,7 +268,7 @@ def _closed_upright(share: np.ndarray, height_mm: float, spacing_z_mm: float) ->
     """Close along z only: what has lung above and below within ``height_mm``."""
     reach = max(round(height_mm / spacing_z_mm), 1)
     flat = np.pad(share.reshape(share.shape[0], -1), ((reach, reach), (0, 0)), mode="edge")
-    line = np.ones((2 * (reach // 2) + 1, 1), np.uint8)  # an even one would move what it closes
+    line = np.ones((reach + 1, 1), np.uint8)
     closed = cv2.morphologyEx(flat, cv2.MORPH_CLOSE, line)
     return closed[reach : reach + share.shape[0]].reshape(share.shape)
 

@@ -76,22 +76,23 @@ class RandomSlabRotate(BaseTransform):
 def _rotate_annotations(results: dict, *, angle_deg: float, height: int, width: int) -> None:
     boxes = results["gt_bboxes"]
     rotated = rotate_boxes(boxes.tensor.numpy(), angle_deg=angle_deg, height=height, width=width)
+    centres = 0.5 * (rotated[:, :2] + rotated[:, 2:])  # masks are cut at the rim
     if "gt_masks" in results:
         rotated = _rotate_masks(results, rotated, angle_deg=angle_deg)
     boxes.tensor = boxes.tensor.new_tensor(rotated)
-    _clip_annotations(results, height=height, width=width)
+    _clip_annotations(results, centres, height=height, width=width)
 
 
-def _clip_annotations(results: dict, *, height: int, width: int) -> None:
+def _clip_annotations(results: dict, centres: np.ndarray, *, height: int, width: int) -> None:
     """Clip boxes to the picture in place, and drop those that lie beside it.
 
     Of what has its centre outside, less than half is to be seen: no target for a detector, but no
     background either. It becomes a region to be ignored.
     """
     boxes = results["gt_bboxes"]
-    centres = boxes.centers.numpy()
     inside = np.all((centres >= 0) & (centres < (width, height)), axis=1)
-    results["gt_ignore_flags"] = np.asarray(results["gt_ignore_flags"], dtype=bool) | ~inside
+    ignored = np.asarray(results.get("gt_ignore_flags", np.zeros(len(boxes))), dtype=bool)
+    results["gt_ignore_flags"] = ignored | ~inside
     boxes.clip_((height, width))
     keep_annotations(results, boxes.areas.numpy() > 0)
 
@@ -292,7 +293,8 @@ class RandomSlabWindow(BaseTransform):
         results["img_shape"] = results["img"].shape[:2]
         if boxes is not None:
             boxes.translate_((-x, -y))
-            _clip_annotations(results, height=self.size_px, width=self.size_px)
+            centres = boxes.centers.numpy()
+            _clip_annotations(results, centres, height=self.size_px, width=self.size_px)
         return results
 
 

@@ -27,6 +27,7 @@ from lungdet_mmdet.scoring.intervals import finite_or_none
 from lungdet_mmdet.scoring.slab_scores import META_KEY, OperatingPoint
 from lungdet_mmdet.splits.coco_checks import (
     SERIES_KEY,
+    joined_series,
     learnt_series,
     series_digest,
     series_of,
@@ -96,11 +97,12 @@ class AtomicCheckpointHook(CheckpointHook):
         """Add the series that the run learns from, as the splits are now."""
         for path in sorted(_annotation_files(runner.train_dataloader.dataset)):
             coco = read_coco(Path(path))
-            self._learnt |= dict.fromkeys(map(series_digest, series_of(coco)), split_name(coco))
+            series = dict.fromkeys(map(series_digest, series_of(coco)), split_name(coco))
+            self._learnt = joined_series(self._learnt, series)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Name the series learnt from, each with the split that it was in."""
-        checkpoint["meta"][SERIES_KEY] = dict(sorted(self._learnt.items()))
+        checkpoint["meta"][SERIES_KEY] = self._learnt
 
     def _tell_schedule(self, runner: Runner) -> None:
         now = _schedule_of(runner)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lungdet_mmdet.ct.lungs.closing import _closed_upright, air_share, complete_lungs
+from lungdet_mmdet.ct.lungs.closing import air_share, complete_lungs
 from lungdet_mmdet.ct.lungs.grid import FULL
 from lungdet_mmdet.ct.lungs.parts import LEFT, RIGHT
 
@@ -170,11 +170,3 @@ def test_share_of_air_is_half_at_the_threshold_and_none_in_other_air():
     # 400 HU below the threshold all, at it half, 200 HU above a quarter; -650 touches no lung.
     assert share[0, 1].tolist() == [FULL, FULL // 2, FULL // 4, 0, 0]
     assert not share[0, 0].any()
-
-
-@pytest.mark.parametrize("reach", range(10, 16))
-def test_closing_along_z_moves_nothing(reach):
-    share = np.zeros((40, 3, 3), np.uint8)
-    share[5:10, 1, 1] = share[14:20, 1, 1] = FULL
-    closed = _closed_upright(share, height_mm=float(reach), spacing_z_mm=1.0)
-    assert np.flatnonzero(closed[:, 1, 1]).tolist() == list(range(5, 20))
