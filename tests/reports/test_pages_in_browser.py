@@ -54,8 +54,10 @@ def report(tmp_path_factory):
     return write_report(tmp_path_factory.mktemp("pages") / NAME)
 
 
-def write_report(folder, nodules=NODULES):
+def write_report(folder, nodules=NODULES, *, is_sagittal=False):
     """The page of a scan of 30 slices: lungs of -800 HU with balls of 40 HU.
+
+    The file of a sagittal one has its slices from side to side.
 
     Each candidate has a box of 0.66 on its slab and one of 0.05 on the next.
     """
@@ -69,7 +71,8 @@ def write_report(folder, nodules=NODULES):
         slab = at[2] // 5
         candidates.append(
             ReportCandidate(
-                rank, score, diameter, centre, tuple(map(float, at)), slab, [slab, slab + 1],
+                rank, score, diameter, centre,
+                tuple(map(float, at[::-1] if is_sagittal else at)), slab, [slab, slab + 1],
                 nodule_crops(volume, GRID, centre), score >= 0.5, tuple(map(float, at)),
             )
         )  # fmt: skip
@@ -100,7 +103,7 @@ def write_report(folder, nodules=NODULES):
             slabs=slabs,
             candidates=candidates,
             warnings=["not trained on patients as they are"],
-            slices=ReportSlices(jpegs, quality, GRID, list(range(30))),
+            slices=ReportSlices(jpegs, quality, GRID, None if is_sagittal else list(range(30))),
             name=NAME,
             model_sha256="ab" * 32,
         )
@@ -143,6 +146,12 @@ def where(page):
 def centre_of(page):
     box = page.locator("#picture").bounding_box()
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_the_table_counts_slices_as_the_axial_view_does(browser, tmp_path):
+    for page in open_page(browser, write_report(tmp_path / NAME, is_sagittal=True), 1280):
+        assert where(page).startswith("axial slice 20 (0 to 29)")
+        assert page.locator("#candidates tbody tr.picked td").nth(4).inner_text() == "20"
 
 
 def test_it_opens_on_the_best_candidate_and_scrolls(opened):

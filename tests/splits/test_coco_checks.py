@@ -6,6 +6,7 @@ from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.splits.coco_checks import (
     check_leaks,
     find_leaks,
+    joined_series,
     learnt_series,
     split_name,
 )
@@ -133,6 +134,14 @@ def test_a_split_with_other_members_has_another_name(small_cohort, write_prepare
         assert split_name(parts[0]) == split_name(parts[1])
         names.append(split_name(parts[0]))
     assert names[0] == names[1] != names[2]
+
+
+def test_what_two_splits_taught_is_of_neither():
+    # Slabs that the first one trained on may be tested by the second.
+    first, second = {"a": "paper 1", "b": "paper 1"}, {"b": "paper 2", "c": "paper 2"}
+    joined = joined_series(first, second)
+    assert joined == {"a": "paper 1", "b": "several splits", "c": "paper 2"}
+    assert joined_series(joined, second)["b"] == "several splits"
 
 
 def test_series_learnt_from_are_told_by_digests():
