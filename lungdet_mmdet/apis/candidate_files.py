@@ -48,6 +48,11 @@ def lung_warning(verdict: str) -> str:
     return ""
 
 
+def models_of(model: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return what a result says of its model, or of each of several."""
+    return model.get("ensemble") or [model]
+
+
 def cautions(findings: ScanFindings) -> list[str]:
     """Return why a result is not to be trusted, for the head of all that shows it."""
     warning = lung_warning(str(findings.lung_summary.get("verdict", "ok")))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import lungdet_mmdet
-from lungdet_mmdet.apis.candidate_files import NOTICE, cautions, label_map
+from lungdet_mmdet.apis.candidate_files import NOTICE, cautions, label_map, models_of
 from lungdet_mmdet.apis.scan_detector import ScanFindings
 from lungdet_mmdet.ct.dicom.header import DicomSlice
 from lungdet_mmdet.errors import LungDetError
@@ -282,7 +282,7 @@ ALGORITHM_NAME = "lungdet_mmdet"
 
 def _models(findings: ScanFindings) -> list[tuple[str, str]]:
     """Return name and digest of the model, or of each of several."""
-    models = findings.model.get("ensemble") or [findings.model]
+    models = models_of(findings.model)
     return [(str(m.get("name") or "model"), str(m.get("sha256") or "unknown")) for m in models]
 
 

@@ -16,9 +16,7 @@ from lungdet_mmdet.apis.model_building import build_model
 from lungdet_mmdet.apis.model_file import ModelFile, read_model_file, write_model_file
 from lungdet_mmdet.engine.by_name import config_from_file
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.evaluation.trained_checkpoint import (
-    read_training_checkpoint,
-)
+from lungdet_mmdet.evaluation.trained_checkpoint import read_training_checkpoint
 from lungdet_mmdet.runs.atomic_files import read_json_or
 from lungdet_mmdet.runs.files import ANNOTATION_FOLDER, MANIFEST_NAME
 from lungdet_mmdet.splits.coco_checks import SERIES_KEY, joined_series, series_digest
@@ -81,7 +79,7 @@ def publish_model(
         state_dict=_mean_weights(parts.state_dict, averaged),
         threshold=None if threshold is None else float(threshold),
         metrics=without_places(_plain(metrics)),
-        data=_data(learnt, root, required=data_root is not None)
+        data=(data_provenance(root, learnt, required=data_root is not None) if root else {})
         | ({SERIES_KEY: learnt} if learnt else {})
         | {"training": _plain(parts.trained)}
         | ({"operating_point": _plain(point.as_record())} if point is not None else {})
@@ -92,36 +90,6 @@ def publish_model(
     build_model(model, torch.device("cpu"))
     write_model_file(out, model)
     return read_model_file(out)
-
-
-def _data(learnt: Mapping[str, str], root: Path | None, *, required: bool) -> dict[str, Any]:
-    """Return what the splits of the training data say of it.
-
-    Where they were made again since, or the run had a split of its own, as a fold has, they say
-    nothing but the data's name.
-
-    Parameters
-    ----------
-    learnt : digests of the series that the network learnt from; empty where it does not tell.
-    root : folder of the prepared data.
-    required : raise a LungDetError where there is none, or it is not what was learnt from.
-    """
-    provenance = data_provenance(root, required=required) if root else {}
-    if not learnt or "train" not in provenance:
-        return provenance
-    assert root is not None
-    train = root / ANNOTATION_FOLDER / "train.json"
-    trains = set(map(series_digest, _split_content(train).get("series", ())))
-    if trains <= learnt.keys():
-        return provenance
-    if trains & learnt.keys():
-        return {"name": provenance["name"]}
-    if required:
-        raise LungDetError(
-            f"{train}: lists no series that this checkpoint has learnt from; name the prepared "
-            "dataset that it was trained on (--data), or leave --data out"
-        )
-    return {}
 
 
 def _mean_weights(
@@ -146,8 +114,19 @@ def _mean_weights(
     }
 
 
-def data_provenance(data_root: Path, *, required: bool) -> dict[str, Any]:
+def data_provenance(
+    data_root: Path, learnt: Mapping[str, str], *, required: bool
+) -> dict[str, Any]:
     """Return what a prepared dataset's split files say of the data.
+
+    Where they were made again since, or the run had a split of its own, as a fold has, they say
+    nothing but the data's name.
+
+    Parameters
+    ----------
+    data_root : folder of the prepared data.
+    learnt : digests of the series that the network learnt from; empty where it does not tell.
+    required : whether the data has to be there, and what was learnt from.
 
     Returns
     -------
@@ -161,16 +140,19 @@ def data_provenance(data_root: Path, *, required: bool) -> dict[str, Any]:
         If it is required and there is none, or a split file is damaged.
     """
     provenance: dict[str, Any] = {}
+    trains: set[str] = set()
     for split in ("train", "val"):
         path = data_root / ANNOTATION_FOLDER / f"{split}.json"
         if not path.is_file():
             continue
         content = _split_content(path)
-        info = content.get("info", {})
+        info, series = content.get("info", {}), content.get("series", ())
+        if split == "train":
+            trains = set(map(series_digest, series))
         provenance.setdefault("name", str(info.get("data", "")))
         provenance[split] = {
             "info": _plain(info),
-            "series": len(content.get("series", ())),
+            "series": len(series),
             "slabs": len(content.get("images", ())),
             "nodules": len(content.get("nodules", ())),
         }
@@ -179,7 +161,17 @@ def data_provenance(data_root: Path, *, required: bool) -> dict[str, Any]:
             f"{data_root}: no annotations/train.json here; name the prepared dataset that the "
             "model was trained on"
         )
-    return provenance
+    if not learnt or "train" not in provenance or trains <= learnt.keys():
+        return provenance
+    if trains & learnt.keys():
+        return {"name": provenance["name"]}
+    if required:
+        raise LungDetError(
+            f"{data_root / ANNOTATION_FOLDER / 'train.json'}: lists no series that this checkpoint "
+            "has learnt from; name the prepared dataset that it was trained on (--data), or leave "
+            "--data out"
+        )
+    return {}
 
 
 def _split_content(path: Path) -> dict[str, Any]:

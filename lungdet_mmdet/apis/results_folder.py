@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lungdet_mmdet.apis.candidate_files import MORE_COLUMNS, NOTICE, lung_warning
+from lungdet_mmdet.apis.candidate_files import MORE_COLUMNS, NOTICE, lung_warning, models_of
 from lungdet_mmdet.apis.scan_results import (
     CSV_NAME,
     OUTDATED_NAME,
@@ -78,7 +78,7 @@ class EarlierResult:
         candidates, fingerprint = content.get("candidates", []), content.get("fingerprint")
         positives = [c for c in candidates if c["above_threshold"]]
         model = content.get("model", {})
-        digests = tuple(part.get("sha256") for part in model.get("ensemble") or [model])
+        digests = tuple(part.get("sha256") for part in models_of(model))
         return cls(
             fingerprint=fingerprint if isinstance(fingerprint, dict) else {},
             place=content.get("place"),

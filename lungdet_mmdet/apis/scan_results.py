@@ -20,6 +20,7 @@ from lungdet_mmdet.apis.candidate_files import (
     candidates_json,
     cautions,
     label_map,
+    models_of,
     slicer_markups,
 )
 from lungdet_mmdet.apis.scan_detector import ScanFindings
@@ -318,7 +319,7 @@ def _facts(findings: ScanFindings) -> list[tuple[str, str]]:
     columns, rows, slices = grid.size_zyx[::-1]
     dx, dy, dz = grid.spacing_xyz_mm
     low, high = findings.slab_geometries[0].z_range_mm
-    models = findings.model.get("ensemble") or [findings.model]
+    models = models_of(findings.model)
     learnt = [str((model.get("data") or {}).get("name") or "not stated") for model in models]
     facts = [
         ("series", findings.scan.seriesuid),

@@ -21,6 +21,7 @@ from lungdet_mmdet.engine.by_name import find_weights
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.runs.files import (
     METRICS_NAME,
+    PLOT_FOLDER,
     PREDICTIONS_NAME,
     REPORT_NAME,
     SUBMISSION_NAME,
@@ -375,7 +376,7 @@ def latest_checkpoint(work_dir: Path) -> Path | None:
     return numbered[max(numbered)] if numbered else None
 
 
-_OF_TEST = (METRICS_NAME, PREDICTIONS_NAME, SUBMISSION_NAME, REPORT_NAME, "plots")
+_OF_TEST = (METRICS_NAME, PREDICTIONS_NAME, SUBMISSION_NAME, REPORT_NAME, PLOT_FOLDER)
 
 
 def set_aside(work_dir: Path, *, keep: str | None = None) -> str | None:

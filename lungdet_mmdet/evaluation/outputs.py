@@ -33,7 +33,7 @@ from lungdet_mmdet.reports.test_report import (
     report_page,
 )
 from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
-from lungdet_mmdet.runs.files import METRICS_NAME, REPORT_NAME
+from lungdet_mmdet.runs.files import METRICS_NAME, PLOT_FOLDER, REPORT_NAME
 from lungdet_mmdet.scoring.intervals import finite_or_none, limits_or_none
 from lungdet_mmdet.scoring.results import (
     FEW,
@@ -105,7 +105,6 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {key: finite_or_none(float(value)) for key, value in sorted(values.items())}
 
 
-PLOT_FOLDER = "plots"
 MAX_CASES = 12
 """Misses, and false positives, that are shown as pictures."""
 PLOT_NAMES = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,11 +214,17 @@ def what_slabs_differ(path: Path, content: Mapping[str, Any], config: Config) ->
 
 
 def _readable_config(meta: Mapping[str, Any]) -> Config | None:
-    """Return a checkpoint's own config where it can be read here; it may import what is not."""
-    try:
-        return _stored_config(meta, Path())
-    except Exception:  # a config is code: it fails as it likes
+    """Return a checkpoint's own config where it has one; what it would import need not be here."""
+    text = meta.get("cfg")
+    if not isinstance(text, str):
         return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.py"
+        path.write_text(text, encoding="utf-8")
+        try:
+            return Config.fromfile(path, import_custom_modules=False)
+        except (NameError, SyntaxError):  # what a dump has left of a config with classes in it
+            return None
 
 
 def _stored_config(meta: Mapping[str, Any], path: Path) -> Config:

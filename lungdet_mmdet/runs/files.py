@@ -43,6 +43,7 @@ PREP_REPORT_NAME = "prep_report.html"
 METRICS_NAME = "metrics.json"
 PREDICTIONS_NAME = "predictions.json"
 SUBMISSION_NAME = "submission.csv"
+PLOT_FOLDER = "plots"
 
 # A scan that was looked at: of all files of its result, only this one is always there.
 CANDIDATES_NAME = "candidates.json"

@@ -26,6 +26,7 @@ from lungdet_mmdet.splits.split_part import (
     RateRule,
     Split,
     SplitPart,
+    discarded_nodules,
     keep_at_rate,
     part_of_scans,
     shares,
@@ -274,15 +275,12 @@ def _part(
     kept, left_out, warnings = keep_at_rate(before, rule, seed=seed, name=name)
     uids = {slab.seriesuid for slab in kept} | {item.nodule.seriesuid for item in unseen}
     own = tuple(scan for scan in scans if scan.seriesuid in uids)
-    counting = {item.nodule.nodule_id for item in unseen}.union(*(s.nodule_ids for s in kept))
     return SplitPart(
         name=name,
         scans=own,
         slabs=kept,
         unseen=tuple(sorted(unseen, key=lambda item: item.nodule.nodule_id)),
-        discarded_nodules=tuple(
-            n for scan in own for n in scan.scan.nodules if n.nodule_id not in counting
-        ),
+        discarded_nodules=discarded_nodules(own, unseen=unseen, kept=kept),
         left_out=left_out,
         warnings=warnings,
     )

@@ -233,12 +233,13 @@ def part_of_scans(
     ordered = tuple(sorted(scans, key=lambda scan: scan.seriesuid))
     slabs = [slab for scan in ordered for slab in scan.slabs]
     kept, left_out, warnings = keep_at_rate(slabs, rule, seed=seed, name=name)
+    unseen = tuple(unseen for scan in ordered for unseen in scan.unseen)
     return SplitPart(
         name=name,
         scans=ordered,
         slabs=kept,
-        unseen=tuple(unseen for scan in ordered for unseen in scan.unseen),
-        discarded_nodules=discarded_nodules(ordered, before=slabs, kept=kept),
+        unseen=unseen,
+        discarded_nodules=discarded_nodules(ordered, unseen=unseen, kept=kept),
         complete=len(kept) == len(slabs),
         left_out=left_out,
         warnings=warnings,
@@ -248,14 +249,12 @@ def part_of_scans(
 def discarded_nodules(
     scans: Iterable[LabelledScan],
     *,
-    before: Iterable[LabelledSlab],
+    unseen: Iterable[UnseenNodule],
     kept: Iterable[LabelledSlab],
 ) -> tuple[Nodule, ...]:
-    """Return the nodules to be found on some slab of ``before`` but on none of ``kept``."""
-    shown_before = frozenset[str]().union(*(slab.nodule_ids for slab in before))
-    shown = frozenset[str]().union(*(slab.nodule_ids for slab in kept))
-    gone = shown_before - shown
-    return tuple(n for scan in scans for n in scan.scan.nodules if n.nodule_id in gone)
+    """Return the nodules of scans that count neither as to be found on ``kept`` nor as unseen."""
+    counting = {item.nodule.nodule_id for item in unseen}.union(*(s.nodule_ids for s in kept))
+    return tuple(n for scan in scans for n in scan.scan.nodules if n.nodule_id not in counting)
 
 
 def split_of(
