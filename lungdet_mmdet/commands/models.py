@@ -373,7 +373,7 @@ def _training_steps(
             "training",
             semireal,
             prepared,
-            f"--seed {19 + seed} --scans-per-lung 12 --nodules-per-scan 12 --nodule-folds 0,1,2/4",
+            f"--seed {19 + seed} --scans-per-lung 24 --nodules-per-scan 12 --nodule-folds 0,1,2/4",
         ),
         CommandStep(
             f"make {PHANTOMS} phantoms",

@@ -41,7 +41,7 @@ from lungdet_mmdet.semireal.crops import CropFile, CropMeasures, faults_of, load
 from lungdet_mmdet.semireal.job import LungSource, SemirealJob, make_semireal_scan, read_record
 from lungdet_mmdet.semireal.scan import Candidate
 
-INSERTION_VERSION, DRAWS_VERSION = 2, 1
+INSERTION_VERSION, DRAWS_VERSION, VARIANTS_VERSION = 2, 1, 2
 """Raised by hand whenever the same command would write other scans, or draw other places."""
 PAGE_NAME = "insertions.html"
 MAX_SCANS_ON_PAGE = 40
@@ -221,7 +221,7 @@ def _digests(
         "version": DRAWS_VERSION,
         "lung": [lung.seriesuid, lung.patient_id, len(lung.nodules), len(lung.findings)],
         "pool": [c.file.name for c in pool],
-        "options": [options.mean_nodules, options.vary],
+        "options": [options.mean_nodules, options.vary and VARIANTS_VERSION],
     }
     crops = [c.file for c in pool]
     made = {
@@ -335,7 +335,7 @@ def _scan(record: Mapping, picture: Path) -> dict[str, object]:
         f"{number}. {n['crop']}, {n['place']}, {n['diameter_mm']:.1f} mm, scaled {n['scale']:.2f}"
         for number, n in enumerate(record["inserted"], start=1)
     ]
-    changes = ", ".join(f"{name} {value:g}" for name, value in record["variant"].items())
+    changes = ", ".join(f"{name} {value}" for name, value in record["variant"].items())
     return {
         "seriesuid": record["seriesuid"],
         "source": f"{record['source_seriesuid']}, {changes}",

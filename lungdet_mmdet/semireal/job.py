@@ -170,6 +170,8 @@ THIN_SLICES_MM = 1.5
 """Pairs of slices up to this thick may be averaged: LUNA16 reaches to 2.5 mm."""
 SMOOTHING_PIXELS = (0.4, 0.8)
 NOISE_HU = (5.0, 30.0)
+MOST_LEAN_DEG = 10.0
+SCALES = (0.9, 1.1)
 
 
 @dataclass(frozen=True)
@@ -182,12 +184,36 @@ class LungVariant:
     slices_joined : how many neighbouring slices are averaged to one.
     smoothing_px : standard deviation of a Gaussian in plane, 0 for none: a softer kernel.
     noise_hu : standard deviation of added noise, 0 for none.
+    lean_yx_deg : angles by which the slices slide over each other along y and x, as a patient who
+        leans: other vessels cross each slab. Nothing is resampled in plane.
+    scale : factor of the whole chest's size.
     """
 
     mirrored: bool = False
     slices_joined: int = 1
     smoothing_px: float = 0.0
     noise_hu: float = 0.0
+    lean_yx_deg: tuple[float, float] = (0.0, 0.0)
+    scale: float = 1.0
+
+    @property
+    def stretch(self) -> float:
+        """Return how much longer a length becomes at most, as a factor."""
+        return self.scale * (1.0 + 0.5 * float(np.hypot(*self._slopes)))
+
+    @property
+    def _slopes(self) -> np.ndarray:
+        return np.tan(np.radians(self.lean_yx_deg))
+
+    def slices_lower(
+        self, geometry: ScanGeometry, y: np.ndarray | float, x: np.ndarray | float
+    ) -> np.ndarray:
+        """Return by how many slices of ``geometry`` a column at voxels (y, x) moves down."""
+        dz, dy, dx = geometry.spacing_zyx_mm
+        _, height, width = geometry.size_zyx
+        along_y, along_x = self._slopes
+        lower = along_y * dy * (y - 0.5 * (height - 1)) + along_x * dx * (x - 0.5 * (width - 1))
+        return np.asarray(lower / dz)
 
 
 AS_IT_IS = LungVariant()
@@ -197,11 +223,14 @@ def draw_variant(rng: np.random.Generator, slice_mm: float) -> LungVariant:
     """Draw a variant of a scan whose slices are ``slice_mm`` apart."""
     mirrored, joined, grain = rng.random() < 0.5, rng.random() < 0.5, rng.random()
     smoothing, noise = rng.uniform(*SMOOTHING_PIXELS), rng.uniform(*NOISE_HU)
+    lean_y, lean_x = rng.uniform(-MOST_LEAN_DEG, MOST_LEAN_DEG, size=2)
     return LungVariant(
         mirrored=bool(mirrored),
         slices_joined=2 if joined and slice_mm <= THIN_SLICES_MM else 1,
         smoothing_px=round(float(smoothing), 3) if grain < 0.35 else 0.0,
         noise_hu=round(float(noise), 1) if grain > 0.65 else 0.0,
+        lean_yx_deg=(round(float(lean_y), 2), round(float(lean_x), 2)),
+        scale=round(float(rng.uniform(*SCALES)), 3),
     )
 
 
@@ -216,6 +245,7 @@ def apply_variant(
     What lies outside the field of view (padding) keeps its value.
     """
     changed, n = volume_hu, variant.slices_joined
+    geometry = _scaled(geometry, variant.scale)
     if n > 1:
         depth = len(changed) // n
         pairs = changed[: depth * n].reshape(depth, n, *changed.shape[1:])
@@ -228,7 +258,8 @@ def apply_variant(
             spacing_zyx_mm=(dz * n, dy, dx),
             origin_xyz_mm=tuple(first.tolist()),
         )
-    changed = np.ascontiguousarray(changed[:, :, ::-1]) if variant.mirrored else changed.copy()
+    changed = _leaning(changed, geometry, variant) if any(variant.lean_yx_deg) else changed.copy()
+    changed = np.ascontiguousarray(changed[:, :, ::-1]) if variant.mirrored else changed
     padding = changed < PADDING_BELOW_HU
     before = changed[padding]
     if variant.smoothing_px > 0:
@@ -241,6 +272,29 @@ def apply_variant(
     return changed, geometry
 
 
+def _scaled(geometry: ScanGeometry, scale: float) -> ScanGeometry:
+    dz, dy, dx = geometry.spacing_zyx_mm
+    return replace(geometry, spacing_zyx_mm=(dz * scale, dy * scale, dx * scale))
+
+
+def _leaning(volume_hu: np.ndarray, geometry: ScanGeometry, variant: LungVariant) -> np.ndarray:
+    """Return a scan whose columns moved down; between slices linear, the outermost go on."""
+    depth, height, width = volume_hu.shape
+    y, x = np.ogrid[:height, :width]
+    lower = variant.slices_lower(geometry, y, x)
+    moved = np.empty_like(volume_hu)
+    for z in range(depth):
+        source = np.clip(z + lower, 0, depth - 1)
+        first = np.minimum(source.astype(np.intp), max(depth - 2, 0))
+        share = (source - first).astype(np.float32)
+        below, above = (
+            np.take_along_axis(volume_hu, index[None], axis=0)[0].astype(np.float32)
+            for index in (first, np.minimum(first + 1, depth - 1))
+        )
+        moved[z] = np.rint(below + share * (above - below))
+    return moved
+
+
 def moved_points(
     points_xyz_mm: np.ndarray, geometry: ScanGeometry, variant: LungVariant
 ) -> np.ndarray:
@@ -250,13 +304,15 @@ def moved_points(
     ----------
     points_xyz_mm : world points of the scan, mm.
     geometry : the grid of the scan as it was.
-    variant : what was done to it; only mirroring moves points.
+    variant : what was done to it.
     """
-    if not variant.mirrored or len(points_xyz_mm) == 0:
+    if len(points_xyz_mm) == 0:
         return points_xyz_mm
     voxels = geometry.world_to_voxel(points_xyz_mm)
-    voxels[:, 2] = geometry.size_zyx[2] - 1 - voxels[:, 2]
-    return geometry.voxel_to_world(voxels)
+    voxels[:, 0] -= variant.slices_lower(geometry, voxels[:, 1], voxels[:, 2])
+    if variant.mirrored:
+        voxels[:, 2] = geometry.size_zyx[2] - 1 - voxels[:, 2]
+    return _scaled(geometry, variant.scale).voxel_to_world(voxels)
 
 
 RECORD_FOLDER = "records"
@@ -315,7 +371,7 @@ def make_semireal_scan(job: SemirealJob) -> str:
     extents = [d for _, d in own] + [f.extent_mm for f in job.lung.findings]
     for centre, extent in zip(places, extents, strict=True):
         voxel = geometry.world_to_voxel(np.asarray(centre))
-        canvas.taken.append((voxel, 0.5 * extent + OWN_MARGIN_MM))
+        canvas.taken.append((voxel, 0.5 * extent * variant.stretch + OWN_MARGIN_MM))
     count = int(rng.poisson(job.mean_nodules))
     wanted = draw_wanted(rng, job.pool, count, slice_mm=geometry.spacing_zyx_mm[0])
     inserted, unplaced = [], []
@@ -332,7 +388,10 @@ def make_semireal_scan(job: SemirealJob) -> str:
         else:
             inserted.append(done)
     rows = [
-        [*(round(value, 6) for value in centre), diameter]
+        [
+            *(round(value, 6) for value in centre),
+            round(diameter * variant.stretch, 6) if diameter > 0 else diameter,
+        ]
         for (_, diameter), centre in zip(own + others, places, strict=True)
     ]
     own_rows, other_rows = rows[: len(own)], rows[len(own) :]
