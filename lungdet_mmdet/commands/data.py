@@ -213,8 +213,8 @@ def insert_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--no-variants",
         action="store_true",
-        help="leave the lungs as they are; else all but a lung's first scan are mirrored, "
-        "smoothed, made noisier or thicker in slices at random",
+        help="leave the lungs as they are; else all but a lung's first scan lean, change in size, "
+        "are mirrored, smoothed, made noisier or thicker in slices at random",
     )
     parser.add_argument(
         "--patients", type=Path, metavar="CSV", help="seriesuid,patient_id of the scans"

@@ -199,7 +199,8 @@ class LungVariant:
     @property
     def stretch(self) -> float:
         """Return how much longer a length becomes at most, as a factor."""
-        return self.scale * (1.0 + 0.5 * float(np.hypot(*self._slopes)))
+        slope = float(np.hypot(*self._slopes))
+        return self.scale * 0.5 * (slope + float(np.hypot(slope, 2.0)))
 
     @property
     def _slopes(self) -> np.ndarray:

@@ -41,6 +41,39 @@ def test_points_move_with_what_they_mark(volume, joined):
     assert changed[int(z), 5, 8] == 700
 
 
+@pytest.mark.parametrize("joined", [1, 2])
+def test_points_move_with_a_lung_that_leans_and_grows(joined):
+    geometry = ScanGeometry((40, 60, 50), (1.0, 0.8, 0.8), (-7.0, 3.0, 100.0))
+    z, y, x = np.indices(geometry.size_zyx)
+    centre = np.array([[22.0, 41.0, 12.0]])
+    distance = (z - 22) ** 2 + 0.64 * ((y - 41) ** 2 + (x - 12) ** 2)
+    volume = np.where(distance < 9, 40, -800).astype(np.int16)
+    variant = LungVariant(mirrored=True, slices_joined=joined, lean_yx_deg=(8.0, -10.0), scale=1.1)
+    changed, grid = apply_variant(volume, geometry, variant, np.random.default_rng(0))
+    weights = (changed + 800.0).ravel()
+    found = np.array([np.average(i.ravel(), weights=weights) for i in np.indices(changed.shape)])
+    expected = moved_points(geometry.voxel_to_world(centre), geometry, variant)
+    assert np.abs(grid.voxel_to_world(found[None]) - expected).max() < 0.25
+    assert np.abs(grid.voxel_to_world(found[None]) - geometry.voxel_to_world(centre)).max() > 2
+    assert grid.spacing_zyx_mm == pytest.approx((1.1 * joined, 0.88, 0.88))
+
+
+def test_a_stretched_length_is_no_longer_than_stated():
+    geometry = ScanGeometry((41, 41, 41), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    variant = LungVariant(lean_yx_deg=(10.0, 10.0), scale=1.1)
+    directions = np.random.default_rng(0).normal(size=(2000, 3))
+    ends = 10.0 * directions / np.linalg.norm(directions, axis=1, keepdims=True) + 20.0
+    moved = moved_points(np.vstack([ends, [[20.0, 20.0, 20.0]]]), geometry, variant)
+    longest = np.linalg.norm(moved[:-1] - moved[-1], axis=1).max() / 10.0
+    assert 0.99 * variant.stretch < longest <= variant.stretch + 1e-9
+
+
+def test_a_lean_repeats_the_outermost_slices_and_mixes_only_neighbours(volume):
+    changed, _ = change(volume, LungVariant(lean_yx_deg=(0.0, 80.0)))
+    assert np.array_equal(changed[:, :, 0], np.repeat(volume[:1, :, 0], 6, axis=0))
+    assert np.array_equal(changed[:, :, 9], np.repeat(volume[-1:, :, 9], 6, axis=0))
+
+
 def test_joined_slices_are_means_and_lie_between(volume):
     changed, geometry = change(volume, LungVariant(slices_joined=2))
     assert changed.shape == (3, 8, 10)
@@ -68,6 +101,10 @@ def test_thick_slices_are_not_joined():
     drawn = [draw_variant(np.random.default_rng(seed), 2.5) for seed in range(40)]
     assert {v.slices_joined for v in drawn} == {1}
     assert {v.mirrored for v in drawn} == {True, False}
+    leans = np.abs([v.lean_yx_deg for v in drawn])
+    assert 8 < leans.max() <= 10
+    scales = [v.scale for v in drawn]
+    assert 0.9 <= min(scales) < 0.93 < 1.07 < max(scales) <= 1.1
     thin = [draw_variant(np.random.default_rng(seed), 1.25) for seed in range(40)]
     assert {v.slices_joined for v in thin} == {1, 2}
 
