@@ -176,7 +176,7 @@ SCALES = (0.9, 1.1)
 
 @dataclass(frozen=True)
 class LungVariant:
-    """How a scan is changed before nodules are set in.
+    """How a scan is changed: its tissue before nodules are set in, its grain afterwards.
 
     Parameters
     ----------
@@ -235,16 +235,10 @@ def draw_variant(rng: np.random.Generator, slice_mm: float) -> LungVariant:
     )
 
 
-def apply_variant(
-    volume_hu: np.ndarray,
-    geometry: ScanGeometry,
-    variant: LungVariant,
-    rng: np.random.Generator,
+def apply_geometry(
+    volume_hu: np.ndarray, geometry: ScanGeometry, variant: LungVariant
 ) -> tuple[np.ndarray, ScanGeometry]:
-    """Return a changed copy of a scan (z, y, x) int16, and its grid.
-
-    What lies outside the field of view (padding) keeps its value.
-    """
+    """Return a copy of a scan (z, y, x) int16 with its tissue moved, and its grid."""
     changed, n = volume_hu, variant.slices_joined
     geometry = _scaled(geometry, variant.scale)
     if n > 1:
@@ -260,17 +254,26 @@ def apply_variant(
             origin_xyz_mm=tuple(first.tolist()),
         )
     changed = _leaning(changed, geometry, variant) if any(variant.lean_yx_deg) else changed.copy()
-    changed = np.ascontiguousarray(changed[:, :, ::-1]) if variant.mirrored else changed
-    padding = changed < PADDING_BELOW_HU
-    before = changed[padding]
+    if variant.mirrored:
+        changed = np.ascontiguousarray(changed[:, :, ::-1])
+    return changed, geometry
+
+
+def apply_grain(volume_hu: np.ndarray, variant: LungVariant, rng: np.random.Generator) -> None:
+    """Smooth a scan (z, y, x) int16 and make it noisier, in place.
+
+    To be done when nodules are in it: they would not share the scan's kernel and noise otherwise.
+    What lies outside the field of view (padding) keeps its value.
+    """
+    padding = volume_hu < PADDING_BELOW_HU
+    before = volume_hu[padding]
     if variant.smoothing_px > 0:
-        for image in changed:
+        for image in volume_hu:
             soft = cv2.GaussianBlur(image.astype(np.float32), (0, 0), variant.smoothing_px)
             image[:] = np.rint(soft)
     if variant.noise_hu > 0:
-        add_noise(changed, variant.noise_hu, rng)
-    changed[padding] = before
-    return changed, geometry
+        add_noise(volume_hu, variant.noise_hu, rng)
+    volume_hu[padding] = before
 
 
 def _scaled(geometry: ScanGeometry, scale: float) -> ScanGeometry:
@@ -362,7 +365,7 @@ def make_semireal_scan(job: SemirealJob) -> str:
     original = read_scan(job.lung.path)
     slice_mm = original.geometry.spacing_zyx_mm[0]
     variant = draw_variant(rng, slice_mm) if job.vary else AS_IT_IS
-    volume, geometry = apply_variant(original.volume_hu, original.geometry, variant, rng)
+    volume, geometry = apply_geometry(original.volume_hu, original.geometry, variant)
     before = volume.copy()
     canvas = _canvas(volume, geometry, source=job.lung.path)
     own = [(n.centre_xyz_mm, n.diameter_mm) for n in job.lung.nodules]
@@ -407,11 +410,12 @@ def make_semireal_scan(job: SemirealJob) -> str:
         "own_nodules": own_rows if job.own_count else [],
         "ignored": other_rows if job.own_count else [*own_rows, *other_rows],
     }
+    centres = [nodule.centre_xyz_mm for nodule in inserted]
+    pictures = nodule_strips(before, volume, canvas.labels, geometry, centres)
+    apply_grain(volume, variant, rng)
     write_metaimage(job.scan_folder, job.seriesuid, volume, geometry, compress=True)
     labels = canvas.labels.astype(np.uint8) if len(inserted) < 256 else canvas.labels
     write_metaimage(job.mask_folder, job.seriesuid, labels, geometry, compress=True)
-    centres = [nodule.centre_xyz_mm for nodule in inserted]
-    pictures = nodule_strips(before, volume, canvas.labels, geometry, centres)
     if pictures is not None:
         write_bytes(job.record_path.with_suffix(".jpg"), pictures)
     write_json(job.record_path, record)

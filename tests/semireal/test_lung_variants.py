@@ -5,7 +5,8 @@ from lungdet_mmdet.ct.geometry import ScanGeometry
 from lungdet_mmdet.semireal.job import (
     AS_IT_IS,
     LungVariant,
-    apply_variant,
+    apply_geometry,
+    apply_grain,
     draw_variant,
     moved_points,
 )
@@ -19,7 +20,9 @@ def volume():
 
 
 def change(volume, variant):
-    return apply_variant(volume, GEOMETRY, variant, np.random.default_rng(1))
+    changed, geometry = apply_geometry(volume, GEOMETRY, variant)
+    apply_grain(changed, variant, np.random.default_rng(1))
+    return changed, geometry
 
 
 def test_as_it_is_is_an_equal_copy(volume):
@@ -49,7 +52,7 @@ def test_points_move_with_a_lung_that_leans_and_grows(joined):
     distance = (z - 22) ** 2 + 0.64 * ((y - 41) ** 2 + (x - 12) ** 2)
     volume = np.where(distance < 9, 40, -800).astype(np.int16)
     variant = LungVariant(mirrored=True, slices_joined=joined, lean_yx_deg=(8.0, -10.0), scale=1.1)
-    changed, grid = apply_variant(volume, geometry, variant, np.random.default_rng(0))
+    changed, grid = apply_geometry(volume, geometry, variant)
     weights = (changed + 800.0).ravel()
     found = np.array([np.average(i.ravel(), weights=weights) for i in np.indices(changed.shape)])
     expected = moved_points(geometry.voxel_to_world(centre), geometry, variant)
@@ -91,9 +94,8 @@ def test_padding_keeps_its_value(volume):
 
 
 def test_noise_has_the_asked_strength():
-    flat = np.full((20, 64, 64), -500, np.int16)
-    geometry = ScanGeometry(flat.shape, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-    noisy, _ = apply_variant(flat, geometry, LungVariant(noise_hu=20.0), np.random.default_rng(2))
+    noisy = np.full((20, 64, 64), -500, np.int16)
+    apply_grain(noisy, LungVariant(noise_hu=20.0), np.random.default_rng(2))
     assert noisy.std() == pytest.approx(20.0, rel=0.05)
 
 

@@ -227,7 +227,7 @@ TISSUE_GREY = 150
 
 @TRANSFORMS.register_module()
 class RandomSlabWindow(BaseTransform):
-    """Cut a square window, about a nodule, about dense tissue or anywhere.
+    """Cut a square window, about a nodule, about dense tissue or anywhere in the lungs.
 
     Most of a slab is healthy. Windows show the detector many more nodules in the same time, and
     every one is of the same size in pixels, so of the same size in millimetres.
@@ -246,10 +246,10 @@ class RandomSlabWindow(BaseTransform):
 
     Parameters
     ----------
-    size_px : side of the window. A smaller slab is filled up with black.
+    size_px : side of the window. Beyond the slab it is black.
     nodule_share : how often the window of a slab with nodules is put about one of them.
     tissue_share : how many of the others are put about a bright pixel, so about vessels and the
-        mediastinum, where false positives come from; the rest may lie anywhere.
+        mediastinum, where false positives come from; the rest about any pixel that is not black.
     """
 
     def __init__(
@@ -270,13 +270,14 @@ class RandomSlabWindow(BaseTransform):
             # The whole nodule lies inside where there is room; one larger than the window does not.
             low = np.clip(np.ceil(last) - self.size_px, low, high)
             high = np.clip(np.floor(first), low, high)
-        elif np.random.random() < self.tissue_share:
-            bright = np.flatnonzero(image[..., image.shape[2] // 2] > TISSUE_GREY)
-            if len(bright):
-                pixel = np.array(divmod(bright[np.random.randint(len(bright))], image.shape[1]))
-                # Somewhere in the middle half of the window.
-                shift = np.random.uniform(0.25, 0.75, size=2) * self.size_px
-                low = high = np.clip(pixel - shift, low, high)
+        else:
+            grey = TISSUE_GREY if np.random.random() < self.tissue_share else 0
+            shown = np.flatnonzero(image[..., image.shape[2] // 2] > grey)
+            if len(shown):
+                pixel = np.array(divmod(shown[np.random.randint(len(shown))], image.shape[1]))
+                # Somewhere in the middle half of the window, which may reach beyond the slab:
+                # kept within it, it would show what lies at the slab's rim half as often.
+                low = high = pixel - np.random.uniform(0.25, 0.75, size=2) * self.size_px
         start = np.floor(np.random.uniform(low, np.maximum(low, high) + 1.0)).astype(int)
         return int(start[0]), int(start[1])
 
