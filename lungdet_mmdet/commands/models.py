@@ -325,20 +325,24 @@ def make_model_plan(args: argparse.Namespace) -> list[CommandStep]:
     out = args.out_dir.resolve()
     prepared_test, model = out / "prepared_test", out / "slab_dino_small.pth"
     steps: list[CommandStep] = []
-    last = args.load_from and args.load_from.resolve()
+    weights = [args.load_from.resolve()] if args.load_from else []
     for number, iters in enumerate(args.iters):
         folder = out / f"training_{number + 1}"
         steps += [
             replace(step, what=f"training {number + 1}: {step.what}")
-            for step in _training_steps(args, folder, args.seed + number, iters, last)
+            for step in _training_steps(
+                args, folder, args.seed + number, iters, weights[-1] if weights else None
+            )
         ]
-        last = folder / "work" / f"iter_{iters}.pth"
+        weights.append(folder / "work" / f"iter_{iters}.pth")
+    *_, last = weights
+    average = f" --average {quoted(weights[-2])}" if weights[1:] else ""
     return [
         *steps,
         CommandStep(
             "publish",
             f"lungdet publish {quoted(last, model)} --config {MODEL_CONFIG}"
-            f" --data {quoted(folder / 'prepared')}",
+            f" --data {quoted(folder / 'prepared')} --threshold 0.5{average}",
         ),
         *_semireal_steps(
             args,
@@ -353,7 +357,7 @@ def make_model_plan(args: argparse.Namespace) -> list[CommandStep]:
         ),
         CommandStep(
             "test",
-            f"lungdet test {MODEL_CONFIG} {quoted(last)} --data {quoted(prepared_test)}"
+            f"lungdet test {MODEL_CONFIG} {quoted(model)} --data {quoted(prepared_test)}"
             f" --work-dir {quoted(out / 'tested')}",
         ),
     ]
@@ -431,10 +435,12 @@ def make_model(argv: Sequence[str] | None = None) -> int:
 
     Real nodules are set into real lungs (lungdet insert), phantoms are added, and the small
     detector is trained on both; then again, from those weights at a lower rate, on other nodules,
-    places and phantoms, as often as --iters has numbers. Lungs and nodules of the patients named by
-    --test-patients, and the nodules of one fold in four, are kept for the test. Lungs of up to
-    fifteen patients all train, and phantoms choose the threshold. The same seeds, data and versions
-    give the same weights on the same kind of processor. Goes on where it was interrupted.
+    places and phantoms, as often as --iters has numbers. What is published and tested is the mean
+    of the weights that the last training began from (unless they were random) and ended with, with
+    a threshold of 0.5. Lungs and nodules of the patients named by --test-patients, and the nodules
+    of one fold in four, are kept for the test. Lungs of up to fifteen patients all train. The same
+    seeds, data and versions give the same weights on the same kind of processor. Goes on where it
+    was interrupted.
     """
     args = make_model_options(argv)
     return run_command_steps(make_model_plan(args), args.out_dir)

@@ -45,10 +45,17 @@ def test_each_training_goes_on_from_the_one_before_on_data_of_its_own(tmp_path):
     made = [words for words in words_of(plan, "insert") if "0,1,2/4" in words]
     for commands in (made, words_of(plan, "phantom")):
         assert len({after(words, "--seed") for words in commands}) == 3
-    for command in ("publish", "test"):
-        (words,) = words_of(plan, command)
-        assert ends[-1] in words
-    assert after(words_of(plan, "publish")[0], "--data") == data[-1]
+    (published,), (tested,) = words_of(plan, "publish"), words_of(plan, "test")
+    checkpoint, model = published[2:4]
+    assert checkpoint == ends[-1]
+    assert model in tested
+    assert after(published, "--average") == ends[-2]
+    assert after(published, "--data") == data[-1]
+
+
+def test_a_single_training_from_random_weights_is_published_as_it_is(tmp_path):
+    (published,) = words_of(plan_of(tmp_path, "--iters", "5"), "publish")
+    assert "--average" not in published
 
 
 def test_the_test_is_the_same_for_every_seed_and_of_patients_apart(tmp_path):
@@ -69,6 +76,8 @@ def test_weights_to_start_from_are_gone_on_from_at_the_lower_rate(tmp_path):
     (training,) = words_of(plan, "train")
     assert after(training, "--load-from") == str(tmp_path / "old.pth")
     assert "optim_wrapper.optimizer.lr=0.0006" in training
+    (published,) = words_of(plan, "publish")
+    assert after(published, "--average") == str(tmp_path / "old.pth")
 
 
 def test_every_option_arrives(tmp_path, monkeypatch):
