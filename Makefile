@@ -53,9 +53,15 @@ demo-scratch: $(STAMP)
 demo-long: $(STAMP)
 	$(BIN)/lungdet demo demo --length long
 
-# The model in the box, trained anew; MODEL_DATA are the options of `lungdet make-model` for its data.
+# The model in the box, trained anew, from the weights of the version before it as it was; empty
+# MODEL_FROM= trains from random weights. MODEL_DATA are the options of `lungdet make-model` for data.
+MODEL_FROM ?= 9721212
+MODEL_STEPS = $(if $(MODEL_FROM),--load-from model/start.pth --iters 3000)
 model: $(STAMP)
-	$(BIN)/lungdet make-model model $(MODEL_DATA)
+	mkdir -p model
+	$(if $(MODEL_FROM),git show $(MODEL_FROM):lungdet_mmdet/weights/slab_dino_small.pth > model/start.part \
+		&& mv model/start.part model/start.pth || { echo "the commit MODEL_FROM=$(MODEL_FROM) is not in this folder's history: git fetch --unshallow, in a clone"; exit 1; })
+	$(BIN)/lungdet make-model model $(MODEL_STEPS) $(MODEL_DATA)
 
 # The same tests on OpenMMLab's original packages, in a virtual environment of their own.
 $(OLD)/.installed: constraints-openmmlab.txt constraints.txt constraints-gpu.txt setup.py lungdet_mmdet/versions.py

@@ -44,7 +44,8 @@ def publish_model(
     checkpoint : written by training; reading it can run code, so it must be trusted.
     out : the model file.
     config_path : its config; None takes the one in the checkpoint.
-    metrics : content of ``metrics.json``: figures with data, protocol and split.
+    metrics : content of ``metrics.json``: figures with data, protocol and split, of this checkpoint
+        or of a model file named as ``out``.
     threshold : score from which a candidate counts as positive; None takes the operating point that
         the checkpoint carries, or else that of the metrics.
     data_root : prepared dataset that it was trained on; None takes the config's.
@@ -55,12 +56,18 @@ def publish_model(
     Raises
     ------
     LungDetError
-        If there is no such checkpoint, it cannot be made a safe model file, or one to average is
-        of another network.
+        If there is no such checkpoint, it cannot be made a safe model file, one to average is of
+        another network, or the metrics are of another checkpoint.
     """
     config = None if config_path is None else config_from_file(config_path)
     parts = read_training_checkpoint(checkpoint, config=config)
     metrics = metrics or {}
+    tested = metrics.get("checkpoint") or checkpoint.name
+    if tested not in (checkpoint.name, out.name):
+        raise LungDetError(
+            f"the metrics are of {tested}, not of {checkpoint.name}; test this checkpoint, or "
+            "publish that one"
+        )
     point = None if average else parts.operating_point  # chosen for other scores than the mean's
     if threshold is None and point is not None:
         threshold = point.threshold

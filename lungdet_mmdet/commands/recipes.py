@@ -362,8 +362,8 @@ def reproduce(argv: Sequence[str] | None = None) -> int:
     recommended one, which starts from COCO weights (docs/protocol.md tells them apart row by row).
     The protocol "paper" divides slabs, "strict" divides patients, "fold" trains and tests ten
     models on LUNA16's official subsets. OUT/RECIPE_PROTOCOL/report.html has the paper's figures
-    beside those reached. Meant for a GPU: on two CPU cores a batch of six takes 17 s, and the paper
-    has 17,000 of them.
+    beside those reached; for "fold", OUT/RECIPE_fold holds froc.json, froc.png and submission.csv.
+    Meant for a GPU: on two CPU cores a batch of six takes 17 s, and the paper has 17,000 of them.
     """
     args = reproduce_options(argv)
     return run_command_steps(reproduce_plan(args), args.out_dir / f"{args.recipe}_{args.protocol}")

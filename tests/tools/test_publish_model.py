@@ -62,6 +62,26 @@ def prepared(tmp_path):
     return folder
 
 
+@pytest.mark.parametrize(
+    ("tested", "refused"),
+    [("epoch_1.pth", False), ("model.pth", False), ("best_lung_AP50_epoch_3.pth", True)],
+)
+def test_figures_of_another_checkpoint_are_refused(
+    publish, checkpoint, metrics, tmp_path, tested, refused
+):
+    content = json.loads(metrics.read_text())
+    metrics.write_text(json.dumps(content | {"checkpoint": tested}))
+    out = tmp_path / "model.pth"
+    arguments = [str(checkpoint), str(out), "--metrics", str(metrics)]
+    if refused:
+        with pytest.raises(LungDetError, match=rf"of {tested}, not of epoch_1\.pth"):
+            publish(arguments)
+        assert not out.exists()
+    else:
+        assert publish(arguments) == 0
+        assert read_model_file(out).metrics["checkpoint"] == tested
+
+
 def test_the_model_file_holds_all_that_a_receiver_needs(
     publish, checkpoint, metrics, prepared, tmp_path, capsys
 ):
