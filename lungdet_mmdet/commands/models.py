@@ -325,18 +325,15 @@ def make_model_plan(args: argparse.Namespace) -> list[CommandStep]:
     out = args.out_dir.resolve()
     prepared_test, model = out / "prepared_test", out / "slab_dino_small.pth"
     steps: list[CommandStep] = []
-    weights = [args.load_from.resolve()] if args.load_from else []
+    before, last = None, args.load_from and args.load_from.resolve()
     for number, iters in enumerate(args.iters):
         folder = out / f"training_{number + 1}"
         steps += [
             replace(step, what=f"training {number + 1}: {step.what}")
-            for step in _training_steps(
-                args, folder, args.seed + number, iters, weights[-1] if weights else None
-            )
+            for step in _training_steps(args, folder, args.seed + number, iters, last)
         ]
-        weights.append(folder / "work" / f"iter_{iters}.pth")
-    *_, last = weights
-    average = f" --average {quoted(weights[-2])}" if weights[1:] else ""
+        before, last = last, folder / "work" / f"iter_{iters}.pth"
+    average = f" --average {quoted(before)}" if before else ""
     return [
         *steps,
         CommandStep(
