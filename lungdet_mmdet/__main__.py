@@ -17,6 +17,7 @@ COMMANDS = {
     "corrections": ("commands.scoring:corrections", "join what readers said on the pages of scans"),
     "phantom": ("commands.data:phantom", "make up scans with known nodules"),
     "download": ("commands.data:download", "fetch LUNA16, or check a copy of it"),
+    "sample-scans": ("commands.data:sample_scans", "fetch five real chest CTs to try things on"),
     "convert": ("commands.data:convert", "bring DICOM series to LUNA16's layout"),
     "lidc-labels": ("commands.data:lidc_labels", "nodule masks from outlines of LIDC's readers"),
     "insert": ("commands.data:insert", "set real nodules into real lungs of other patients"),

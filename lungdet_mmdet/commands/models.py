@@ -310,6 +310,12 @@ def make_model_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--load-from", type=Path, help="weights to start from (default: random ones)")
     add(
+        "--scans-per-lung",
+        type=int,
+        default=12,
+        help="semi-real scans made of each lung for each training (default: %(default)s)",
+    )
+    add(
         "--seed",
         type=int,
         default=0,
@@ -374,7 +380,8 @@ def _training_steps(
             "training",
             semireal,
             prepared,
-            f"--seed {19 + seed} --scans-per-lung 24 --nodules-per-scan 12 --nodule-folds 0,1,2/4",
+            f"--seed {19 + seed} --scans-per-lung {args.scans_per_lung} --nodules-per-scan 12"
+            " --nodule-folds 0,1,2/4",
         ),
         CommandStep(
             f"make {PHANTOMS} phantoms",

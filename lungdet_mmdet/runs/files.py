@@ -24,6 +24,7 @@ EXCLUDED_TABLE = "annotations_excluded.csv"
 SERIES_TABLE = "seriesuids.csv"
 SUBSET_TABLE = "subset_of_series.csv"
 PATIENT_TABLE = "patients.csv"
+LESION_TABLE = "lesions.csv"
 LUNG_MASK_FOLDER = "seg-lungs-LUNA16"
 NODULE_MASK_FOLDER = "nodule_masks"
 

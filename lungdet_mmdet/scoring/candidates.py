@@ -105,8 +105,8 @@ def merge_slab_detections(
     min_iou : boxes belong together in the plane when they overlap by this much, or when the centre
         of the smaller lies within the half diameter of the larger.
     max_gap_slabs : boxes belong together along the normal when no more than this many slab
-        thicknesses, and no more than the radius, lie empty between them (and no more than the
-        diameter between a box and the best box).
+        thicknesses lie empty between their slabs, and no more than the radius between the boxes
+        (and no more than the diameter between a box and the best box).
     max_candidates : keep only the best; None keeps all.
     joined : a list that gets, for each candidate, the boxes in it: (n, 2), the index of a slab and
         the place of the box among that slab's.
@@ -301,8 +301,7 @@ class _Sphere:
 
     def distance(self, boxes: _Boxes) -> NDArray[np.float64]:
         """Return how far the boxes' centres lie from its centre, (N,)."""
-        apart = np.maximum(boxes.interval[:, 0] - self.interval[1], 0.0)
-        apart = np.maximum(self.interval[0] - boxes.interval[:, 1], apart)
+        apart = np.maximum(_gaps(boxes.interval, self.interval[None]), 0.0)
         return np.hypot(np.linalg.norm(boxes.in_plane - self.in_plane, axis=1), apart)
 
 
@@ -337,9 +336,7 @@ def _members(
         if whole.distance(boxes[np.array([seed])])[0] <= whole.diameter / 2:
             stack, sphere = np.union1d(stack, larger), whole
     reach = np.where(has_say, sphere.diameter, np.maximum(sphere.diameter, boxes.diameters[rows]))
-    lows, highs = boxes.faces[rows].T
-    low, high = boxes.faces[stack, 0].min(), boxes.faces[stack, 1].max()
-    is_near = np.maximum(lows - high, low - highs) <= max_gap_mm
+    is_near = _gaps(boxes.faces[rows], boxes.faces[stack]) <= max_gap_mm
     within = sphere.distance(boxes[rows]) <= reach / 2 + GAP_TOLERANCE_MM
     return np.union1d(stack, rows[within & is_near])
 
@@ -354,22 +351,26 @@ def _stack(
     union = near.sides.prod(axis=1) + boxes.sides[seed].prod() - common
     rows = rows[(common >= min_iou * union) & (union > 0) | (rows == seed)]
     near = boxes[rows]
-    lows, highs = near.interval.T
-    seed_low, seed_high = boxes.interval[seed]
-    from_seed = np.maximum(lows - seed_high, seed_low - highs)
+    from_seed = _gaps(near.interval, boxes.interval[[seed]])
     # Grow along the normal. The diameter known so far, not the best box alone, says how far the
-    # sphere can reach.
+    # sphere can reach. Slabs that touch leave nothing empty, wherever in them the maxima lie.
     joined = rows == seed
     while True:
         diameter = near.diameters[joined].max()
-        gap = np.maximum(lows - highs[joined].max(), lows[joined].min() - highs)
         larger = np.maximum(near.diameters, diameter)
-        grown = gap <= np.minimum(max_gap_mm, larger / 2) + GAP_TOLERANCE_MM
+        grown = _gaps(near.faces, near.faces[joined]) <= max_gap_mm
+        grown &= _gaps(near.interval, near.interval[joined]) <= larger / 2 + GAP_TOLERANCE_MM
         grown &= from_seed <= larger + GAP_TOLERANCE_MM
         grown |= joined
         if (grown == joined).all():
             return rows[joined]
         joined = grown
+
+
+def _gaps(intervals: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far each interval (N, 2) lies from the extent of the others, negative within."""
+    low, high = others[:, 0].min(), others[:, 1].max()
+    return np.maximum(intervals[:, 0] - high, low - intervals[:, 1])
 
 
 def _candidate(seriesuid: str, members: _Boxes) -> Candidate:

@@ -34,13 +34,12 @@ from lungdet_mmdet.runs.atomic_files import write_bytes, write_json
 from lungdet_mmdet.runs.files import (
     ANNOTATION_TABLE,
     EXCLUDED_TABLE,
+    LESION_TABLE,
     PATIENT_TABLE,
     search_files,
 )
 from lungdet_mmdet.semireal.insertion import map_lungs
 from lungdet_mmdet.semireal.scan import Candidate, Canvas, draw_wanted, insert_nodule
-
-LESION_TABLE = "lesions.csv"
 
 
 @dataclass(frozen=True)
@@ -102,13 +101,12 @@ def find_lungs(paths: Sequence[Path], *, patients: Path | None = None) -> LungSo
     tables = _Tables()
     named = read_patients(patients) if patients is not None else {}
     lungs = [tables.describe(uid, *files[uid], named) for uid in sorted(files)]
-    unknown = [lung.seriesuid for lung in lungs if lung.patient_id == lung.seriesuid]
     remarks = list(tables.remarks)
-    if unknown:
+    if tables.nobodys:
         remarks.append(
-            f"{len(unknown)} scans have no patient in a table (e.g. {unknown[0]}): each counts as "
-            "a patient of its own; give --patients where two are of one patient, or one is also "
-            "among the nodules' patients"
+            f"{len(tables.nobodys)} scans have no patient in a table (e.g. {tables.nobodys[0]}): "
+            "each counts as a patient of its own; give --patients where two are of one patient, or "
+            "one is also among the nodules' patients"
         )
     return LungSources(tuple(lungs), tuple(remarks))
 
@@ -126,6 +124,7 @@ class _Tables:
 
     def __init__(self) -> None:
         self.remarks: list[str] = []
+        self.nobodys: list[str] = []
         self._read: dict[Path, Mapping[str, Any]] = {}
 
     def describe(self, uid: str, path: Path, root: Path, named: Mapping[str, str]) -> LungSource:
@@ -133,7 +132,8 @@ class _Tables:
         folders = dict.fromkeys([path.parent, path.parent.parent])
         if root.is_dir():
             folders[root] = None
-        lung = LungSource(uid, path, named.get(uid, uid))
+        lung = LungSource(uid, path, uid)
+        patient = named.get(uid)
         has_table = False
         for folder in folders:
             if (table := folder / ANNOTATION_TABLE).is_file():
@@ -144,10 +144,14 @@ class _Tables:
                 if (table := folder / name).is_file():
                     found = self._rows(table, read_findings).get(uid, [])
                     lung = replace(lung, findings=_joined(lung.findings, found))
-            if lung.patient_id == uid and (table := folder / PATIENT_TABLE).is_file():
+            if patient is None and (table := folder / PATIENT_TABLE).is_file():
                 if table not in self._read:
                     self._read[table] = read_patients(table)
-                lung = replace(lung, patient_id=self._read[table].get(uid, uid))
+                patient = self._read[table].get(uid)
+        if patient is None:
+            self.nobodys.append(uid)
+        else:
+            lung = replace(lung, patient_id=patient)
         if not has_table:
             self.remarks.append(
                 f"{uid}: no {ANNOTATION_TABLE} near the scan: own nodules, if any, are not known"

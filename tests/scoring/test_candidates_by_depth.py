@@ -94,6 +94,16 @@ def test_the_best_box_at_the_end_of_a_large_nodule_is_part_of_it():
     assert candidate.diameter_mm == 16.0
 
 
+@pytest.mark.parametrize(("diameter", "parts"), [(24, 1), (16, 2)])
+def test_maxima_of_touching_slabs_may_lie_a_radius_apart(diameter, parts):
+    slabs = [slab_at(0), slab_at(1)]
+    found = [at(0, (20, 20, diameter, 0.9), z=1.0), at(1, (28, 20, diameter, 0.8), z=13.0)]
+
+    candidates = merge_slab_detections(slabs, found)
+
+    assert len(candidates) == parts
+
+
 def slab_at(number):
     """A slab of 0.5 mm pixels; slab 0 spans z = 0 .. 7.5 mm."""
     return slab(number, "a", pixel_mm=0.5)

