@@ -124,6 +124,11 @@ def zipped(files: dict) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.fixture(name="zipped")
+def zipped_fixture():
+    return zipped
+
+
 def scan_files(uid: str, *, value: int = -1000) -> dict:
     """A scan of 2 x 3 x 4 voxels as LUNA16 stores it."""
     header = (

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import tarfile
-import zipfile
 
 import pytest
 
@@ -24,23 +23,15 @@ def tarred(members):
     return buffer.getvalue()
 
 
-def wheel(members):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as package:
-        for name, data in members.items():
-            package.writestr(name, data)
-    return buffer.getvalue()
-
-
 @pytest.fixture
-def scans(archive):
+def scans(archive, zipped):
     def packaged(name, data):
         archive.put(name, data)
         checksum = f"sha256:{hashlib.sha256(data).hexdigest()}"
         return RemoteFile(name, f"{archive.address}/files/{name}", len(data), checksum)
 
     both = packaged("p-1.tar.gz", tarred({"p-1/a.nrrd": b"scan a", "p-1/b.nrrd": b"scan b"}))
-    other = packaged("q-1-py3-none-any.whl", wheel({"q/c.nii.gz": b"scan c"}))
+    other = packaged("q-1-py3-none-any.whl", zipped({"q/c.nii.gz": b"scan c"}))
     spot = (1.0, 2.0, 3.0, 4.0, "spot")
     return (
         PackagedScan("a", both, "p-1/a.nrrd", "p", ()),
