@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,34 +39,52 @@ class SlabWindow:
     core_high_yx: tuple[float, float]
 
 
-def slab_windows(size_yx: tuple[int, int], *, window_px: int, overlap_px: int) -> list[SlabWindow]:
-    """Cover a slab with windows; their cores share it out without gap or overlap.
+def slab_windows(lit: np.ndarray, *, window_px: int, overlap_px: int) -> list[SlabWindow]:
+    """Cover what a slab shows with as few windows as will do, row after row of them.
 
-    Windows are spread evenly and overlap by ``overlap_px`` at least. A slab smaller than a window
-    gets one that reaches beyond it.
+    Every lit pixel lies in a window, at least half of ``overlap_px`` from its rim; the cores share
+    out the whole plane without gap or overlap. Windows may reach beyond the slab. One that is black
+    gets a window at its corner.
 
     Parameters
     ----------
-    size_yx : height and width of the slab.
+    lit : (y, x) bool; where a nodule may have its centre.
     window_px : side of the square windows.
-    overlap_px : least overlap of neighbours, smaller than the window.
+    overlap_px : how much neighbours overlap where no black lies between; smaller than the window.
     """
-    rows, columns = (
-        _along_one_axis(size, window_px=window_px, overlap_px=overlap_px) for size in size_yx
-    )
-    return [SlabWindow((y[0], x[0]), (y[1], x[1]), (y[2], x[2])) for y, x in product(rows, columns)]
+    core_px, windows = window_px - overlap_px, []
+    for y in _along_one_axis(lit.any(axis=1), core_px=core_px, window_px=window_px):
+        rows = lit[y.first : y.end].any(axis=0)
+        for x in _along_one_axis(rows, core_px=core_px, window_px=window_px):
+            windows.append(SlabWindow((y.start, x.start), (y.low, x.low), (y.high, x.high)))
+    return windows
 
 
-def _along_one_axis(
-    size: int, *, window_px: int, overlap_px: int
-) -> list[tuple[int, float, float]]:
-    """Return start, and the core's ends, of every window along one axis."""
-    count = max(1, -(-(size - overlap_px) // (window_px - overlap_px)))
-    starts = np.rint(np.linspace(0, max(0, size - window_px), count)).astype(int)
-    # The border between two cores is the middle of their windows' overlap.
-    borders = 0.5 * (starts[1:] + starts[:-1] + window_px)
+class _Stretch(NamedTuple):
+    """Lit pixels from first to end along an axis, start of their window, and ends of its core."""
+
+    first: int
+    end: int
+    start: int
+    low: float
+    high: float
+
+
+def _along_one_axis(lit: np.ndarray, *, core_px: int, window_px: int) -> list[_Stretch]:
+    """Share out the lit pixels of one axis to windows, from the first on."""
+    left = np.flatnonzero(lit) if lit.any() else np.zeros(1, int)
+    ends: list[tuple[int, int]] = []
+    while len(left):
+        mine = left < left[0] + core_px
+        ends.append((int(left[0]), int(left[mine][-1]) + 1))
+        left = left[~mine]
+    # The border between two cores is the middle of what lies between their pixels.
+    borders = [0.5 * (one[1] + next_one[0]) for one, next_one in pairwise(ends)]
     lows, highs = (-np.inf, *borders), (*borders, np.inf)
-    return [(int(s), float(a), float(b)) for s, a, b in zip(starts, lows, highs, strict=True)]
+    return [
+        _Stretch(first, end, (first + end - window_px) // 2, low, high)
+        for (first, end), low, high in zip(ends, lows, highs, strict=True)
+    ]
 
 
 WINDOWS_AT_ONCE = 16
@@ -103,7 +121,7 @@ class SlabDINO(DINO):
     Parameters
     ----------
     window_px : side of the windows, as in training; a multiple of the coarsest stride.
-    overlap_px : least overlap of neighbouring windows; a nodule up to this size is whole in one.
+    overlap_px : overlap of neighbouring windows; a nodule up to this size is whole in one.
     dense_neighbours : tokens around a nodule's centre that learn to propose it.
     dense_weight : weight of the dense losses; 0 leaves them out.
     nms_iou : of boxes that overlap by more, the better one is kept.
@@ -232,15 +250,12 @@ class SlabDINO(DINO):
 
     def _predict_slab(self, image: Tensor, sample: DetDataSample, *, rescale: bool) -> InstanceData:
         height, width = sample.img_shape[:2]
-        windows = slab_windows(
-            (height, width), window_px=self.window_px, overlap_px=self.overlap_px
-        )
         image = image[:, :height, :width]
-        # Outside the lungs a slab is black, and no nodule has its centre there.
-        lit = torch.stack([self._is_lit(image, window) for window in windows]).tolist()
-        windows = [
-            window for window, is_lit in zip(windows, lit, strict=True) if is_lit
-        ] or windows[:1]
+        # Outside the lungs a slab is black, and no nodule has its centre there. Its neighbours in
+        # the other channels may be lit where it is not.
+        own = image[len(image) // 2]
+        lit = (own > self._black(image)[len(image) // 2] + 1e-4).cpu().numpy()
+        windows = slab_windows(lit, window_px=self.window_px, overlap_px=self.overlap_px)
         cut = [self._cut(image, window) for window in windows]
         parts = []
         for first in range(0, len(cut), WINDOWS_AT_ONCE):
@@ -263,24 +278,15 @@ class SlabDINO(DINO):
         preprocessor = self.data_preprocessor
         return (-preprocessor.mean / preprocessor.std).to(image).view(-1, 1, 1)
 
-    def _is_lit(self, image: Tensor, window: SlabWindow) -> Tensor:
-        """Say whether anything but black lies where the window answers for centres; no wait."""
-        (top, left), (bottom, right) = window.core_low_yx, window.core_high_yx
-        # Cores may reach to infinity at the rim of the slab.
-        rows, columns = image.shape[1:]
-        low = [int(max(0.0, value)) for value in (top, left)]
-        high = [int(min(n, v + 1)) for n, v in ((rows, bottom), (columns, right))]
-        core = image[:, low[0] : high[0], low[1] : high[1]]
-        return (core > self._black(image) + 1e-4).any()
-
     def _cut(self, image: Tensor, window: SlabWindow) -> Tensor:
         """Return a window of a normalised slab (c, y, x); beyond the slab it is black."""
         (y, x), size = window.start_yx, self.window_px
-        part = image[:, y : y + size, x : x + size]
+        part = image[:, max(0, y) : max(0, y + size), max(0, x) : max(0, x + size)]
         if part.shape[1:] == (size, size):
             return part
         whole = self._black(part).expand(-1, size, size).clone()
-        whole[:, : part.shape[1], : part.shape[2]] = part
+        top, left = max(0, -y), max(0, -x)
+        whole[:, top : top + part.shape[1], left : left + part.shape[2]] = part
         return whole
 
     def _predict_windows(self, windows: Tensor) -> list[InstanceData]:
@@ -297,8 +303,8 @@ class SlabDINO(DINO):
 def _core_part(found: InstanceData, window: SlabWindow, size_yx: tuple[int, int]) -> InstanceData:
     """Move a window's boxes to their place in the slab and keep those of its core.
 
-    A window may reach beyond a small slab: what has its centre there is left out, and boxes end
-    where the slab does.
+    A window may reach beyond the slab: what has its centre there is left out, and boxes end where
+    the slab does.
     """
     y, x = window.start_yx
     found.bboxes = found.bboxes + found.bboxes.new_tensor([x, y, x, y])
@@ -306,8 +312,9 @@ def _core_part(found: InstanceData, window: SlabWindow, size_yx: tuple[int, int]
     low = centres_xy.new_tensor(window.core_low_yx[::-1])
     high = centres_xy.new_tensor(window.core_high_yx[::-1])
     end = centres_xy.new_tensor(size_yx[::-1])
-    found.bboxes = found.bboxes.minimum(end.repeat(2))
-    return found[((centres_xy >= low) & (centres_xy < high) & (centres_xy < end)).all(dim=1)]
+    found.bboxes = found.bboxes.clamp(min=0).minimum(end.repeat(2))
+    inside = (centres_xy >= low.clamp(min=0)) & (centres_xy < high.minimum(end))
+    return found[inside.all(dim=1)]
 
 
 def dense_targets(

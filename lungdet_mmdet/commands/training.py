@@ -22,6 +22,9 @@ from lungdet_mmdet.runs.command_line import command_parser
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+LOADERS_LEAVE_S = 10.0
+"""PyTorch's loaders ask every five seconds whether their run is still there."""
+
 
 def _parsed_with_launcher(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None
@@ -137,11 +140,13 @@ def train(argv: Sequence[str] | None = None) -> int:
     if not resumed:
         choose_start(config, load_from=args.load_from, pretrained=args.pretrained)
 
-    # Of several processes on a machine the first one holds the folder for all.
+    # Of several processes on a machine the first one holds the folder for all. The loaders of a run
+    # that was killed hold it on, until they notice.
     first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
-    with only_run_in(Path(config.work_dir)) if first else contextlib.nullcontext():
+    work_dir = Path(config.work_dir)
+    with only_run_in(work_dir, wait_s=LOADERS_LEAVE_S) if first else contextlib.nullcontext():
         start = config.get("load_from") or args.pretrained
-        if first and not resumed and (told := set_aside(Path(config.work_dir), keep=start)):
+        if first and not resumed and (told := set_aside(work_dir, keep=start)):
             print(told)
         runner = QuietRunner.from_cfg(config)
         for note in filter(None, notes):

@@ -8,7 +8,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from lungdet_mmdet.errors import LungDetError
-from lungdet_mmdet.models import dense_targets, slab_windows
+from lungdet_mmdet.models import SlabWindow, dense_targets
 
 WINDOW = 96
 
@@ -133,10 +133,44 @@ def test_training_on_whole_slabs_is_refused(detector):
         detector.loss(torch.zeros(1, 3, 64, 128), [sample()])
 
 
-def test_only_windows_that_answer_for_something_lit_are_looked_at(detector):
-    windows = slab_windows((200, 300), window_px=WINDOW, overlap_px=detector.overlap_px)
+def test_only_what_is_lit_is_looked_at(detector):
+    detector.eval()
     image = detector._black(torch.zeros(1)).expand(-1, 200, 300).clone()
-    assert not any(detector._is_lit(image, window) for window in windows)
-    # One bright pixel is in the core of one window: cores share the slab out.
-    image[:, 150, 40] += 1.0
-    assert sum(detector._is_lit(image, window) for window in windows) == 1
+    image[0] += 1.0  # the slab below is lit everywhere; what this one shows is in the middle
+    image[:, 150:170, 40:60] += torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(1))
+    slab = sample()
+    slab.set_metainfo({"img_shape": (200, 300)})
+    seen = []
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            detector,
+            "_cut",
+            lambda *args: seen.append(args[1]) or type(detector)._cut(detector, *args),
+        )
+        (found,) = detector.predict(image[None], [slab])
+    (window,) = seen
+    assert window.start_yx == (160 - WINDOW // 2, 50 - WINDOW // 2)
+    assert len(found.pred_instances) > 0
+
+
+def test_a_black_slab_is_looked_at_once_all_the_same(detector):
+    detector.eval()
+    slab = sample()
+    slab.set_metainfo({"img_shape": (200, 300)})
+    image = detector._black(torch.zeros(1)).expand(-1, 200, 300)
+    with torch.no_grad():
+        (found,) = detector.predict(image[None], [slab])
+    assert found.pred_instances.bboxes.isfinite().all()
+
+
+def test_windows_are_cut_black_beyond_every_side_of_a_slab(detector):
+    image = torch.arange(3 * 10 * 10.0).view(3, 10, 10)
+    for y, x in ((-3, 4), (4, -90), (-40, -43), (0, 0)):
+        window = SlabWindow((y, x), (-np.inf, -np.inf), (np.inf, np.inf))
+        cut = detector._cut(image, window)
+        assert cut.shape == (3, WINDOW, WINDOW)
+        black = detector._black(image).expand_as(cut).clone()
+        for row in range(max(0, y), min(10, y + WINDOW)):
+            for column in range(max(0, x), min(10, x + WINDOW)):
+                black[:, row - y, column - x] = image[:, row, column]
+        assert torch.equal(cut, black)

@@ -173,9 +173,11 @@ def test_tensorboard_is_used_where_it_is_installed(train, monkeypatch):
         assert types == ["LocalVisBackend"] + ["TensorboardVisBackend"] * installed
 
 
-def test_a_second_training_in_the_same_folder_is_refused(train, tmp_path):
+def test_a_second_training_in_the_same_folder_is_refused(train, tmp_path, monkeypatch):
+    from lungdet_mmdet.commands import training
     from lungdet_mmdet.runs.atomic_files import only_run_in
 
+    monkeypatch.setattr(training, "LOADERS_LEAVE_S", 0.1)
     with (
         only_run_in(tmp_path / "run"),
         pytest.raises(LungDetError, match="another run is writing there"),
