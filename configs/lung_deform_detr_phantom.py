@@ -1,13 +1,8 @@
 # Small and quick: learns the phantom cohort on two CPU cores in minutes. Prepared as for real scans,
 # with the slabs below and above in the first and third channel: a vessel along z goes on in them.
-# Slabs overlap by half: what one of them cuts in two lies in the middle of the next.
 _base_ = ['./_base_/paper_recipe.py']
 
-prep_pipeline = [
-    *_base_.prep_pipeline[:-1],
-    dict(type='MIPSlabs', thickness_mm=7.5, stride_mm=3.75),
-    dict(type='NeighbourChannels'),
-]
+prep_pipeline = [*_base_.prep_pipeline, dict(type='NeighbourChannels')]
 
 window_px = 96
 dims = 128
@@ -69,7 +64,7 @@ train_pipeline = [
     dict(type='LoadImageFromFile', color_type='color'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='RandomSlabRotate', max_angle_deg=45.0),
-    dict(type='RandomSlabWindow', size_px=window_px, zoom=(0.8, 1.25)),
+    dict(type='RandomSlabWindow', size_px=window_px),
     dict(type='PasteNodules', most=2),
     dict(type='RandomSlabReverse'),
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25],

@@ -285,7 +285,7 @@ def export(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-MODEL_CONFIG = "lung_deform_detr_phantom.py"
+MODEL_CONFIG = "lung_deform_detr_semireal.py"
 PHANTOMS, PHANTOM_SEED = 60, 2
 # From random weights, and on from them on other data at a lower rate.
 MODEL_ITERS, GOING_ON_LR = [6000, 5000], 6e-4

@@ -2,7 +2,7 @@
 
 ``python tests/preparation/golden_pixels.py`` writes ``golden_pixels.npz`` anew, for a
 ``PIXELS_VERSION`` that was raised; it refuses the version that the file has, but for
-``--same-version``: where phantoms or slabs of a config, not the preparation, are other ones now.
+``--phantoms``: where other phantoms, not the preparation, changed what comes out.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> int:
     from lungdet_mmdet.preparation.prep_pipeline import PIXELS_VERSION
 
     is_kept = FILE.is_file() and int(np.load(FILE)["version"]) == PIXELS_VERSION
-    if is_kept and "--same-version" not in sys.argv:
+    if is_kept and "--phantoms" not in sys.argv:
         print(f"{FILE} is of version {PIXELS_VERSION}: raise PIXELS_VERSION first")
         return 1
     np.savez_compressed(FILE, version=PIXELS_VERSION, **golden_arrays())
