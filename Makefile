@@ -55,8 +55,8 @@ demo-long: $(STAMP)
 
 # The model in the box, trained anew, from the weights of the version before it as it was; empty
 # MODEL_FROM= trains from random weights. MODEL_DATA are the options of `lungdet make-model` for data.
-MODEL_FROM ?= 7f24938
-MODEL_STEPS = $(if $(MODEL_FROM),--load-from model/start.pth --iters 1500 --seed 3)
+MODEL_FROM ?= 9721212
+MODEL_STEPS = $(if $(MODEL_FROM),--load-from model/start.pth --iters 3000)
 model: $(STAMP)
 	mkdir -p model
 	$(if $(MODEL_FROM),git show $(MODEL_FROM):lungdet_mmdet/weights/slab_dino_small.pth > model/start.part \

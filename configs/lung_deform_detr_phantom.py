@@ -10,7 +10,7 @@ no_dropout = dict(embed_dims=dims, feedforward_channels=dims, ffn_drop=0.0)
 model = dict(
     type='SlabDINO',
     window_px=window_px,
-    overlap_px=16,
+    overlap_px=32,
     num_queries=30,
     num_feature_levels=3,
     with_box_refine=True,

@@ -285,12 +285,13 @@ def export(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-MODEL_CONFIG = "lung_deform_detr_semireal.py"
+# It learns from slabs side by side, and looks at slabs that overlap.
+TRAINING_CONFIG, MODEL_CONFIG = "lung_deform_detr_phantom.py", "lung_deform_detr_semireal.py"
+# By convention: validation knows phantoms alone, and would choose 0.8.
+MODEL_THRESHOLD = 0.6
 PHANTOMS, PHANTOM_SEED = 60, 2
 # From random weights, and on from them on other data at a lower rate.
 MODEL_ITERS, GOING_ON_LR = [6000, 5000], 6e-4
-# By convention: validation knows phantoms alone, and would choose 0.8.
-MODEL_THRESHOLD = 0.6
 
 
 def make_model_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -394,7 +395,7 @@ def _training_steps(
         ),
         CommandStep(
             "prepare them beside the others",
-            f"lungdet prepare {quoted(phantoms, prepared)} --config {MODEL_CONFIG}"
+            f"lungdet prepare {quoted(phantoms, prepared)} --config {TRAINING_CONFIG}"
             f" --workers {args.workers}",
         ),
         CommandStep(
@@ -404,7 +405,7 @@ def _training_steps(
         ),
         CommandStep(
             f"train for {iters} steps",
-            f"lungdet train {MODEL_CONFIG} --data {quoted(prepared)}"
+            f"lungdet train {TRAINING_CONFIG} --data {quoted(prepared)}"
             f" --work-dir {quoted(folder / 'work')}"
             f"{start} --resume --cfg-options train_cfg.max_iters={iters}"
             f" train_cfg.val_interval={iters} param_scheduler.1.end={iters}"
@@ -417,9 +418,9 @@ def _semireal_steps(
     args: argparse.Namespace, part: str, scans: Path, prepared: Path, options: str
 ) -> list[CommandStep]:
     """Return the steps that set nodules into the lungs of one part, training or test."""
-    lungs, other_patients = {
-        "training": (args.scans, args.test_patients),
-        "test": (args.test_scans, args.train_patients),
+    lungs, other_patients, config = {
+        "training": (args.scans, args.test_patients, TRAINING_CONFIG),
+        "test": (args.test_scans, args.train_patients, MODEL_CONFIG),
     }[part]
     return [
         CommandStep(
@@ -430,7 +431,7 @@ def _semireal_steps(
         ),
         CommandStep(
             f"prepare the {part} scans",
-            f"lungdet prepare {quoted(scans, prepared)} --config {MODEL_CONFIG}"
+            f"lungdet prepare {quoted(scans, prepared)} --config {config}"
             f" --workers {args.workers} --nodule-masks {quoted(f'{scans}-nodule-masks')}",
         ),
     ]

@@ -74,8 +74,8 @@ def demo_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--seed",
         type=int,
         default=1,
-        help="seed of the phantoms (default: %(default)s); from 2, 3 and 5 the model in the box "
-        "has learnt, and a test of it refuses them",
+        help="seed of the phantoms (default: %(default)s); from 2 and 3 the model in the box has "
+        "learnt, and a test of it refuses them",
     )
     parser.add_argument(
         "--labels",

@@ -230,7 +230,7 @@ class RandomSlabWindow(BaseTransform):
     """Cut a square window, about a nodule, about dense tissue or anywhere in the lungs.
 
     Most of a slab is healthy. Windows show the detector many more nodules in the same time, and
-    every one is of the same size in pixels, so, up to ``zoom``, of the same size in millimetres.
+    every one is of the same size in pixels, so of the same size in millimetres.
 
     Required Keys:
 
@@ -250,37 +250,25 @@ class RandomSlabWindow(BaseTransform):
     nodule_share : how often the window of a slab with nodules is put about one of them.
     tissue_share : how many of the others are put about a bright pixel, so about vessels and the
         mediastinum, where false positives come from; the rest about any pixel that is not black.
-    zoom : least and most enlargement of what a window shows: people, their vessels and nodules are
-        of other sizes than those at hand.
     """
 
     def __init__(
-        self,
-        size_px: int = 128,
-        nodule_share: float = 0.75,
-        tissue_share: float = 0.5,
-        zoom: tuple[float, float] = (1.0, 1.0),
+        self, size_px: int = 128, nodule_share: float = 0.75, tissue_share: float = 0.5
     ) -> None:
         self.size_px = size_px
         self.nodule_share = nodule_share
         self.tissue_share = tissue_share
-        self.zoom = tuple(zoom)
 
     @cache_randomness
-    def _side_px(self) -> int:
-        """Draw the side of what is cut out, before it is enlarged to ``size_px``."""
-        return round(self.size_px / np.random.uniform(*self.zoom))
-
-    @cache_randomness
-    def _start(self, image: np.ndarray, boxes: np.ndarray, side_px: int) -> tuple[int, int]:
+    def _start(self, image: np.ndarray, boxes: np.ndarray) -> tuple[int, int]:
         """Draw first row and column; ``boxes`` (N, 4) xyxy are the nodules to be found."""
-        low = np.minimum(0, np.array(image.shape[:2]) - side_px)
-        high = np.maximum(0, np.array(image.shape[:2]) - side_px)
+        low = np.minimum(0, np.array(image.shape[:2]) - self.size_px)
+        high = np.maximum(0, np.array(image.shape[:2]) - self.size_px)
         if len(boxes) and np.random.random() < self.nodule_share:
             x0, y0, x1, y1 = boxes[np.random.randint(len(boxes))]
             first, last = np.array([y0, x0]), np.array([y1, x1])
             # The whole nodule lies inside where there is room; one larger than the window does not.
-            low = np.clip(np.ceil(last) - side_px, low, high)
+            low = np.clip(np.ceil(last) - self.size_px, low, high)
             high = np.clip(np.floor(first), low, high)
         else:
             grey = TISSUE_GREY if np.random.random() < self.tissue_share else 0
@@ -289,7 +277,7 @@ class RandomSlabWindow(BaseTransform):
                 pixel = np.array(divmod(shown[np.random.randint(len(shown))], image.shape[1]))
                 # Somewhere in the middle half of the window, which may reach beyond the slab:
                 # kept within it, it would show what lies at the slab's rim half as often.
-                low = high = pixel - np.random.uniform(0.25, 0.75, size=2) * side_px
+                low = high = pixel - np.random.uniform(0.25, 0.75, size=2) * self.size_px
         start = np.floor(np.random.uniform(low, np.maximum(low, high) + 1.0)).astype(int)
         return int(start[0]), int(start[1])
 
@@ -301,15 +289,11 @@ class RandomSlabWindow(BaseTransform):
             nodules = boxes.tensor.numpy()
             if ignored is not None:
                 nodules = nodules[~np.asarray(ignored, dtype=bool)]
-        side = self._side_px()
-        y, x = self._start(results["img"], nodules, side)
-        window = cut_window(results["img"], start_yx=(y, x), size_px=side)
-        if side != self.size_px:
-            window = cv2.resize(window, (self.size_px, self.size_px))
-        results["img"], results["img_shape"] = window, window.shape[:2]
+        y, x = self._start(results["img"], nodules)
+        results["img"] = cut_window(results["img"], start_yx=(y, x), size_px=self.size_px)
+        results["img_shape"] = results["img"].shape[:2]
         if boxes is not None:
             boxes.translate_((-x, -y))
-            boxes.rescale_((self.size_px / side, self.size_px / side))
             centres = boxes.centers.numpy()
             _clip_annotations(results, centres, height=self.size_px, width=self.size_px)
         return results
